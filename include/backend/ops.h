@@ -1,0 +1,162 @@
+// Every operation of the model, forward and backward: the contract between the model and a backend. `src/cpu/` is the
+// plain version and the oracle.
+//
+// Conventions: gradients of parameters accumulate (+=), gradients of activations overwrite (=); exceptions are named at the
+// operation. Gradients of parameters, losses, rstd and lse are fp32; weights and activations have the device's
+// compute_dtype(). All operations are asynchronous on `stream` and give the same bits for the same inputs on the same
+// device with the same thread count. Tensors of one call do not overlap unless it says so.
+//
+// Shape letters: B rows of the batch, T positions of a row, N = B*T tokens, C model width, H query heads, K key/value
+// heads, D head size, F feed-forward width, V vocabulary.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/device.h"
+#include "backend/tensor.h"
+
+namespace backend {
+
+// out = a' b' (+ out if accumulate), where x' is x or its transpose. out (m, n); a (m, k), or (k, m) if transpose_a;
+// b (k, n), or (n, k) if transpose_b. fp32 accumulation. 2*m*n*k FLOP.
+struct MatmulArgs {
+  Tensor out, a, b;
+  bool transpose_a = false;
+  bool transpose_b = false;
+  bool accumulate = false;
+};
+
+// out[i] = weight[tokens[i]].  out (N, C), weight (V, C), tokens (N) int32 in [0, V).
+struct EmbeddingForwardArgs {
+  Tensor out, weight, tokens;
+};
+// weight_gradient[tokens[i]] += out_gradient[i], for one token in the order of i.  weight_gradient (V, C) fp32.
+struct EmbeddingBackwardArgs {
+  Tensor weight_gradient, out_gradient, tokens;
+};
+
+// residual_out = in + delta (delta may be absent, then residual_out may be too);
+// out = residual_out * rstd * weight,  rstd = 1 / sqrt(mean(residual_out^2) + epsilon), row by row.
+//   in, delta, residual_out, out (N, C); residual_out may be the same memory as in.  weight (C).  rstd (N) fp32.
+// `rstd` may be absent (evaluation).
+struct RmsnormForwardArgs {
+  Tensor out, residual_out, rstd, in, delta, weight;
+  float epsilon = 1e-5f;
+};
+// With x the norm's input (residual_out of the forward) and dy = out_gradient:
+//   in_gradient = residual_gradient + rstd * (dy*w - x * rstd^2 * mean(dy*w*x))   residual_gradient absent counts as 0 and
+//   weight_gradient += sum over rows of dy * x * rstd                             may be the same memory as in_gradient.
+// If `out` is present, the forward's output is made again there (for a weight gradient that needs it).
+struct RmsnormBackwardArgs {
+  Tensor in_gradient, weight_gradient, out, out_gradient, residual_gradient, in, weight, rstd;
+};
+
+// Rotates the query and key parts of qkv in place, Hugging Face half-rotation: for j < D/2, with angle
+// a = position * base^(-2j/D):  x[j] = x[j] cos a - x[j+D/2] sin a,  x[j+D/2] = x[j+D/2] cos a + x[j] sin a.
+// `inverse` rotates by -a (the backward). Row n has position n mod T.
+//   qkv (N, (H+2K)*D) laid out as H query heads, K key heads, K value heads.  table (>=T, D) fp32: D/2 cosines, D/2 sines.
+struct RopeArgs {
+  Tensor qkv, table;
+  int64_t sequence_length = 0;  // T
+  int64_t heads = 0, kv_heads = 0, head_size = 0;
+  bool inverse = false;
+};
+
+// Causal grouped-query attention inside documents. Position i of a row attends to j with document_start[i] <= j <= i:
+// out = softmax(q k^T / sqrt(D)) v;  query head h uses key/value head h / (H/K).
+//   qkv (N, (H+2K)*D), out (N, H*D), lse (B, H, T) fp32 = log sum exp of the scaled scores (absent in evaluation),
+//   document_start (N) int32: for each position the row-relative position (0..i) at which its document begins.
+struct AttentionForwardArgs {
+  Tensor out, lse, qkv, document_start;
+  int64_t sequence_length = 0;
+  int64_t heads = 0, kv_heads = 0, head_size = 0;
+};
+// qkv_gradient (N, (H+2K)*D) is overwritten.
+struct AttentionBackwardArgs {
+  Tensor qkv_gradient, out_gradient, out, lse, qkv, document_start;
+  int64_t sequence_length = 0;
+  int64_t heads = 0, kv_heads = 0, head_size = 0;
+};
+
+// out = silu(gate) * up,  silu(x) = x / (1 + exp(-x)).  gate_up (N, 2F): F gates, then F ups, per row.  out (N, F).
+struct SwigluForwardArgs {
+  Tensor out, gate_up;
+};
+// gate_up is overwritten by its gradient. If `out` is present, the forward's output is made again there in the same pass.
+struct SwigluBackwardArgs {
+  Tensor gate_up, out, out_gradient;
+};
+
+// Softmax cross-entropy of a chunk of rows with the max-z loss of Baichuan 2 (w * max_logit^2):
+//   loss[i] = lse(logits[i]) - logits[i][targets[i]],  z_loss[i] = z_weight * max(logits[i])^2.
+// If `compute_gradient`, logits are overwritten by gradient_scale * d(loss[i] + z_loss[i]) / d logits[i]; the gradient of
+// the maximum goes to the first largest logit. Otherwise logits are left.
+// A target of -1 is not counted: both losses and the gradient are 0.
+//   logits (M, V); targets (M) int32; loss, z_loss (M) fp32.
+struct CrossEntropyArgs {
+  Tensor loss, z_loss, logits, targets;
+  float z_weight = 0;
+  float gradient_scale = 1;
+  bool compute_gradient = true;
+};
+
+// out[0] = (accumulate ? out[0] : 0) + sum of in^2.  out (1) fp32, in fp32. Summed in a fixed tree.
+struct SumOfSquaresArgs {
+  Tensor out, in;
+  bool accumulate = false;
+};
+// scale[0] = min(1, norm_max / (sqrt(sum_of_squares[0]) + 1e-6)); norm_max <= 0 gives 1.  Both (1) fp32, on the device.
+struct ClipScaleArgs {
+  Tensor scale, sum_of_squares;
+  float norm_max = 1;
+};
+
+// Decoupled weight decay (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2):
+//   g = gradient * gradient_scale[0];  m = beta1*m + (1-beta1)*g;  v = beta2*v + (1-beta2)*g^2;
+//   p -= learning_rate * (m/(1-beta1^step) / (sqrt(v/(1-beta2^step)) + epsilon) + weight_decay*p).
+// All fp32 of one size; `step` counts from 1. `copy`, if present, receives p in its dtype in the same pass.
+struct AdamwArgs {
+  Tensor parameter, gradient, m, v, copy, gradient_scale;
+  float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f, weight_decay = 0;
+  int64_t step = 1;
+};
+// p -= learning_rate * (gradient * gradient_scale[0] + weight_decay*p).
+struct SgdArgs {
+  Tensor parameter, gradient, copy, gradient_scale;
+  float learning_rate = 0, weight_decay = 0;
+};
+
+// out += in, elementwise, same shape and dtype.
+struct AddArgs {
+  Tensor out, in;
+};
+// out = in, converting the dtype.
+struct CastArgs {
+  Tensor out, in;
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual void matmul(const MatmulArgs& args, Stream& stream) = 0;
+  virtual void embedding_forward(const EmbeddingForwardArgs& args, Stream& stream) = 0;
+  virtual void embedding_backward(const EmbeddingBackwardArgs& args, Stream& stream) = 0;
+  virtual void rmsnorm_forward(const RmsnormForwardArgs& args, Stream& stream) = 0;
+  virtual void rmsnorm_backward(const RmsnormBackwardArgs& args, Stream& stream) = 0;
+  virtual void rope(const RopeArgs& args, Stream& stream) = 0;
+  virtual void attention_forward(const AttentionForwardArgs& args, Stream& stream) = 0;
+  virtual void attention_backward(const AttentionBackwardArgs& args, Stream& stream) = 0;
+  virtual void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) = 0;
+  virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
+  virtual void cross_entropy(const CrossEntropyArgs& args, Stream& stream) = 0;
+  virtual void sum_of_squares(const SumOfSquaresArgs& args, Stream& stream) = 0;
+  virtual void clip_scale(const ClipScaleArgs& args, Stream& stream) = 0;
+  virtual void adamw(const AdamwArgs& args, Stream& stream) = 0;
+  virtual void sgd(const SgdArgs& args, Stream& stream) = 0;
+  virtual void add(const AddArgs& args, Stream& stream) = 0;
+  virtual void cast(const CastArgs& args, Stream& stream) = 0;
+  virtual void zero(const Tensor& out, Stream& stream) = 0;
+};
+
+}  // namespace backend
