@@ -1,15 +1,16 @@
 // How Atoll fails. There are three kinds of failure, and they are never mixed:
 //
-//   Bug              an invariant of our own does not hold. CHECK(...) prints and aborts. Bytes from outside
+//   Bug              an invariant of our own does not hold. CHECK(...) prints and aborts. Bytes
+//   from outside
 //                    (disk, network, config) can never reach a CHECK.
-//   Bad input or     a wrong config, a corrupt file, a full disk, a lost device. Throws base::Error, which is
-//   broken machine   caught in main() and at the border of a thread, nowhere else. It carries a hint and an exit code.
-//   Expected event   a peer is gone, bytes from the network are garbage, a deadline passed. The function returns
+//   Bad input or     a wrong config, a corrupt file, a full disk, a lost device. Throws
+//   base::Error, which is broken machine   caught in main() and at the border of a thread, nowhere
+//   else. It carries a hint and an exit code. Expected event   a peer is gone, bytes from the
+//   network are garbage, a deadline passed. The function returns
 //                    a base::Result and the caller deals with it at once.
 #pragma once
 
 #include <fmt/format.h>
-
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -18,7 +19,8 @@
 
 namespace base {
 
-// What the process returns. systemd's Restart=on-failure relies on kResourceLost being different from kBadInput.
+// What the process returns. systemd's Restart=on-failure relies on kResourceLost being different
+// from kBadInput.
 enum class ExitCode : int {
   kDone = 0,
   kBug = 1,
@@ -26,7 +28,8 @@ enum class ExitCode : int {
   kResourceLost = 3,  // A restart makes sense.
 };
 
-// `message` says what was tried, on what, and what was found; `hint` says what to do about it (may be empty).
+// `message` says what was tried, on what, and what was found; `hint` says what to do about it (may
+// be empty).
 class Error : public std::runtime_error {
  public:
   Error(ExitCode code, const std::string& message, std::string hint = {})
@@ -90,19 +93,23 @@ class [[nodiscard]] Result<void> {
 };
 
 // Prints the message with its place and a backtrace to stderr and aborts.
-[[noreturn]] void report_bug(const char* file, int line, const char* condition, const std::string& message);
+[[noreturn]] void report_bug(const char* file, int line, const char* condition,
+                             const std::string& message);
 
 }  // namespace base
 
-// CHECK(condition) or CHECK(condition, "format", values...): an invariant of our own, on in every build.
-#define CHECK(condition, ...)                                                               \
-  do {                                                                                      \
-    if (!(condition)) [[unlikely]]                                                          \
+// CHECK(condition) or CHECK(condition, "format", values...): an invariant of our own, on in every
+// build.
+#define CHECK(condition, ...)                                                                   \
+  do {                                                                                          \
+    if (!(condition)) [[unlikely]]                                                              \
       ::base::report_bug(__FILE__, __LINE__, #condition, ::base::internal_format(__VA_ARGS__)); \
   } while (false)
 
 namespace base {
-inline std::string internal_format() { return {}; }
+inline std::string internal_format() {
+  return {};
+}
 template <class... Values>
 std::string internal_format(fmt::format_string<Values...> format, Values&&... values) {
   return fmt::format(format, std::forward<Values>(values)...);

@@ -1,7 +1,7 @@
 // Files, behind an interface, so that a test can make any single write fail.
 //
-// What a crash may do: an atomic write is either there whole or not at all, because the bytes go to a temporary name,
-// are synced, and are then renamed; the directory is synced last.
+// What a crash may do: an atomic write is either there whole or not at all, because the bytes go to
+// a temporary name, are synced, and are then renamed; the directory is synced last.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,8 @@
 
 namespace base {
 
-// A file being written, front to back. Nothing of it can be relied upon before commit() has returned.
+// A file being written, front to back. Nothing of it can be relied upon before commit() has
+// returned.
 class OutputFile {
  public:
   virtual ~OutputFile() = default;  // Without commit(): what was written is removed.
@@ -31,8 +32,8 @@ class MappedFile {
   virtual std::span<const std::byte> bytes() const = 0;
 };
 
-// Every function throws base::Error: a file that cannot be read is bad input (exit code 2), a disk that cannot be
-// written is a lost resource (3); the message has the path and the system's reason.
+// Every function throws base::Error: a file that cannot be read is bad input (exit code 2), a disk
+// that cannot be written is a lost resource (3); the message has the path and the system's reason.
 class Storage {
  public:
   virtual ~Storage() = default;
@@ -41,10 +42,13 @@ class Storage {
   virtual std::string read_text(const std::string& path) = 0;
   virtual bool exists(const std::string& path) = 0;
   virtual void make_directories(const std::string& path) = 0;
-  virtual void rename(const std::string& source, const std::string& target) = 0;  // Replaces `target`.
+  virtual void rename(const std::string& source,
+                      const std::string& target) = 0;  // Replaces `target`.
   virtual void sync_directory(const std::string& path) = 0;
-  virtual void remove_all(const std::string& path) = 0;  // A file or a folder with everything in it; absent is fine.
-  virtual std::vector<std::string> list(const std::string& path) = 0;  // Names, sorted; an absent folder is empty.
+  virtual void remove_all(
+      const std::string& path) = 0;  // A file or a folder with everything in it; absent is fine.
+  virtual std::vector<std::string> list(
+      const std::string& path) = 0;  // Names, sorted; an absent folder is empty.
 
   // create, write, commit.
   void write_atomically(const std::string& path, std::span<const std::byte> bytes);

@@ -1,8 +1,8 @@
 // JSON in and out.
 //
-// Reading goes through a description of a struct's fields: one function describes each struct, and the same description
-// reads it, writes it, lists its keys and checks their ranges (see ConfigVisitor). Other JSON (manifests, tokenizer
-// files) is read through JsonValue.
+// Reading goes through a description of a struct's fields: one function describes each struct, and
+// the same description reads it, writes it, lists its keys and checks their ranges (see
+// ConfigVisitor). Other JSON (manifests, tokenizer files) is read through JsonValue.
 #pragma once
 
 #include <cstdint>
@@ -17,38 +17,47 @@
 
 namespace base {
 
-// An immutable JSON value. Cheap to copy. Typed getters return a Failure that names the path and what was found, so that
-// a corrupt file never becomes a bug; the caller turns it into whatever error fits.
+// An immutable JSON value. Cheap to copy. Typed getters return a Failure that names the path and
+// what was found, so that a corrupt file never becomes a bug; the caller turns it into whatever
+// error fits. Integers may be written as 3, 3.0 or 3e0; those beyond int64_t (beyond 2^53 with a
+// point or an exponent) are a Failure.
 class JsonValue {
  public:
-  static Result<JsonValue> parse(std::string_view text);  // Depth at most 64.
+  // Depth at most 64. A key that stands twice in one object is a Failure.
+  static Result<JsonValue> parse(std::string_view text);
 
   bool is_object() const;
   bool is_array() const;
   bool has(std::string_view key) const;
   Result<JsonValue> get(std::string_view key) const;
   Result<JsonValue> at(int64_t index) const;
-  int64_t count() const;  // Elements or keys; 0 for everything else.
-  std::vector<std::string> keys() const;
+  int64_t count() const;                  // Elements or keys; 0 for everything else.
+  std::vector<std::string> keys() const;  // Sorted.
+  const std::string& path() const {
+    return path_;
+  }  // "data.sources[0].prefix"; the document itself has an empty one.
   Result<std::string> as_string() const;
   Result<int64_t> as_integer() const;
   Result<double> as_number() const;
   Result<bool> as_boolean() const;
   std::string dump(int indent = -1) const;
 
-  // A copy with the value at the dotted path (an array index counts as a name) replaced or added. `text` is taken as
-  // JSON if it parses and as a string otherwise: --set optimizer.learning_rate=1e-3, --set node.name=left.
+  // A copy with the value at the dotted path (an array index counts as a name) replaced or added.
+  // `text` is taken as JSON if it parses and as a string otherwise: --set
+  // optimizer.learning_rate=1e-3, --set node.name=left. Objects missing on the way are made; an
+  // index may be one past the end of its array. A Failure says what stood in the way.
   Result<JsonValue> with(std::string_view dotted_path, std::string_view text) const;
 
  private:
-  friend class ConfigReader;
-  struct Node;
-  std::shared_ptr<const Node> document_;  // Keeps the whole document alive.
-  const void* value_ = nullptr;           // Into it.
+  JsonValue(std::shared_ptr<const void> value, std::string path);
+  Failure unexpected(std::string_view expected) const;
+  std::shared_ptr<const void>
+      value_;  // A value of the library that only json.cpp knows; owns the whole document.
+  std::string path_;
 };
 
-// Writes one JSON text, front to back. Keys keep the order in which they are written. Numbers are written so that reading
-// gives the same bits; a number that is not finite becomes null.
+// Writes one JSON text, front to back. Keys keep the order in which they are written. Numbers are
+// written so that reading gives the same bits; a number that is not finite becomes null.
 class JsonWriter {
  public:
   explicit JsonWriter(int indent = -1) : indent_(indent) {}
@@ -76,13 +85,16 @@ class JsonWriter {
  private:
   void separate();
   void new_line();
+  void end(char bracket);
+  JsonWriter& write(std::string_view literal);
   int indent_;
   std::string text_;
   std::vector<bool> has_items_;  // Per open object or array.
   bool after_key_ = false;
 };
 
-// What a field may hold and what it means; `help` is one sentence with the unit, shown in configs/README.md.
+// What a field may hold and what it means; `help` is one sentence with the unit, shown in
+// configs/README.md.
 struct Range {
   double minimum = -std::numeric_limits<double>::infinity();
   double maximum = std::numeric_limits<double>::infinity();
@@ -98,26 +110,32 @@ struct Choices {
 //     ...
 //   }
 //
-// and every visitor uses that: reading (ConfigReader), writing (ConfigWriter), listing (list_config_keys).
+// and every visitor uses that: reading (ConfigReader), writing (ConfigWriter), listing
+// (list_config_keys).
 class ConfigVisitor {
  public:
   virtual ~ConfigVisitor() = default;
-  virtual void integer(std::string_view name, int64_t& value, Range range, std::string_view help) = 0;
+  virtual void integer(std::string_view name, int64_t& value, Range range,
+                       std::string_view help) = 0;
   virtual void number(std::string_view name, double& value, Range range, std::string_view help) = 0;
   virtual void boolean(std::string_view name, bool& value, std::string_view help) = 0;
   virtual void text(std::string_view name, std::string& value, std::string_view help) = 0;
-  virtual void choice(std::string_view name, std::string& value, const Choices& choices, std::string_view help) = 0;
+  virtual void choice(std::string_view name, std::string& value, const Choices& choices,
+                      std::string_view help) = 0;
   // An object inside; `body` describes its fields with the same visitor.
-  virtual void section(std::string_view name, std::string_view help, const std::function<void()>& body) = 0;
-  // An array of objects: `resize(n)` makes n elements, `body(i)` describes element i. When listing keys, one element is
-  // described.
+  virtual void section(std::string_view name, std::string_view help,
+                       const std::function<void()>& body) = 0;
+  // An array of objects: `resize(n)` makes n elements, `body(i)` describes element i. When listing
+  // keys, one element is described.
   virtual void list(std::string_view name, std::string_view help, int64_t count,
-                    const std::function<void(int64_t)>& resize, const std::function<void(int64_t)>& body) = 0;
+                    const std::function<void(int64_t)>& resize,
+                    const std::function<void(int64_t)>& body) = 0;
 };
 
-// Reads `document` into the struct that `describe` describes. Fields that are absent keep their value. Throws bad_input
-// for a wrong type, a value out of range, or an unknown key (with the nearest valid one in the hint); `source` is the
-// file's name for the message: "run.json: optimizer.lr: unknown key. Hint: did you mean optimizer.learning_rate?"
+// Reads `document` into the struct that `describe` describes. Fields that are absent keep their
+// value. Throws bad_input for a wrong type, a value out of range, or an unknown key (with the
+// nearest valid one in the hint); `source` is the file's name for the message: "run.json:
+// optimizer.lr: unknown key. Hint: did you mean optimizer.learning_rate?"
 void read_config(const JsonValue& document, const std::string& source,
                  const std::function<void(ConfigVisitor&)>& describe);
 

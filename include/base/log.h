@@ -1,8 +1,8 @@
-// The log of the process: lines for people, on stderr and in the run's log.txt. Numbers for machines go to metrics.jsonl.
+// The log of the process: lines for people, on stderr and in the run's log.txt. Numbers for
+// machines go to metrics.jsonl.
 #pragma once
 
 #include <fmt/format.h>
-
 #include <string>
 #include <string_view>
 
@@ -10,11 +10,12 @@ namespace base {
 
 enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
-// Where lines go from now on. Called once near the start of main() and once more when the run directory is known;
-// before that, lines of kInfo and above go to stderr. Thread safe, as all of this header is.
+// Where lines go from now on. Called once near the start of main() and once more when the run
+// directory is known; before that, lines of kInfo and above go to stderr. Thread safe, as all of
+// this header is.
 struct LogOptions {
-  std::string prefix;                     // Stands in every line, e.g. "node-a". May be empty.
-  std::string file;                       // Appended to; empty: no file.
+  std::string prefix;                       // Stands in every line, e.g. "node-a". May be empty.
+  std::string file;                         // Appended to; empty: no file.
   LogLevel stderr_level = LogLevel::kInfo;  // Lines below it go to the file only.
 };
 void configure_log(const LogOptions& options);

@@ -18,7 +18,8 @@ void set_thread_name(const std::string& name);
 // The processors this process may run on (affinity mask and cgroup quota respected), at least 1.
 int available_processors();
 
-// A fixed set of worker threads for loops. A pool of one runs everything on the calling thread. Idle workers sleep.
+// A fixed set of worker threads for loops. A pool of one runs everything on the calling thread.
+// Idle workers sleep.
 class ThreadPool {
  public:
   // `thread_count` includes the calling thread; 0 means available_processors().
@@ -29,14 +30,15 @@ class ThreadPool {
 
   int thread_count() const;
 
-  // Calls body(begin, end, worker) for disjoint ranges that cover [0, count), each a multiple of `grain` but for the
-  // last. The cut depends on count, grain and thread_count() alone, so that sums over ranges are the same in every run.
-  // Returns when all calls have returned; an exception of the body is re-thrown here. One caller at a time.
+  // Calls body(begin, end, worker) for disjoint ranges that cover [0, count), each a multiple of
+  // `grain` but for the last. The cut depends on count, grain and thread_count() alone, so that
+  // sums over ranges are the same in every run. Returns when all calls have returned; an exception
+  // of the body is re-thrown here. One caller at a time.
   using RangeBody = std::function<void(int64_t begin, int64_t end, int worker)>;
   void parallel_for(int64_t count, int64_t grain, const RangeBody& body);
 
-  // Calls body(index, worker) for every index in [0, count); workers take the next index when they are free. For items
-  // of unequal cost whose results do not depend on who made them.
+  // Calls body(index, worker) for every index in [0, count); workers take the next index when they
+  // are free. For items of unequal cost whose results do not depend on who made them.
   using ItemBody = std::function<void(int64_t index, int worker)>;
   void parallel_items(int64_t count, const ItemBody& body);
 
@@ -45,8 +47,8 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
-// A queue between threads with at most `capacity` entries. close() wakes everybody: push() then returns false, pop()
-// drains what is left and then returns nothing.
+// A queue between threads with at most `capacity` entries. close() wakes everybody: push() then
+// returns false, pop() drains what is left and then returns nothing.
 template <class T>
 class BoundedQueue {
  public:

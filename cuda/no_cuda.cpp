@@ -1,0 +1,17 @@
+// Stands in for the CUDA backend in a binary built without it.
+#include "backend/backend.h"
+#include "base/error.h"
+
+namespace backend {
+
+std::vector<Backend> make_cuda_backends(const CudaOptions&) {
+  throw base::bad_input(
+      "device: cuda was asked for, but this program was built without the CUDA backend",
+      "Set device to auto or cpu, or build with -Dcuda=enabled.");
+}
+
+int count_cuda_devices() {
+  return 0;
+}
+
+}  // namespace backend

@@ -1,0 +1,91 @@
+// A node's state on disk.
+//
+//   RUN/checkpoints/step-00001200/
+//     parameters.safetensors, optimizer.safetensors, ...   fp32 tensors under their names
+//     manifest.json   all that is not a tensor, and size and SHA-256 of every file
+//
+// A checkpoint is written under a temporary name, synced, and renamed: it is there whole or not at
+// all, and the one before is removed only afterwards. That holds for the same step as well: the
+// second one is "step-00001200.2", and then the first one goes. Nothing in it can execute.
+// docs/formats/checkpoint.md has the bytes.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/tensor.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "net/message.h"
+
+namespace checkpoint {
+
+// A tensor to be written, read piece by piece so that no second copy of the state is needed.
+struct TensorSource {
+  std::string name;
+  backend::Shape shape;
+  std::function<void(int64_t first, std::span<float> elements)> read;
+};
+struct FileSource {
+  std::string name;  // "parameters.safetensors"
+  std::vector<TensorSource> tensors;
+};
+
+// Everything that is not a tensor.
+struct Manifest {
+  int64_t step = 0;  // Inner steps done: the next step to train.
+  int64_t optimizer_updates = 0;
+  int64_t tokens_trained = 0;  // By this node.
+  std::string model_config;  // JSON of model::ModelConfig: evaluate and generate need nothing else.
+  std::string tokenizer;
+  base::Digest config;  // Of what must not change in a run.
+  base::Digest data;    // Sampler::fingerprint(); the position in the data is `step`.
+  std::vector<net::FragmentState> outer;  // Empty: a run without outer loop.
+  std::vector<int64_t> tokens_since_commit;
+  std::string wall_time;  // For people.
+  bool operator==(const Manifest&) const = default;
+};
+
+struct SaveOptions {
+  std::string run_directory;
+  int64_t keep = 3;  // At least 1. This one and the newest before it are kept; older ones are
+                     // removed after this one is complete.
+};
+struct SaveReport {
+  std::string directory;
+  int64_t bytes = 0;
+};
+// Throws resource_lost when the disk fails; the newest checkpoint before is then as it was. Throws
+// bad_input before anything gets a final name if the manifest could not be read back. A failure of
+// TensorSource::read is passed on.
+SaveReport save(base::Storage& storage, const SaveOptions& options, const Manifest& manifest,
+                const std::vector<FileSource>& files);
+
+// An opened checkpoint, verified: every file has the size and hash of the manifest.
+class Reader {
+ public:
+  // Throws bad_input that names the file and what is wrong.
+  static std::unique_ptr<Reader> open(base::Storage& storage, const std::string& directory);
+  virtual ~Reader() = default;
+  virtual const Manifest& manifest() const = 0;
+  virtual bool has_file(const std::string& file) const = 0;
+  virtual std::vector<std::string> tensor_names(const std::string& file) const = 0;
+  // Copies elements of a tensor; throws bad_input if it is absent or its shape differs. REQUIRES:
+  // the elements are in it.
+  virtual void read(const std::string& file, const std::string& tensor, const backend::Shape& shape,
+                    int64_t first, std::span<float> elements) const = 0;
+};
+
+// Complete checkpoints of a run, oldest first: their folders.
+std::vector<std::string> list(base::Storage& storage, const std::string& run_directory);
+// The newest one that is whole; damaged newer ones are reported through `warn` and passed over.
+// Nothing if there is none at all; bad_input if there are some and all are damaged.
+std::unique_ptr<Reader> open_newest(base::Storage& storage, const std::string& run_directory,
+                                    const std::function<void(const std::string&)>& warn);
+
+}  // namespace checkpoint

@@ -1,0 +1,83 @@
+// Which tokens a node trains on at which step: a pure function of (seed, step, part, rank), so that
+// a position is one number, any position is found without replaying, and no two nodes read the same
+// window.
+//
+// Per dataset, the training documents are put in a random order (one per pass over the data) and
+// laid end to end. A document of n tokens gives n-1 pairs (input, target), so its end token is only
+// ever a target and nothing is predicted across a border; pass follows pass, and windows of T pairs
+// tile this endless stream without gap: a document's tail goes on in the next window, a pass's tail
+// in the first window of the next pass.
+//
+// Mixing: samples, numbered row * parts + part, are drawn from the datasets in blocks of 1024;
+// inside a block each dataset has a share of slots in proportion to its weight (largest remainder,
+// at least one), in a random order per block. The k-th sample of a dataset is window k of its
+// stream.
+//
+// Held out for validation: the documents whose random number (of seed and document) lies below
+// `validation_fraction`.
+//
+// Memory: 16 bytes per training document for each cached pass (at most two per dataset), and per
+// held-out document. docs/formats/token-dataset.md has the whole rule.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/hash.h"
+#include "data/token_dataset.h"
+
+namespace data {
+
+struct SamplerOptions {
+  uint64_t seed = 0;
+  int64_t sequence_length = 0;  // T
+  int64_t parts = 64;           // How many nodes can own disjoint data at most.
+  double validation_fraction = 0.01;
+  std::vector<double> weights;  // One per dataset, relative, 0: not used at all; empty: by what
+                                // there is to train on.
+  int64_t vocabulary = 0;       // Tokens outside [0, vocabulary) are bad input.
+};
+
+// One row: T entries each. document_starts: for each position the position at which its document
+// begins in this row.
+struct Row {
+  std::span<int32_t> tokens, targets, document_starts;
+};
+
+// Thread safe.
+class Sampler {
+ public:
+  // `datasets` outlive the object. Throws bad_input when there is too little data for one window
+  // per part, when nothing is held out although validation_fraction > 0, or when a dataset's
+  // vocabulary does not fit.
+  Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions& options);
+  ~Sampler();
+
+  int64_t sequence_length() const;  // T
+
+  // Row number `row` (0, 1, ...) of a part: with R rows per node and step, step s uses rows s*R ..
+  // s*R + R-1, rank after rank. Throws bad_input for a part or row that cannot be, and for data
+  // with token ids outside the vocabulary.
+  void training_row(int64_t part, int64_t row, const Row& out) const;
+
+  // The same rows for everybody, at most validation_row_count() of them: the held-out documents of
+  // all datasets in one random order, so that the first few rows already speak for all. The last
+  // may be padded: token 0, target -1, a document of its own.
+  int64_t validation_row_count() const;
+  void validation_row(int64_t row, const Row& out) const;
+
+  int64_t training_window_count() const;  // Whole windows in one pass over every dataset.
+  // Names everything that decides which tokens come: a resumed run must find the same. Of the
+  // datasets it takes the lengths of all documents and the first tokens of some, not where they
+  // lie.
+  base::Digest fingerprint() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace data

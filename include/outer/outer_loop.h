@@ -1,0 +1,104 @@
+// DiLoCo as the trainer sees it: after each inner step it says so, and now and then that call takes
+// part in rounds, which change the local parameters.
+//
+// Blocking mode: a due fragment is announced ready, and the call returns when its round is
+// committed and applied. What happens otherwise:
+//   - The round was closed without us: its result is applied by rebasing (our progress is kept for
+//   the next round), and we
+//     jump to the global step.
+//   - We are behind or our digest differs: the committed state is fetched from a peer and verified;
+//   own progress since the
+//     last commit is kept.
+//   - Our parameters are not finite: we take part without weight and go on from the result.
+//   - The coordinator is lost for good: resource_lost, after the caller had the chance to save (see
+//   StepOutcome::lost).
+//   - The coordinator is lost, or we are to stop, while the state is being fetched: there is
+//   nothing whole to save, so
+//     resource_lost is thrown at once, and the node goes on from its last checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "net/swarm.h"
+#include "outer/config.h"
+#include "outer/outer_state.h"
+
+namespace outer {
+
+// One `round` line of metrics.jsonl.
+struct RoundReport {
+  uint64_t round = 0;
+  int64_t fragment = 0;
+  uint64_t epoch = 0;
+  uint64_t step = 0;
+  std::vector<net::PeerId> members;
+  int64_t weight_tokens = 0;
+  base::Digest digest;  // Of outer parameters and momentum after it.
+  int64_t bytes_sent = 0, bytes_received = 0;
+  double seconds = 0;          // Open to Commit.
+  double exposed_seconds = 0;  // The trainer stood still for so long.
+  double apply_seconds = 0;
+  bool contributed = false;
+};
+
+struct MembershipReport {
+  uint64_t epoch = 0;
+  std::vector<net::PeerId> members;
+};
+
+struct StepOutcome {
+  std::vector<RoundReport> rounds;
+  std::vector<MembershipReport> memberships;
+  std::optional<uint64_t> jump_to_step;  // So many steps count as done; go on from there.
+  std::optional<net::PeerId> peer;       // We are an active member again, under this number.
+  std::optional<std::string> lost;       // The swarm is lost; save and exit with kResourceLost.
+  bool state_replaced =
+      false;  // The committed state was fetched from a peer, or replaced ours (not finite).
+};
+
+class OuterLoop {
+ public:
+  struct Options {
+    OuterConfig config;
+    int64_t steps_total = 0;
+    net::Duration join_timeout =
+        std::chrono::minutes(30);  // No event at all for so long while joining.
+    net::Duration round_patience =
+        std::chrono::minutes(30);  // The same in a round: the swarm is lost.
+  };
+  // Arguments outlive the object.
+  static std::unique_ptr<OuterLoop> create(const Options& options, OuterState& state,
+                                           net::Swarm& swarm);
+  virtual ~OuterLoop() = default;
+
+  // Waits until the node is an active member, fetching state if it must. Returns where to start, or
+  // nothing when stopped (there is then nothing to save). Throws resource_lost on a time-out,
+  // bad_input when the coordinator rejects us. `stop_requested` is asked several times a second.
+  struct Entry {
+    net::PeerId peer = net::kNobody;
+    uint64_t step = 0;
+    bool state_replaced = false;  // The local parameters are the swarm's; inner optimiser state
+                                  // from before does not fit.
+    std::vector<MembershipReport> memberships;
+  };
+  virtual std::optional<Entry> join(bool has_local_progress,
+                                    const std::function<bool()>& stop_requested) = 0;
+
+  // After inner step number `steps_done` (counting from 1) which consumed `tokens`. Returns early
+  // when a stop is requested; what was not synchronised is kept for the next round.
+  virtual StepOutcome after_step(uint64_t steps_done, int64_t tokens, double loss,
+                                 const std::function<bool()>& stop_requested) = 0;
+
+  virtual void leave(const std::string& reason) = 0;
+
+  // Tokens of each fragment since its last commit, for checkpoints.
+  virtual std::vector<int64_t> tokens_since_commit() const = 0;
+  virtual void restore_tokens_since_commit(std::vector<int64_t> tokens) = 0;
+};
+
+}  // namespace outer

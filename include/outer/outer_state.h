@@ -1,0 +1,88 @@
+// The outer parameters and the outer momentum, which have the same bits on every peer after each
+// commit, and everything that touches them: encoding the pseudo-gradient, reducing, applying,
+// hashing, handing the state to a joiner.
+//
+// Outer optimiser, elementwise in fp32, each operation rounded (no contraction), the same on every
+// machine:
+//   m = momentum * m + d;  theta = theta - learning_rate * (d + momentum * m)       d: decoded mean
+//   pseudo-gradient
+// (DiLoCo, Douillard et al. 2023, arXiv 2311.08105, algorithm 1, with Nesterov as PyTorch's SGD
+// defines it.)
+//
+// Memory: 8 bytes per parameter, plus scratch of two chunks per thread.
+//
+// Threads: the net thread encodes, reduces, reads and writes blocks; the trainer's thread calls the
+// rest, for which it has the pool to itself. A lock covers each fragment; while the trainer
+// applies, read_block answers "not now".
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/hash.h"
+#include "base/thread.h"
+#include "net/fragment_store.h"
+#include "net/member.h"
+#include "outer/config.h"
+#include "outer/fragments.h"
+#include "shard/layout.h"
+
+namespace outer {
+
+// The node's own parameters (inner masters), by canonical element of a unit. Implemented over
+// shard::Parameters of all ranks. Called while the trainer is inside a call of OuterState or
+// OuterLoop, from several threads at once (the net thread, and the pool's in apply), for ranges
+// that do not overlap or are only read.
+class LocalParameters {
+ public:
+  virtual ~LocalParameters() = default;
+  virtual void read(int64_t unit, int64_t first, std::span<float> elements) = 0;
+  virtual void write(int64_t unit, int64_t first, std::span<const float> elements) = 0;
+};
+
+// What becomes of the node's own parameters when a commit is applied.
+enum class Merge {
+  kOverwrite,  // local = new outer: our pseudo-gradient is in it.
+  kRebase,  // local += new outer - old outer: ours is not in it and stays whole for the next round.
+};
+
+class OuterState : public net::FragmentStore {
+ public:
+  // Starts at version 0 with outer parameters = local parameters and zero momentum. Arguments
+  // outlive the object.
+  static std::unique_ptr<OuterState> create(const OuterConfig& config, const shard::Layout& layout,
+                                            LocalParameters& local, base::ThreadPool& pool);
+
+  virtual const Fragment& fragment(int64_t index) const = 0;
+  virtual std::vector<net::FragmentState> states()
+      const = 0;  // Version and digest of each fragment.
+
+  // Are this node's own parameters of a fragment fit to be sent?
+  virtual bool local_is_finite(int64_t fragment) = 0;
+
+  // Decodes the results of a commit, steps the outer optimiser, merges into the local parameters,
+  // raises the version, and returns the new state with its digest. REQUIRES: commit.round ==
+  // version + 1.
+  virtual net::FragmentState apply(const net::Committed& commit, Merge merge) = 0;
+
+  // Replacing the state by a peer's. begin_replace() turns local into (local - outer) where
+  // `keep_local_progress` (and does nothing while a replacement is going on); then the net thread
+  // writes blocks; end_replace() compares the digests of all fragments with `expected` (a zero
+  // digest is not compared) and on success turns local into (outer + kept progress) and takes the
+  // versions over. On a mismatch it returns a Failure: fetch again. Local is valid again only after
+  // success.
+  virtual void begin_replace(bool keep_local_progress) = 0;
+  virtual base::Result<void> end_replace(const std::vector<net::FragmentState>& expected) = 0;
+
+  // For checkpoints: the flat fp32 state of a fragment. The trainer's thread only.
+  virtual std::span<const float> outer_parameters(int64_t fragment) const = 0;
+  virtual std::span<const float> outer_momentum(int64_t fragment) const = 0;
+  // Takes a checkpoint's state; digests are computed and returned by states(). Local parameters are
+  // left alone.
+  virtual void restore(int64_t fragment, uint64_t version, std::span<const float> parameters,
+                       std::span<const float> momentum) = 0;
+};
+
+}  // namespace outer

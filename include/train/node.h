@@ -1,0 +1,30 @@
+// One node, put together: `atoll train`. Reading run_node() is reading the system.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/file.h"
+#include "train/run_config.h"
+
+namespace train {
+
+// What a run came to, also the `summary` line of metrics.jsonl.
+struct NodeSummary {
+  int64_t step = 0;
+  int64_t tokens = 0;
+  double validation_loss_before = 0;  // Of this process's first and last evaluation; 0 without any.
+  double validation_loss_after = 0;
+  int64_t rounds = 0;
+  int64_t bytes_sent = 0;
+  int64_t bytes_received = 0;
+  std::string outer_digest;           // Of the last applied round of fragment 0; empty for solo runs.
+  double seconds = 0;
+  bool finished = false;              // All steps done (not stopped by a signal).
+};
+
+// Trains until the last step, a signal (`stop_requested`), or a failure; resumes from the run directory if there is
+// something to resume. A stopped run has saved a checkpoint. Throws base::Error.
+NodeSummary run_node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested);
+
+}  // namespace train

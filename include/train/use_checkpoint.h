@@ -1,0 +1,46 @@
+// What a trained model is good for: its validation loss and its text.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/file.h"
+
+namespace train {
+
+struct EvaluateOptions {
+  std::string checkpoint;  // A checkpoint's folder, or a run directory (then the newest).
+  std::string data_prefix;
+  double validation_fraction = 0.01;  // As in the run: the same documents are held out for the same seed.
+  int64_t seed = 42;
+  int64_t rows = 256;
+  int64_t threads = 0;
+  std::string device = "auto";
+};
+struct EvaluateReport {
+  double loss = 0;        // Nats per token, cross-entropy alone.
+  double perplexity = 0;
+  double bits_per_token = 0;
+  int64_t tokens = 0;
+  int64_t step = 0;
+};
+EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options);
+
+struct GenerateOptions {
+  std::string checkpoint;
+  std::string prompt;
+  int64_t tokens = 200;
+  double temperature = 0.8;  // 0: always the likeliest token.
+  int64_t top_k = 40;        // 0: all.
+  uint64_t seed = 0;
+  int64_t threads = 0;
+  std::string device = "auto";
+};
+// Calls `on_text` with each piece as it comes; stops at the end token.
+void generate_text(base::Storage& storage, const GenerateOptions& options,
+                   const std::function<void(std::string_view)>& on_text);
+
+}  // namespace train

@@ -1,0 +1,153 @@
+// Every function here is one stage of forward.cpp, turned round: same names, opposite order. For y
+// = x W' (W is (outputs, inputs)):  dx = dy W  and  dW += dy' x.
+#include "model/pass.h"
+
+namespace model {
+
+using backend::Tensor;
+
+namespace {
+
+// For branch = down swiglu. In: residual_gradient, which is the branch's gradient too. Out:
+// swiglu_gradient.
+void contract_backward(const Pass& pass, int64_t i) {
+  pass.ops.matmul({.out = pass.activations.swiglu_gradient,
+                   .a = pass.activations.residual_gradient,
+                   .b = pass.parameters.weight(pass.block_unit(i), "down")},
+                  pass.stream);
+}
+
+// For swiglu = silu(gate norm2) * up norm2. Out: norm_gradient, gate_up as its own gradient, down's
+// weight gradient, which had to wait for swiglu.
+void expand_backward(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  const bool is_swiglu_lost = pass.options.recompute == Recompute::kCheap;
+  pass.ops.swiglu_backward({.gate_up = block.gate_up,
+                            .out = is_swiglu_lost ? block.swiglu : Tensor{},
+                            .out_gradient = pass.activations.swiglu_gradient},
+                           pass.stream);
+  pass.ops.matmul({.out = pass.parameters.gradient(pass.block_unit(i), "down"),
+                   .a = pass.activations.residual_gradient,
+                   .b = block.swiglu,
+                   .transpose_a = true,
+                   .accumulate = true},
+                  pass.stream);
+  pass.ops.matmul(
+      {.out = pass.activations.norm_gradient, .a = block.gate_up, .b = gate_up_weight(pass, i)},
+      pass.stream);
+}
+
+// For norm2 = rmsnorm(middle). Adds to residual_gradient. Then gate and up's weight gradients,
+// which had to wait for norm2.
+void normalize_middle_backward(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  const int64_t unit = pass.block_unit(i);
+  const bool is_norm_lost = pass.options.recompute == Recompute::kCheap;
+  pass.ops.rmsnorm_backward({.in_gradient = pass.activations.residual_gradient,
+                             .weight_gradient = pass.parameters.gradient(unit, "norm2"),
+                             .out = is_norm_lost ? block.norm2 : Tensor{},
+                             .out_gradient = pass.activations.norm_gradient,
+                             .residual_gradient = pass.activations.residual_gradient,
+                             .in = block.middle,
+                             .weight = pass.parameters.weight(unit, "norm2"),
+                             .rstd = block.rstd2},
+                            pass.stream);
+  pass.ops.matmul({.out = gate_up_gradient(pass, i),
+                   .a = block.gate_up,
+                   .b = block.norm2,
+                   .transpose_a = true,
+                   .accumulate = true},
+                  pass.stream);
+}
+
+// For branch = out attention(rope(qkv norm1)). In: residual_gradient. Out: qkv_gradient,
+// norm_gradient.
+void attention_branch_backward(const Pass& pass, int64_t i) {
+  const ModelConfig& c = pass.config;
+  const Activations& a = pass.activations;
+  const BlockActivations& block = pass.block(i);
+  const int64_t unit = pass.block_unit(i);
+  pass.ops.matmul({.out = a.attention_gradient,
+                   .a = a.residual_gradient,
+                   .b = pass.parameters.weight(unit, "out")},
+                  pass.stream);
+  pass.ops.matmul({.out = pass.parameters.gradient(unit, "out"),
+                   .a = a.residual_gradient,
+                   .b = block.attention,
+                   .transpose_a = true,
+                   .accumulate = true},
+                  pass.stream);
+  pass.ops.attention_backward({.qkv_gradient = a.qkv_gradient,
+                               .out_gradient = a.attention_gradient,
+                               .out = block.attention,
+                               .lse = block.lse,
+                               .qkv = block.qkv,
+                               .document_start = a.document_starts,
+                               .sequence_length = c.sequence_length,
+                               .heads = c.heads,
+                               .kv_heads = c.kv_heads,
+                               .head_size = c.head_size},
+                              pass.stream);
+  pass.ops.rope({.qkv = a.qkv_gradient,
+                 .table = a.rope_table,
+                 .sequence_length = c.sequence_length,
+                 .heads = c.heads,
+                 .kv_heads = c.kv_heads,
+                 .head_size = c.head_size,
+                 .inverse = true},
+                pass.stream);
+  pass.ops.matmul(
+      {.out = a.norm_gradient, .a = a.qkv_gradient, .b = pass.parameters.weight(unit, "qkv")},
+      pass.stream);
+}
+
+// For norm1 = rmsnorm(input). Adds to residual_gradient. Then qkv's weight gradient, which had to
+// wait for norm1.
+void normalize_input_backward(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  const int64_t unit = pass.block_unit(i);
+  const bool is_norm_lost = pass.options.recompute == Recompute::kCheap;
+  pass.ops.rmsnorm_backward({.in_gradient = pass.activations.residual_gradient,
+                             .weight_gradient = pass.parameters.gradient(unit, "norm1"),
+                             .out = is_norm_lost ? block.norm1 : Tensor{},
+                             .out_gradient = pass.activations.norm_gradient,
+                             .residual_gradient = pass.activations.residual_gradient,
+                             .in = block.input,
+                             .weight = pass.parameters.weight(unit, "norm1"),
+                             .rstd = block.rstd1},
+                            pass.stream);
+  pass.ops.matmul({.out = pass.parameters.gradient(unit, "qkv"),
+                   .a = pass.activations.qkv_gradient,
+                   .b = block.norm1,
+                   .transpose_a = true,
+                   .accumulate = true},
+                  pass.stream);
+}
+
+void embed_backward(const Pass& pass) {
+  const int64_t unit = pass.embedding_unit();
+  pass.ops.embedding_backward({.weight_gradient = pass.parameters.gradient(unit, "embedding"),
+                               .out_gradient = pass.activations.residual_gradient,
+                               .tokens = pass.activations.tokens},
+                              pass.stream);
+  pass.parameters.reduce(unit);
+}
+
+}  // namespace
+
+void backward_blocks(const Pass& pass) {
+  for (int64_t i = pass.config.layers - 1; i >= 0; --i) {
+    pass.parameters.gather(pass.block_unit(i));
+    if (pass.options.recompute == Recompute::kBlock) recompute_block(pass, i);
+    contract_backward(pass, i);
+    expand_backward(pass, i);
+    normalize_middle_backward(pass, i);
+    attention_branch_backward(pass, i);
+    normalize_input_backward(pass, i);
+    pass.parameters.release(pass.block_unit(i));
+    pass.parameters.reduce(pass.block_unit(i));
+  }
+  embed_backward(pass);
+}
+
+}  // namespace model

@@ -1,0 +1,53 @@
+// The shape of a Llama-3-family model, and what follows from it: parameters, FLOP per token.
+//
+// Shape letters, used in model/ and by the operations: B rows of the batch, T positions of a row, N
+// = B*T tokens, C model width, L blocks, H query heads, K key/value heads, D head size, F
+// feed-forward width, V vocabulary.
+#pragma once
+
+#include <cstdint>
+
+#include "base/json.h"
+#include "shard/layout.h"
+
+namespace model {
+
+struct ModelConfig {
+  int64_t vocabulary = 320;       // V
+  int64_t width = 256;            // C
+  int64_t layers = 4;             // L
+  int64_t heads = 4;              // H
+  int64_t kv_heads = 2;           // K, divides H
+  int64_t head_size = 64;         // D, even
+  int64_t feed_forward = 704;     // F
+  int64_t sequence_length = 256;  // T
+  double rope_base = 500'000;
+  double norm_epsilon = 1e-5;
+  double z_loss_weight = 2e-4;  // w of w * max_logit^2; 0 switches it off.
+
+  int64_t query_width() const { return heads * head_size; }                 // H*D
+  int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_size; }  // (H+2K)*D
+};
+
+void describe(base::ConfigVisitor& v, ModelConfig& config);
+// Throws bad_input when fields do not fit each other (kv_heads does not divide heads, an odd head
+// size, ...).
+void validate(const ModelConfig& config);
+
+// Units in order: "embedding" {embedding (V,C)}, "blocks.i" {norm1 (C), qkv ((H+2K)*D, C), out (C,
+// H*D), norm2 (C), gate_up (2F, C), down (C, F)}, "head" {norm (C), head (V, C)}. Tensor names are
+// local to the unit. Weights are (outputs, inputs), as in Hugging Face. Initial values as
+// INTELLECT-1 (reference: PRIME's model.py): embedding N(0, 1); qkv and gate N(0, 0.02); out, up,
+// down N(0, 0.02 / sqrt(2*(block+1))); head N(0, C^-0.5) cut at 3 deviations; norms 1. qkv is one
+// tensor; gate_up differs between its halves, so it is initialised as two specs "gate" and "up"
+// that lie next to each other and are used as one matrix (2F, C) that starts at "gate".
+shard::Layout make_layout(const ModelConfig& config);
+
+int64_t parameter_count(const ModelConfig& config);
+int64_t parameter_count_without_embedding(const ModelConfig& config);
+// Forward and backward. PaLM convention: 6*N + 12*L*H*D*T (Chowdhery et al. 2022, appendix B), N
+// without the embedding. Causal: the attention term halved, as half the scores are masked.
+double flops_per_token_palm(const ModelConfig& config);
+double flops_per_token_causal(const ModelConfig& config);
+
+}  // namespace model

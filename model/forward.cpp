@@ -1,0 +1,149 @@
+#include "model/pass.h"
+
+namespace model {
+
+using backend::Tensor;
+
+namespace {
+
+void embed(const Pass& pass) {
+  const int64_t unit = pass.embedding_unit();
+  pass.parameters.gather(unit);
+  pass.ops.embedding_forward({.out = pass.block(0).input,
+                              .weight = pass.parameters.weight(unit, "embedding"),
+                              .tokens = pass.activations.tokens},
+                             pass.stream);
+  pass.parameters.release(unit);
+}
+
+// norm1 = rmsnorm(input), where input is already complete.
+void normalize_input(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  pass.ops.rmsnorm_forward({.out = block.norm1,
+                            .rstd = block.rstd1,
+                            .in = block.input,
+                            .weight = pass.parameters.weight(pass.block_unit(i), "norm1"),
+                            .epsilon = float(pass.config.norm_epsilon)},
+                           pass.stream);
+}
+
+// input = middle of the block before + its feed-forward branch;  norm1 = rmsnorm(input).
+void add_and_normalize_input(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  pass.ops.rmsnorm_forward({.out = block.norm1,
+                            .residual_out = block.input,
+                            .rstd = block.rstd1,
+                            .in = pass.block(i - 1).middle,
+                            .delta = pass.activations.branch,
+                            .weight = pass.parameters.weight(pass.block_unit(i), "norm1"),
+                            .epsilon = float(pass.config.norm_epsilon)},
+                           pass.stream);
+}
+
+// branch = out attention(rope(qkv norm1)).
+void attention_branch(const Pass& pass, int64_t i) {
+  const ModelConfig& c = pass.config;
+  const BlockActivations& block = pass.block(i);
+  const int64_t unit = pass.block_unit(i);
+  pass.ops.matmul({.out = block.qkv,
+                   .a = block.norm1,
+                   .b = pass.parameters.weight(unit, "qkv"),
+                   .transpose_b = true},
+                  pass.stream);
+  pass.ops.rope({.qkv = block.qkv,
+                 .table = pass.activations.rope_table,
+                 .sequence_length = c.sequence_length,
+                 .heads = c.heads,
+                 .kv_heads = c.kv_heads,
+                 .head_size = c.head_size},
+                pass.stream);
+  pass.ops.attention_forward({.out = block.attention,
+                              .lse = block.lse,
+                              .qkv = block.qkv,
+                              .document_start = pass.activations.document_starts,
+                              .sequence_length = c.sequence_length,
+                              .heads = c.heads,
+                              .kv_heads = c.kv_heads,
+                              .head_size = c.head_size},
+                             pass.stream);
+  pass.ops.matmul({.out = pass.activations.branch,
+                   .a = block.attention,
+                   .b = pass.parameters.weight(unit, "out"),
+                   .transpose_b = true},
+                  pass.stream);
+}
+
+// middle = input + branch;  norm2 = rmsnorm(middle).
+void add_and_normalize_middle(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  pass.ops.rmsnorm_forward({.out = block.norm2,
+                            .residual_out = block.middle,
+                            .rstd = block.rstd2,
+                            .in = block.input,
+                            .delta = pass.activations.branch,
+                            .weight = pass.parameters.weight(pass.block_unit(i), "norm2"),
+                            .epsilon = float(pass.config.norm_epsilon)},
+                           pass.stream);
+}
+
+// swiglu = silu(gate norm2) * up norm2.
+void expand(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  pass.ops.matmul(
+      {.out = block.gate_up, .a = block.norm2, .b = gate_up_weight(pass, i), .transpose_b = true},
+      pass.stream);
+  pass.ops.swiglu_forward({.out = block.swiglu, .gate_up = block.gate_up}, pass.stream);
+}
+
+// branch = down swiglu.
+void contract(const Pass& pass, int64_t i) {
+  pass.ops.matmul({.out = pass.activations.branch,
+                   .a = pass.block(i).swiglu,
+                   .b = pass.parameters.weight(pass.block_unit(i), "down"),
+                   .transpose_b = true},
+                  pass.stream);
+}
+
+// `gate` and `up` of a block's unit, seen as one (2F, C).
+Tensor joined(const Tensor& gate, const Tensor& up) {
+  CHECK(up.data == static_cast<char*>(gate.data) + gate.byte_count());
+  return {gate.data, gate.dtype, {gate.shape[0] + up.shape[0], gate.shape[1]}};
+}
+
+}  // namespace
+
+Tensor gate_up_weight(const Pass& pass, int64_t i) {
+  const int64_t unit = pass.block_unit(i);
+  return joined(pass.parameters.weight(unit, "gate"), pass.parameters.weight(unit, "up"));
+}
+
+Tensor gate_up_gradient(const Pass& pass, int64_t i) {
+  const int64_t unit = pass.block_unit(i);
+  return joined(pass.parameters.gradient(unit, "gate"), pass.parameters.gradient(unit, "up"));
+}
+
+void forward_blocks(const Pass& pass) {
+  embed(pass);
+  for (int64_t i = 0; i < pass.config.layers; ++i) {
+    pass.parameters.gather(pass.block_unit(i));
+    if (i == 0) {
+      normalize_input(pass, i);
+    } else {
+      add_and_normalize_input(pass, i);
+    }
+    attention_branch(pass, i);
+    add_and_normalize_middle(pass, i);
+    expand(pass, i);
+    contract(pass, i);
+    pass.parameters.release(pass.block_unit(i));
+  }
+}
+
+void recompute_block(const Pass& pass, int64_t i) {
+  normalize_input(pass, i);
+  attention_branch(pass, i);
+  add_and_normalize_middle(pass, i);
+  expand(pass, i);
+}
+
+}  // namespace model

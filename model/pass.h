@@ -1,0 +1,57 @@
+// The stages of one pass over a micro-batch, in the order in which the mathematics has them.
+// Internal to model/.
+//
+//   x = embedding[tokens]
+//   per block:  x += out attention(rope(qkv norm1(x)))       the attention branch
+//               x += down (silu(gate norm2(x)) * up norm2(x))  the feed-forward branch
+//   loss = cross_entropy(head norm(x)) + z-loss
+//
+// The one idea to know: a branch's output is not added to the residual stream by itself. It lies in
+// `branch` until the next norm, which adds it in the same pass over memory. Backward, the gradient
+// of the residual stream lies in `residual_gradient`, and every norm's backward adds its part
+// there.
+#pragma once
+
+#include "model/activations.h"
+
+namespace model {
+
+struct Pass {
+  const ModelConfig& config;
+  const TransformerOptions& options;
+  shard::Parameters& parameters;
+  backend::Ops& ops;
+  backend::Stream& stream;
+  const Activations& activations;
+
+  int64_t embedding_unit() const { return 0; }
+  int64_t block_unit(int64_t i) const { return 1 + i; }
+  int64_t head_unit() const { return 1 + config.layers; }
+  int64_t token_count() const { return options.rows * config.sequence_length; }
+  const BlockActivations& block(int64_t i) const { return activations.blocks[size_t(i)]; }
+};
+
+// The gate and the up projection as one matrix (2F, C): they lie next to each other.
+backend::Tensor gate_up_weight(const Pass& pass, int64_t i);
+backend::Tensor gate_up_gradient(const Pass& pass, int64_t i);
+
+// forward.cpp: tokens to output_norm. Gathers and releases every unit but the head.
+void forward_blocks(const Pass& pass);
+// The forward of block i up to the SwiGLU once more, from the block's input. REQUIRES: the block's
+// unit is gathered.
+void recompute_block(const Pass& pass, int64_t i);
+
+// loss.cpp. REQUIRES for all: the head's unit is gathered.
+void normalize_output(const Pass& pass);
+// Fills loss and z_loss of the micro-batch.
+void evaluate_loss(const Pass& pass);
+// The same; also the head's gradients and residual_gradient, times gradient_scale.
+void differentiate_loss(const Pass& pass, float gradient_scale);
+// next_logits of the token at `position` of the micro-batch.
+void compute_next_logits(const Pass& pass, int64_t position);
+
+// backward.cpp: residual_gradient after the last block to all gradients of blocks and embedding,
+// which it reduces.
+void backward_blocks(const Pass& pass);
+
+}  // namespace model

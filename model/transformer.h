@@ -1,0 +1,76 @@
+// The transformer: loss and gradients of a batch, evaluation, and next-token logits. One object per
+// rank; all buffers are allocated at construction.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/config.h"
+#include "shard/parameters.h"
+
+namespace model {
+
+// What the forward pass keeps for the backward.
+enum class Recompute {
+  kNone,   // Everything.
+  kCheap,  // Norm outputs and the SwiGLU output are made again in the backward.
+  kBlock,  // Only each block's input is kept; the block's forward runs again.
+};
+
+struct TransformerOptions {
+  int64_t rows = 1;  // B: rows of a micro-batch.
+  Recompute recompute = Recompute::kCheap;
+  int64_t head_chunk_tokens = 1024;  // The head's logits exist for at most so many tokens at once.
+};
+
+// One micro-batch in host memory, N = rows * T entries each. targets: -1 is not counted.
+// document_starts: see backend::AttentionForwardArgs.
+struct HostBatch {
+  std::span<const int32_t> tokens;
+  std::span<const int32_t> targets;
+  std::span<const int32_t> document_starts;
+};
+
+// Sums over the counted targets; divide by `count` for means.
+struct LossSums {
+  double loss = 0;    // Cross-entropy, nats.
+  double z_loss = 0;  // Already weighted.
+  int64_t count = 0;
+};
+
+class Transformer {
+ public:
+  // Arguments outlive the object.
+  Transformer(const ModelConfig& config, const TransformerOptions& options,
+              shard::Parameters& parameters, backend::Backend& backend);
+  ~Transformer();
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
+
+  // Adds gradient_scale * d(sum of losses + z_losses) / d parameters to the gradients. With
+  // gradient_scale = 1 / (counted targets of the whole batch), several calls accumulate to the
+  // gradient of the mean. Sums stay on the device until take_losses().
+  void forward_backward(const HostBatch& batch, float gradient_scale);
+  // The loss sums of all calls since the last take_losses(). Waits for the device: once per step.
+  LossSums take_losses();
+
+  LossSums evaluate(const HostBatch& batch);
+
+  // Logits (V) after the last token. 1 <= tokens.size() <= T.
+  void next_logits(std::span<const int32_t> tokens, std::span<float> logits);
+
+  int64_t activation_bytes() const;  // Device memory of this object's buffers.
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Device bytes of a Transformer's buffers, without making one.
+int64_t planned_activation_bytes(const ModelConfig& config, const TransformerOptions& options,
+                                 backend::DType compute_dtype);
+
+}  // namespace model

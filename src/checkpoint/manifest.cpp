@@ -1,0 +1,197 @@
+#include "checkpoint/manifest.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "base/json.h"
+
+namespace checkpoint {
+namespace {
+
+constexpr std::string_view kFormat = "atoll checkpoint";
+constexpr const char* kDigestKey = "manifest_sha256";
+constexpr size_t kDigestCharacters = 64;
+constexpr std::string_view kEnd = "\"\n}\n";  // What follows the digest's characters.
+
+// Everything before the characters of the digest. REQUIRES: the text is long enough.
+std::string_view signed_part(std::string_view text) {
+  return text.substr(0, text.size() - kEnd.size() - kDigestCharacters);
+}
+
+std::string digest_of(std::string_view text) {
+  return base::sha256(std::as_bytes(std::span(text))).hex();
+}
+
+void write_fields(base::JsonWriter& out, const Manifest& manifest) {
+  out.field("step", manifest.step)
+      .field("optimizer_updates", manifest.optimizer_updates)
+      .field("tokens_trained", manifest.tokens_trained)
+      .field("model_config", manifest.model_config)
+      .field("tokenizer", manifest.tokenizer)
+      .field("config", manifest.config.hex())
+      .field("data", manifest.data.hex());
+  out.key("outer").begin_array();
+  for (const net::FragmentState& fragment : manifest.outer) {
+    out.begin_object()
+        .field("version", fragment.version)
+        .field("digest", fragment.digest.hex())
+        .end_object();
+  }
+  out.end_array().key("tokens_since_commit").begin_array();
+  for (const int64_t tokens : manifest.tokens_since_commit) out.value(tokens);
+  out.end_array().field("wall_time", manifest.wall_time);
+}
+
+// Getters that throw the manifest's error instead of returning a Failure: one wrong field is as bad
+// as any other.
+class FieldReader {
+ public:
+  FieldReader(base::JsonValue object, const std::string& path)
+      : object_(std::move(object)), path_(path) {}
+
+  std::string text(const char* key) const { return require(member(key).as_string()); }
+  base::Digest digest(const char* key) const {
+    const base::JsonValue value = member(key);
+    const auto digest = base::parse_digest(require(value.as_string()));
+    if (!digest) throw damaged(path_, fmt::format("{}: {}", value.path(), digest.reason()));
+    return *digest;
+  }
+  int64_t count(const char* key) const { return count(member(key)); }
+  std::vector<int64_t> counts(const char* key) const {
+    std::vector<int64_t> values;
+    for (const base::JsonValue& element : elements(key)) values.push_back(count(element));
+    return values;
+  }
+  std::vector<FieldReader> objects(const char* key) const {
+    std::vector<FieldReader> readers;
+    for (const base::JsonValue& element : elements(key)) readers.emplace_back(element, path_);
+    return readers;
+  }
+  std::vector<std::pair<std::string, FieldReader>> members(const char* key) const {
+    const base::JsonValue object = member(key);
+    if (!object.is_object())
+      throw damaged(path_, fmt::format("{}: expected an object", object.path()));
+    std::vector<std::pair<std::string, FieldReader>> readers;
+    for (const std::string& name : object.keys()) {
+      readers.emplace_back(name, FieldReader(require(object.get(name)), path_));
+    }
+    return readers;
+  }
+
+ private:
+  template <class T>
+  T require(base::Result<T> result) const {
+    if (!result) throw damaged(path_, result.reason());
+    return std::move(*result);
+  }
+  base::JsonValue member(const char* key) const { return require(object_.get(key)); }
+  std::vector<base::JsonValue> elements(const char* key) const {
+    const base::JsonValue array = member(key);
+    if (!array.is_array()) throw damaged(path_, fmt::format("{}: expected an array", array.path()));
+    std::vector<base::JsonValue> values;
+    for (int64_t i = 0; i < array.count(); ++i) values.push_back(require(array.at(i)));
+    return values;
+  }
+  int64_t count(const base::JsonValue& value) const {
+    const int64_t number = require(value.as_integer());
+    if (number < 0)
+      throw damaged(path_, fmt::format("{}: expected a count, found {}", value.path(), number));
+    return number;
+  }
+
+  base::JsonValue object_;
+  const std::string& path_;
+};
+
+Manifest read_fields(const FieldReader& in) {
+  Manifest manifest;
+  manifest.step = in.count("step");
+  manifest.optimizer_updates = in.count("optimizer_updates");
+  manifest.tokens_trained = in.count("tokens_trained");
+  manifest.model_config = in.text("model_config");
+  manifest.tokenizer = in.text("tokenizer");
+  manifest.config = in.digest("config");
+  manifest.data = in.digest("data");
+  for (const FieldReader& fragment : in.objects("outer")) {
+    manifest.outer.push_back(
+        {.version = uint64_t(fragment.count("version")), .digest = fragment.digest("digest")});
+  }
+  manifest.tokens_since_commit = in.counts("tokens_since_commit");
+  manifest.wall_time = in.text("wall_time");
+  return manifest;
+}
+
+void check_digest(const std::string& text, const std::string& path) {
+  if (text.size() < kDigestCharacters + kEnd.size() || !text.ends_with(kEnd)) {
+    throw damaged(path, fmt::format("the end is missing, {} bytes are there", text.size()));
+  }
+  const std::string_view hashed = signed_part(text);
+  // Compared as text: the digits of a digest have one spelling.
+  if (text.compare(hashed.size(), kDigestCharacters, digest_of(hashed)) != 0) {
+    throw damaged(path, fmt::format("{}: the hash of the text is a different one", kDigestKey));
+  }
+}
+
+}  // namespace
+
+std::string write_manifest(const ManifestFile& content) {
+  base::JsonWriter out(2);
+  out.begin_object().field("format", kFormat).field("format_version", kFormatVersion);
+  write_fields(out, content.manifest);
+  out.key("files").begin_object();
+  for (const auto& [name, record] : content.files) {
+    out.key(name)
+        .begin_object()
+        .field("bytes", record.bytes)
+        .field("sha256", record.sha256.hex())
+        .end_object();
+  }
+  out.end_object().field(kDigestKey, std::string(kDigestCharacters, '0')).end_object();
+
+  std::string text = out.text() + "\n";
+  const size_t digest_at = signed_part(text).size();
+  text.replace(digest_at, kDigestCharacters, digest_of(signed_part(text)));
+  if (read_manifest(text, kManifestName) != content) {
+    throw base::bad_input(fmt::format("{}: a text in it is not valid UTF-8", kManifestName));
+  }
+  return text;
+}
+
+ManifestFile read_manifest(const std::string& text, const std::string& path) {
+  check_digest(text, path);
+  const auto document = base::JsonValue::parse(text);
+  if (!document) throw damaged(path, document.reason());
+  const FieldReader in(*document, path);
+  if (in.text("format") != kFormat)
+    throw damaged(path, fmt::format("format: expected \"{}\"", kFormat));
+  if (const int64_t version = in.count("format_version"); version != kFormatVersion) {
+    throw base::bad_input(
+        fmt::format("{}: format_version: expected {}, found {}", path, kFormatVersion, version),
+        "another version of Atoll wrote this checkpoint: use that one");
+  }
+  ManifestFile content;
+  content.manifest = read_fields(in);
+  for (const auto& [name, record] : in.members("files")) {
+    if (!is_file_name(name))
+      throw damaged(path, fmt::format("files: \"{}\" is not a name for a file", name));
+    content.files[name] = {.bytes = record.count("bytes"), .sha256 = record.digest("sha256")};
+  }
+  return content;
+}
+
+base::Error damaged(const std::string& path, const std::string& found) {
+  return base::bad_input(
+      fmt::format("{}: {}", path, found),
+      "the checkpoint is damaged; an older one can be used by removing this one's folder");
+}
+
+bool is_file_name(const std::string& name) {
+  constexpr std::string_view kAllowed =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  constexpr std::string_view kSuffix = ".safetensors";
+  return name.size() > kSuffix.size() && name.size() <= 200 && name.ends_with(kSuffix) &&
+         name[0] != '.' && name.find_first_not_of(kAllowed) == std::string::npos;
+}
+
+}  // namespace checkpoint

@@ -1,0 +1,38 @@
+// manifest.json: what a checkpoint holds besides tensors, and the size and the hash of every file.
+// Its last line is the SHA-256 of everything before, so that a flipped bit in the manifest is found
+// as well.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/safetensors.h"
+
+namespace checkpoint {
+
+inline constexpr int64_t kFormatVersion = 1;
+inline constexpr const char* kManifestName = "manifest.json";
+
+struct ManifestFile {
+  Manifest manifest;
+  std::map<std::string, FileRecord> files;  // By name.
+  bool operator==(const ManifestFile&) const = default;
+};
+
+// Throws bad_input if the text would not read back as the same: a checkpoint that cannot be opened
+// must not be written.
+std::string write_manifest(const ManifestFile& content);
+
+// Throws bad_input, which names `path`, for anything that is not exactly what write_manifest()
+// made.
+ManifestFile read_manifest(const std::string& text, const std::string& path);
+
+// The error for a checkpoint that cannot be used.
+base::Error damaged(const std::string& path, const std::string& found);
+
+// Letters, digits, points, dashes and underlines before ".safetensors": never a way out of the
+// checkpoint's folder.
+bool is_file_name(const std::string& name);
+
+}  // namespace checkpoint

@@ -1,0 +1,108 @@
+// train and coordinate.
+#include <CLI/CLI.hpp>
+
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "train/coordinate.h"
+#include "train/node.h"
+
+namespace cli {
+namespace {
+
+struct RunOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::string listen = "0.0.0.0:29500";
+  bool json = false;
+};
+
+void add_config_options(CLI::App& command, RunOptions& options) {
+  command.add_option("--config", options.config, "The run's JSON config")->required();
+  command.add_option("--set", options.overrides, "Override one key: --set training.steps=100 (may be given often)")
+      ->allow_extra_args(false);
+  command.add_flag("--json", options.json, "Print reports as JSON");
+}
+
+void print_summary(const train::NodeSummary& summary, bool json) {
+  if (!json) {
+    base::log_info("{} at step {}: {} tokens, {} rounds, {:.1f} s", summary.finished ? "finished" : "stopped",
+                   summary.step, summary.tokens, summary.rounds, summary.seconds);
+    return;
+  }
+  base::JsonWriter out;
+  out.begin_object()
+      .field("step", summary.step)
+      .field("tokens", summary.tokens)
+      .field("validation_loss_before", summary.validation_loss_before)
+      .field("validation_loss_after", summary.validation_loss_after)
+      .field("rounds", summary.rounds)
+      .field("bytes_sent", summary.bytes_sent)
+      .field("bytes_received", summary.bytes_received)
+      .field("outer_digest", summary.outer_digest)
+      .field("seconds", summary.seconds)
+      .field("finished", summary.finished)
+      .end_object();
+  std::cout << out.text() << std::endl;
+}
+
+void print_listening(const net::Endpoint& endpoint, bool json) {
+  if (json)
+    std::cout << base::JsonWriter().begin_object().field("listening", endpoint.text()).end_object().text() << std::endl;
+  else
+    base::log_info("coordinator listening on {}", endpoint.text());
+}
+
+void print_coordination(const net::CoordinatorReport& report, bool json) {
+  if (!json) {
+    base::log_info("{} rounds committed; {} members joined, {} lost", report.rounds_committed, report.members_joined,
+                   report.members_lost);
+    return;
+  }
+  base::JsonWriter out;
+  out.begin_object()
+      .field("finished", report.finished)
+      .field("epoch", report.epoch)
+      .field("rounds_committed", report.rounds_committed)
+      .field("members_joined", report.members_joined)
+      .field("members_lost", report.members_lost)
+      .end_object();
+  std::cout << out.text() << std::endl;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, const StopRequested& stop_requested) {
+  auto* command = app.add_subcommand("train", "Train as one node; goes on from its run directory if there is something to resume");
+  auto options = std::make_shared<RunOptions>();
+  add_config_options(*command, *options);
+  command->callback([options, stop_requested] {
+    const auto storage = base::make_disk_storage();
+    const auto config = train::load_run_config(*storage, options->config, options->overrides);
+    print_summary(train::run_node(config, *storage, stop_requested), options->json);
+  });
+}
+
+void add_coordinate(CLI::App& app, const StopRequested& stop_requested) {
+  auto* command = app.add_subcommand("coordinate", "Be the meeting point of a run: admits members, opens and commits rounds");
+  auto options = std::make_shared<RunOptions>();
+  add_config_options(*command, *options);
+  command->add_option("--listen", options->listen, "host:port; port 0 picks a free one")->capture_default_str();
+  command->callback([options, stop_requested] {
+    const auto storage = base::make_disk_storage();
+    const auto config = train::load_run_config(*storage, options->config, options->overrides);
+    const auto listen = net::parse_endpoint(options->listen);
+    if (!listen) throw base::bad_input("--listen: " + listen.reason(), "write it as host:port");
+    base::configure_log({.prefix = "coordinator", .file = {}});
+    const auto report = train::run_coordinator(
+        config, *listen, [&](const net::Endpoint& endpoint) { print_listening(endpoint, options->json); }, stop_requested);
+    print_coordination(report, options->json);
+  });
+}
+
+}  // namespace cli

@@ -1,0 +1,188 @@
+// The processor as a device: memory from the kernel, streams that are formalities, threads with
+// scratch memory, and the function that puts a backend together. Compiled for the oldest processor,
+// unlike the operations: it is what says that the processor is too old.
+#include <atomic>
+#include <cblas.h>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <new>
+#include <sys/mman.h>
+
+#include "backend/backend.h"
+#include "cpu/cpu_backend.h"
+
+namespace cpu {
+
+using backend::Buffer;
+using backend::Event;
+using backend::Stream;
+
+namespace {
+
+// Pages straight from the kernel: they are zero, and nothing is touched before it is used.
+class CpuBuffer final : public Buffer {
+ public:
+  // `total`, which may be null, counts the bytes of living buffers.
+  CpuBuffer(int64_t byte_count, const std::string& label, std::atomic<int64_t>* total)
+      : byte_count_(byte_count), total_(total) {
+    void* data =
+        mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) {
+      throw base::resource_lost(
+          fmt::format("cannot allocate {} bytes of memory for {}: {}", byte_count, label,
+                      std::strerror(errno)),
+          "Use a smaller micro-batch or model, or a machine with more memory.");
+    }
+    data_ = data;
+    // Only advice: large pages make products some percent faster, and a kernel without them is no
+    // error.
+    if (byte_count >= 4 * base::kMiB) madvise(data_, mapped_bytes(), MADV_HUGEPAGE);
+    if (total_) *total_ += byte_count_;
+  }
+  ~CpuBuffer() override {
+    munmap(data_, mapped_bytes());
+    if (total_) *total_ -= byte_count_;
+  }
+  CpuBuffer(const CpuBuffer&) = delete;
+  CpuBuffer& operator=(const CpuBuffer&) = delete;
+
+  void* data() const override { return data_; }
+  int64_t byte_count() const override { return byte_count_; }
+
+ private:
+  size_t mapped_bytes() const { return size_t(std::max<int64_t>(byte_count_, 1)); }
+
+  void* data_ = nullptr;
+  const int64_t byte_count_;
+  std::atomic<int64_t>* const total_;
+};
+
+class CpuStream final : public Stream {};
+class CpuEvent final : public Event {};
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "CPU";
+}
+
+class CpuDevice final : public backend::Device {
+ public:
+  explicit CpuDevice(int thread_count)
+      : name_(fmt::format("{}, {} {}", processor_name(), thread_count,
+                          thread_count == 1 ? "thread" : "threads")) {}
+
+  std::string name() const override { return name_; }
+  backend::DType compute_dtype() const override { return backend::DType::kFloat32; }
+
+  std::unique_ptr<Buffer> allocate(int64_t byte_count, const std::string& label) override {
+    check_allocation(byte_count, label);
+    return std::make_unique<CpuBuffer>(byte_count, label, &allocated_bytes_);
+  }
+  std::unique_ptr<Buffer> allocate_host(int64_t byte_count, const std::string& label) override {
+    check_allocation(byte_count, label);
+    return std::make_unique<CpuBuffer>(byte_count, label, nullptr);
+  }
+  void set_steady(bool steady) override { steady_ = steady; }
+
+  Stream& compute_stream() override { return compute_stream_; }
+  Stream& copy_stream() override { return copy_stream_; }
+
+  void copy(void* target, const void* source, int64_t byte_count, Stream&) override {
+    if (byte_count > 0) std::memcpy(target, source, size_t(byte_count));
+  }
+  std::unique_ptr<Event> record(Stream&) override { return std::make_unique<CpuEvent>(); }
+  void wait(Stream&, const Event&) override {}
+  void synchronize(Stream&) override {}
+
+  int64_t allocated_bytes() const override { return allocated_bytes_; }
+
+ private:
+  void check_allocation(int64_t byte_count, const std::string& label) const {
+    CHECK(byte_count >= 0, "allocation of {} bytes for {}", byte_count, label);
+    CHECK(!steady_, "allocation of {} bytes for {} in steady state", byte_count, label);
+  }
+
+  const std::string name_;
+  std::atomic<bool> steady_ = false;
+  std::atomic<int64_t> allocated_bytes_ = 0;
+  CpuStream compute_stream_, copy_stream_;
+};
+
+// Throws if the operations would die on an illegal instruction here.
+void require_instructions() {
+#if defined(__x86_64__) && defined(ATOLL_CPU_NEEDS_AVX2)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return;
+  throw base::bad_input(
+      fmt::format(
+          "{}: this program was built for processors with AVX2 and FMA, which this one lacks",
+          processor_name()),
+      "Build it again with meson setup -Dcpu_arch=x86-64.");
+#endif
+}
+
+}  // namespace
+
+Workers::Workers(int thread_count) : pool_(thread_count), scratch_(size_t(thread_count) + 1) {}
+
+void Workers::Free::operator()(float* memory) const {
+  std::free(memory);
+}
+
+float* Workers::Scratch::at_least(int64_t count_needed) {
+  if (count < count_needed) {
+    constexpr size_t kAlignment = 64;
+    const size_t bytes = size_t(base::round_up(count_needed * 4, kAlignment));
+    memory.reset();
+    memory.reset(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
+    if (!memory)
+      throw base::resource_lost(fmt::format("cannot allocate {} bytes of scratch memory", bytes));
+    count = count_needed;
+  }
+  return memory.get();
+}
+
+float* Workers::scratch(int worker, int64_t count) {
+  return scratch_[size_t(worker)].at_least(count);
+}
+
+float* Workers::shared_scratch(int64_t count) {
+  return scratch_.back().at_least(count);
+}
+
+}  // namespace cpu
+
+namespace backend {
+
+std::vector<Backend> make_cpu_backends(const CpuOptions& options) {
+  constexpr int kRanksMax = 1024, kThreadsMax = 1024;
+  if (options.ranks < 1 || options.ranks > kRanksMax) {
+    throw base::bad_input(
+        fmt::format("CPU ranks: expected 1 to {}, found {}", kRanksMax, options.ranks));
+  }
+  if (options.threads_per_rank < 0 || options.threads_per_rank > kThreadsMax) {
+    throw base::bad_input(
+        fmt::format("threads per CPU rank: expected 0 (automatic) to {}, found {}", kThreadsMax,
+                    options.threads_per_rank));
+  }
+  cpu::require_instructions();
+  openblas_set_num_threads(1);  // The pools of the ranks cut the products.
+
+  const int threads = options.threads_per_rank > 0
+                          ? options.threads_per_rank
+                          : std::max(1, base::available_processors() / options.ranks);
+  auto communicators = cpu::make_communicators(options.ranks, options.collective_timeout);
+  std::vector<Backend> backends;
+  for (auto& communicator : communicators) {
+    backends.push_back({.device = std::make_unique<cpu::CpuDevice>(threads),
+                        .ops = std::make_unique<cpu::CpuOps>(threads),
+                        .communicator = std::move(communicator)});
+  }
+  return backends;
+}
+
+}  // namespace backend

@@ -1,0 +1,149 @@
+// Operations without sums: rotary embedding, SwiGLU, addition, conversion. All are bound by memory;
+// they are cut by rows.
+#include <cstring>
+
+#include "cpu/bfloat16.h"
+#include "cpu/cpu_backend.h"
+#include "cpu/vector_math.h"
+
+namespace cpu {
+
+using backend::AddArgs;
+using backend::CastArgs;
+using backend::DType;
+using backend::RopeArgs;
+using backend::Stream;
+using backend::SwigluBackwardArgs;
+using backend::SwigluForwardArgs;
+using backend::Tensor;
+
+namespace {
+
+constexpr int64_t kPieceElements = 65536;
+
+// Rotates `heads` heads in place; `sign` is -1 for the inverse.
+void rotate_heads(float* heads, int64_t head_count, int64_t half, const float* table, float sign) {
+  const float* cosines = table;
+  const float* sines = table + half;
+  for (int64_t head = 0; head < head_count; ++head) {
+    float* low = heads + head * 2 * half;
+    float* high = low + half;
+#pragma omp simd
+    for (int64_t j = 0; j < half; ++j) {
+      const float sine = sign * sines[j];
+      const float x = low[j], y = high[j];
+      low[j] = x * cosines[j] - y * sine;
+      high[j] = y * cosines[j] + x * sine;
+    }
+  }
+}
+
+void swiglu_row(const float* gate, const float* up, float* out, int64_t count) {
+#pragma omp simd
+  for (int64_t f = 0; f < count; ++f) out[f] = gate[f] * sigmoid(gate[f]) * up[f];
+}
+
+// d silu(g) / dg = s + g s (1 - s) with s = sigmoid(g).
+template <bool kWithOut>
+void swiglu_backward_row(float* gate, float* up, const float* dy, float* out, int64_t count) {
+#pragma omp simd
+  for (int64_t f = 0; f < count; ++f) {
+    const float g = gate[f], u = up[f], d = dy[f];
+    const float s = sigmoid(g);
+    const float silu = g * s;
+    if (kWithOut) out[f] = silu * u;
+    gate[f] = d * u * (s + silu * (1.0f - s));
+    up[f] = d * silu;
+  }
+}
+
+}  // namespace
+
+void CpuOps::rope(const RopeArgs& args, Stream&) {
+  const int64_t rotated = args.heads + args.kv_heads;
+  const int64_t stride = (args.heads + 2 * args.kv_heads) * args.head_size;
+  const int64_t rows = args.qkv.element_count() / stride;
+  CHECK(args.head_size % 2 == 0 && args.qkv.element_count() == rows * stride);
+  CHECK(args.table.element_count() >= args.sequence_length * args.head_size);
+  float* qkv = args.qkv.as<float>();
+  const float* table = args.table.as<float>();
+  workers_.for_pieces(rows, rows_per_piece(stride), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      rotate_heads(qkv + row * stride, rotated, args.head_size / 2,
+                   table + row % args.sequence_length * args.head_size,
+                   args.inverse ? -1.0f : 1.0f);
+    }
+  });
+}
+
+void CpuOps::swiglu_forward(const SwigluForwardArgs& args, Stream&) {
+  const int64_t width = args.gate_up.shape[1] / 2, rows = args.gate_up.shape[0];
+  CHECK(args.gate_up.shape[1] == 2 * width && args.out.element_count() == rows * width);
+  const float* gate_up = args.gate_up.as<float>();
+  float* out = args.out.as<float>();
+  workers_.for_pieces(rows, rows_per_piece(width), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* gate = gate_up + row * 2 * width;
+      swiglu_row(gate, gate + width, out + row * width, width);
+    }
+  });
+}
+
+void CpuOps::swiglu_backward(const SwigluBackwardArgs& args, Stream&) {
+  const int64_t width = args.gate_up.shape[1] / 2, rows = args.gate_up.shape[0];
+  CHECK(args.gate_up.shape[1] == 2 * width && args.out_gradient.element_count() == rows * width);
+  CHECK(!args.out || args.out.element_count() == rows * width);
+  float* gate_up = args.gate_up.as<float>();
+  const float* dy = args.out_gradient.as<float>();
+  float* out = args.out ? args.out.as<float>() : nullptr;
+  workers_.for_pieces(rows, rows_per_piece(width), [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      float* gate = gate_up + row * 2 * width;
+      if (out) {
+        swiglu_backward_row<true>(gate, gate + width, dy + row * width, out + row * width, width);
+      } else {
+        swiglu_backward_row<false>(gate, gate + width, dy + row * width, nullptr, width);
+      }
+    }
+  });
+}
+
+void CpuOps::add(const AddArgs& args, Stream&) {
+  CHECK(args.out.shape == args.in.shape);
+  float* out = args.out.as<float>();
+  const float* in = args.in.as<float>();
+  workers_.for_pieces(args.out.element_count(), kPieceElements,
+                      [&](int64_t begin, int64_t end, int) {
+#pragma omp simd
+                        for (int64_t i = begin; i < end; ++i) out[i] += in[i];
+                      });
+}
+
+void CpuOps::cast(const CastArgs& args, Stream&) {
+  const int64_t count = args.out.element_count();
+  CHECK(args.in.element_count() == count);
+  const DType from = args.in.dtype, to = args.out.dtype;
+  const bool narrows = from == DType::kFloat32 && to == DType::kBfloat16;
+  const bool widens = from == DType::kBfloat16 && to == DType::kFloat32;
+  CHECK(from == to || narrows || widens, "no conversion from dtype {} to {}", int(from), int(to));
+  workers_.for_pieces(count, kPieceElements, [&](int64_t begin, int64_t end, int) {
+    const Tensor in = args.in.reshape({count}).slice(begin, {end - begin});
+    const Tensor out = args.out.reshape({count}).slice(begin, {end - begin});
+    if (narrows) {
+      to_bfloat16(in.as<float>(), static_cast<Bfloat16*>(out.data), end - begin);
+    } else if (widens) {
+      to_float(static_cast<const Bfloat16*>(in.data), out.as<float>(), end - begin);
+    } else {
+      std::memcpy(out.data, in.data, size_t(in.byte_count()));
+    }
+  });
+}
+
+void CpuOps::zero(const Tensor& out, Stream&) {
+  constexpr int64_t kPieceBytes = 4 * kPieceElements;
+  workers_.for_pieces(out.byte_count(), kPieceBytes, [&](int64_t begin, int64_t end, int) {
+    std::memset(static_cast<char*>(out.data) + begin, 0, size_t(end - begin));
+  });
+}
+
+}  // namespace cpu

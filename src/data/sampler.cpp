@@ -1,0 +1,226 @@
+// Puts the three rules together: which dataset (Mixture), which pairs of it (TrainingStream), and
+// which documents nobody trains on (Split).
+#include "data/sampler.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "base/math.h"
+#include "data/mixture.h"
+#include "data/pair_sequence.h"
+#include "data/random_choice.h"
+#include "data/token_format.h"
+#include "data/training_stream.h"
+
+namespace data {
+namespace {
+
+constexpr int64_t kSequenceLengthMax = int64_t{1} << 24;
+constexpr int64_t kPartsMax = int64_t{1} << 20;
+
+void check_option(const char* name, int64_t value, int64_t maximum) {
+  if (value >= 1 && value <= maximum) return;
+  throw base::bad_input(
+      fmt::format("sampler: {}: expected an integer from 1 to {}, found {}", name, maximum, value));
+}
+
+void check_options(const SamplerOptions& options, size_t dataset_count) {
+  check_option("sequence length", options.sequence_length, kSequenceLengthMax);
+  check_option("parts", options.parts, kPartsMax);
+  check_option("vocabulary", options.vocabulary, kVocabularyMax);
+  if (!(options.validation_fraction >= 0 && options.validation_fraction < 1)) {
+    throw base::bad_input(
+        fmt::format("sampler: validation fraction {}: expected at least 0 and less than 1",
+                    options.validation_fraction));
+  }
+  if (dataset_count == 0) throw base::bad_input("sampler: there is no dataset");
+  if (!options.weights.empty() && options.weights.size() != dataset_count) {
+    throw base::bad_input(
+        fmt::format("sampler: {} weights for {} datasets", options.weights.size(), dataset_count));
+  }
+}
+
+void check_dataset(const TokenDataset& dataset, int64_t vocabulary) {
+  if (dataset.vocabulary() > vocabulary) {
+    throw base::bad_input(
+        fmt::format("dataset {}: made with a vocabulary of {} ({}), but the model has {}",
+                    dataset.prefix(), dataset.vocabulary(), dataset.tokenizer_name(), vocabulary),
+        "prepare the data with the model's tokenizer, or enlarge the model's vocabulary");
+  }
+  if (dataset.document_count() > int64_t{std::numeric_limits<uint32_t>::max()}) {
+    throw base::bad_input(
+        fmt::format("dataset {}: {} documents are more than one dataset can have here",
+                    dataset.prefix(), dataset.document_count()),
+        "cut it into several datasets");
+  }
+}
+
+// Hashes numbers in large pieces.
+class NumberHash {
+ public:
+  void add(uint64_t number) {
+    numbers_.push_back(number);
+    if (numbers_.size() == 4096) flush();
+  }
+  base::Digest finish() {
+    flush();
+    return sha_.finish();
+  }
+
+ private:
+  void flush() {
+    sha_.update(std::as_bytes(std::span(numbers_)));
+    numbers_.clear();
+  }
+  base::Sha256 sha_;
+  std::vector<uint64_t> numbers_;
+};
+
+// The lengths of all documents, and the first tokens of a few: that tells datasets apart without
+// reading them whole.
+void add_dataset(const TokenDataset& dataset, NumberHash& hash) {
+  constexpr int64_t kSampledDocuments = 64;
+  constexpr int64_t kSampledTokens = 16;
+  const int64_t document_count = dataset.document_count();
+  hash.add(uint64_t(document_count));
+  for (int64_t i = 0; i < document_count; ++i) hash.add(uint64_t(dataset.document_length(i)));
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < std::min(kSampledDocuments, document_count); ++i) {
+    const int64_t document = i * (document_count / std::min(kSampledDocuments, document_count));
+    tokens.resize(size_t(std::min(kSampledTokens, dataset.document_length(document))));
+    dataset.read(document, 0, tokens);
+    for (const int32_t token : tokens) hash.add(uint64_t(token));
+  }
+}
+
+}  // namespace
+
+struct Sampler::State {
+  SamplerOptions options;
+  Corpus corpus;
+  Split split;
+  int64_t window_count = 0;
+  std::optional<Mixture> mixture;
+  std::vector<std::unique_ptr<TrainingStream>>
+      streams;  // One per dataset; none for one without weight.
+  std::unique_ptr<PairSequence> validation;
+
+  void split_documents();
+  void check_row(const Row& row) const {
+    const size_t expected = size_t(options.sequence_length);
+    CHECK(row.tokens.size() == expected && row.targets.size() == expected &&
+              row.document_starts.size() == expected,
+          "a row of {} tokens", row.tokens.size());
+  }
+};
+
+// One scan over all documents: counts the training pairs and collects what is held out.
+void Sampler::State::split_documents() {
+  std::vector<DocumentRef> held_out;
+  std::vector<double> pair_counts;
+  for (size_t d = 0; d < corpus.datasets.size(); ++d) {
+    const TokenDataset& dataset = *corpus.datasets[d];
+    check_dataset(dataset, options.vocabulary);
+    streams.emplace_back();
+    pair_counts.push_back(0);
+    if (!options.weights.empty() && options.weights[d] == 0) continue;
+    int64_t pairs = 0;
+    for (int64_t document = 0; document < dataset.document_count(); ++document) {
+      const int64_t length = dataset.document_length(document);
+      if (length < kDocumentTokensMin) continue;
+      if (split.is_held_out(int64_t(d), document)) {
+        held_out.push_back({.dataset = uint32_t(d), .document = uint32_t(document)});
+      } else {
+        pairs += length - 1;
+      }
+    }
+    if (pairs == 0) {
+      throw base::bad_input(fmt::format(
+          "dataset {}: no document of at least two tokens is left to train on", dataset.prefix()));
+    }
+    pair_counts.back() = double(pairs);
+    window_count += pairs / options.sequence_length;
+    streams.back() = std::make_unique<TrainingStream>(corpus, split, uint32_t(d), pairs);
+  }
+  mixture.emplace(options.weights.empty() ? pair_counts : options.weights, options.seed);
+  shuffle(held_out, base::Random(random_key(options.seed, Purpose::kValidationOrder)));
+  validation = std::make_unique<PairSequence>(corpus, std::move(held_out));
+}
+
+Sampler::Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions& options)
+    : state_(std::make_unique<State>()) {
+  check_options(options, datasets.size());
+  state_->options = options;
+  state_->corpus = {.datasets = std::move(datasets), .vocabulary = options.vocabulary};
+  state_->split = {.seed = options.seed, .validation_fraction = options.validation_fraction};
+  state_->split_documents();
+  if (state_->window_count < options.parts) {
+    throw base::bad_input(
+        fmt::format("sampler: the data has {} windows of {} tokens, too few for {} parts",
+                    state_->window_count, options.sequence_length, options.parts),
+        "use more data, shorter sequences or fewer parts");
+  }
+  if (options.validation_fraction > 0 && state_->validation->pair_count() == 0) {
+    throw base::bad_input(fmt::format("sampler: a validation fraction of {} holds out no document",
+                                      options.validation_fraction),
+                          "use a larger fraction, more documents, or 0 for no validation");
+  }
+}
+
+Sampler::~Sampler() = default;
+
+void Sampler::training_row(int64_t part, int64_t row, const Row& out) const {
+  const SamplerOptions& options = state_->options;
+  state_->check_row(out);
+  // With rows below this limit no product here can overflow.
+  const int64_t row_limit =
+      std::numeric_limits<int64_t>::max() / (options.parts * options.sequence_length) - 1;
+  if (part < 0 || part >= options.parts || row < 0 || row >= row_limit) {
+    throw base::bad_input(
+        fmt::format("sampler: there is no row {} of part {} (of {})", row, part, options.parts));
+  }
+  const Mixture::Draw draw = state_->mixture->draw(row * options.parts + part);
+  state_->streams[size_t(draw.dataset)]->fill(draw.index * options.sequence_length, out);
+}
+
+int64_t Sampler::sequence_length() const {
+  return state_->options.sequence_length;
+}
+
+int64_t Sampler::validation_row_count() const {
+  return base::div_ceil(state_->validation->pair_count(), state_->options.sequence_length);
+}
+
+void Sampler::validation_row(int64_t row, const Row& out) const {
+  state_->check_row(out);
+  CHECK(row >= 0 && row < validation_row_count(), "validation row {} of {}", row,
+        validation_row_count());
+  const auto end = size_t(state_->validation->fill(row * state_->options.sequence_length, 0, out));
+  const auto pad = [&](std::span<int32_t> values, int32_t value) {
+    std::fill(values.begin() + int64_t(end), values.end(), value);
+  };
+  pad(out.tokens, 0);
+  pad(out.targets, -1);
+  pad(out.document_starts, int32_t(end));
+}
+
+int64_t Sampler::training_window_count() const {
+  return state_->window_count;
+}
+
+base::Digest Sampler::fingerprint() const {
+  const SamplerOptions& options = state_->options;
+  NumberHash hash;
+  hash.add(1);  // The version of the rule.
+  hash.add(options.seed);
+  hash.add(uint64_t(options.sequence_length));
+  hash.add(uint64_t(options.parts));
+  hash.add(std::bit_cast<uint64_t>(options.validation_fraction));
+  hash.add(state_->corpus.datasets.size());
+  for (const int64_t slots : state_->mixture->slots()) hash.add(uint64_t(slots));
+  for (const TokenDataset* dataset : state_->corpus.datasets) add_dataset(*dataset, hash);
+  return hash.finish();
+}
+
+}  // namespace data

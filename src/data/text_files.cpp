@@ -1,0 +1,77 @@
+// Folders are walked by hand, because the order must be the same on every machine.
+#include "data/text_files.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+
+namespace data {
+namespace {
+
+namespace fs = std::filesystem;
+
+base::Error cannot_read(const fs::path& path, const std::error_code& error) {
+  return base::bad_input(
+      fmt::format("cannot read the input {}: {}", path.string(), error.message()));
+}
+
+class Walk {
+ public:
+  explicit Walk(const std::vector<std::string>& excluded) : excluded_(excluded) {}
+
+  void add_input(const fs::path& path) {
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    if (!fs::exists(status)) throw cannot_read(path, error);
+    if (fs::is_directory(status)) return add_folder(path);
+    if (!fs::is_regular_file(status)) {
+      throw base::bad_input(
+          fmt::format("cannot read the input {}: neither a file nor a folder", path.string()));
+    }
+    files.push_back(path.string());
+  }
+
+  std::vector<std::string> files;
+
+ private:
+  void add_folder(const fs::path& folder) {
+    std::error_code error;
+    std::vector<fs::path> paths;
+    for (fs::directory_iterator entry(folder, error); !error && entry != fs::directory_iterator();
+         entry.increment(error)) {
+      paths.push_back(entry->path());
+    }
+    if (error) throw cannot_read(folder, error);
+    std::sort(paths.begin(), paths.end());
+    for (const fs::path& path : paths) {
+      // A link that leads nowhere is no regular file and is passed over, like sockets and devices.
+      if (fs::is_directory(fs::symlink_status(path, error))) {
+        add_folder(path);
+      } else if (fs::is_regular_file(fs::status(path, error)) && !is_excluded(path)) {
+        files.push_back(path.string());
+      }
+    }
+  }
+
+  bool is_excluded(const fs::path& path) const {
+    return std::any_of(excluded_.begin(), excluded_.end(), [&](const std::string& other) {
+      std::error_code error;
+      return fs::equivalent(path, other, error);
+    });
+  }
+
+  const std::vector<std::string>& excluded_;
+};
+
+}  // namespace
+
+std::vector<std::string> find_files(const std::vector<std::string>& inputs,
+                                    const std::vector<std::string>& excluded) {
+  Walk walk(excluded);
+  for (const std::string& input : inputs) walk.add_input(input);
+  return std::move(walk.files);
+}
+
+}  // namespace data

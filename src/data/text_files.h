@@ -1,0 +1,16 @@
+// Which files a list of inputs means.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace data {
+
+// Files stand for themselves, folders for all regular files under them in sorted order. A link to a
+// file is followed; a link to a folder inside a folder is not, so that no loop of links can arise.
+// Files named in `excluded` are left out of folders. Throws bad_input for an input that does not
+// exist or cannot be read.
+std::vector<std::string> find_files(const std::vector<std::string>& inputs,
+                                    const std::vector<std::string>& excluded);
+
+}  // namespace data

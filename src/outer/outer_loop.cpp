@@ -1,0 +1,322 @@
+// The blocking outer loop. It is a reaction to events: whatever waits, waits in take_part(), and
+// every event goes through handle(), in whichever phase it arrives.
+//
+// The word "position" is the global inner step at which this node stands. A fragment is announced
+// at most once per position, and what decides is a step, not a count of rounds, so that rounds that
+// were held without us need no bookkeeping.
+#include "outer/outer_loop.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+
+namespace outer {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How often a stop request is looked at while waiting.
+constexpr net::Duration kPollInterval = std::chrono::milliseconds(100);
+// A fetched state that does not have the digest it should: donors may have moved on in the middle,
+// but not so often.
+constexpr int64_t kFetchAttemptsMax = 8;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+class BlockingOuterLoop final : public OuterLoop {
+ public:
+  BlockingOuterLoop(const Options& options, OuterState& state, net::Swarm& swarm)
+      : options_(options),
+        state_(state),
+        swarm_(swarm),
+        fragments_(static_cast<size_t>(state.fragment_count())) {}
+
+  std::optional<Entry> join(bool has_local_progress,
+                            const std::function<bool()>& stop_requested) override;
+  StepOutcome after_step(uint64_t steps_done, int64_t tokens, double loss,
+                         const std::function<bool()>& stop_requested) override;
+  void leave(const std::string& reason) override { swarm_.leave(reason); }
+  std::vector<int64_t> tokens_since_commit() const override;
+  void restore_tokens_since_commit(std::vector<int64_t> tokens) override;
+
+ private:
+  struct FragmentProgress {
+    int64_t tokens =
+        0;  // Consumed since its last commit with our pseudo-gradient in it: our weight.
+    uint64_t synced_step = 0;   // The position of its last synchronisation, with or without us.
+    bool is_announced = false;  // Our Ready stands; we wait for its round.
+    bool is_damaged = false;    // Announced with parameters that are not finite.
+    Clock::time_point announced_at;
+  };
+
+  bool is_waiting() const {
+    return std::ranges::any_of(fragments_, &FragmentProgress::is_announced);
+  }
+  void take_part(StepOutcome& outcome, const std::function<bool()>& stop_requested);
+  void announce_due_fragments();
+  void announce(int64_t fragment);
+  void withdraw(int64_t fragment);
+  void move_to(uint64_t step, StepOutcome& outcome);
+
+  void handle(net::MemberEvent& event, StepOutcome& outcome);
+  void on_event(const net::CatchUpNeeded& event, StepOutcome& outcome);
+  void on_event(const net::Fetched& event, StepOutcome& outcome);
+  void on_event(const net::Started& event, StepOutcome& outcome);
+  void on_event(const net::MembershipChanged& event, StepOutcome& outcome);
+  void on_event(const net::Committed& event, StepOutcome& outcome);
+  void on_event(const net::Stopped& event, StepOutcome& outcome);
+
+  const Options options_;
+  OuterState& state_;
+  net::Swarm& swarm_;
+  std::vector<FragmentProgress> fragments_;
+  uint64_t position_ = 0;
+  bool has_progress_ = false;  // Local parameters are worth keeping when the state is replaced.
+  bool is_replacing_ =
+      false;  // From CatchUpNeeded until the fetched state is verified: local is not valid.
+  int64_t fetch_attempts_ = 0;
+  std::optional<net::Stopped> stopped_;
+};
+
+std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
+    bool has_local_progress, const std::function<bool()>& stop_requested) {
+  has_progress_ = has_local_progress;
+  StepOutcome outcome;
+  net::Duration silence{0};
+  while (!outcome.peer) {
+    if (stop_requested()) return std::nullopt;
+    std::optional<net::MemberEvent> event = swarm_.wait(kPollInterval);
+    silence = event ? net::Duration{0} : silence + kPollInterval;
+    if (event) handle(*event, outcome);
+    if (stopped_) {
+      const std::string message = fmt::format("joining the swarm: {}", stopped_->reason);
+      if (stopped_->restart_makes_sense) throw base::resource_lost(message);
+      throw base::bad_input(message);
+    }
+    if (silence >= options_.join_timeout) {
+      throw base::resource_lost(
+          fmt::format("joining the swarm: nothing was heard for {} s",
+                      std::chrono::duration_cast<std::chrono::seconds>(silence).count()),
+          "it may be waiting for more members to start");
+    }
+  }
+  has_progress_ = true;
+  return Entry{.peer = *outcome.peer,
+               .step = position_,
+               .state_replaced = outcome.state_replaced,
+               .memberships = std::move(outcome.memberships)};
+}
+
+StepOutcome BlockingOuterLoop::after_step(uint64_t steps_done, int64_t tokens, double loss,
+                                          const std::function<bool()>& stop_requested) {
+  StepOutcome outcome;
+  position_ = steps_done;
+  for (FragmentProgress& progress : fragments_) progress.tokens += tokens;
+  swarm_.progress(steps_done, float(loss));
+  while (!stopped_) {
+    std::optional<net::MemberEvent> event = swarm_.wait(net::Duration{0});
+    if (!event) break;
+    handle(*event, outcome);
+  }
+  announce_due_fragments();
+  take_part(outcome, stop_requested);
+  if (position_ > steps_done) outcome.jump_to_step = position_;
+  if (stopped_) outcome.lost = stopped_->reason;
+  return outcome;
+}
+
+// Waits until no round and no replacement holds us up.
+void BlockingOuterLoop::take_part(StepOutcome& outcome,
+                                  const std::function<bool()>& stop_requested) {
+  net::Duration silence{0};
+  while (!stopped_ && (is_replacing_ || is_waiting())) {
+    if (stop_requested()) {
+      for (int64_t f = 0; f < state_.fragment_count(); ++f) withdraw(f);
+      break;
+    }
+    std::optional<net::MemberEvent> event = swarm_.wait(kPollInterval);
+    if (event) {
+      silence = net::Duration{0};
+      handle(*event, outcome);
+      announce_due_fragments();  // The event may have moved us to a step at which others are due.
+      continue;
+    }
+    silence += kPollInterval;
+    if (silence >= options_.round_patience) {
+      stopped_ = net::Stopped{.reason = "nothing was heard from the swarm in a round",
+                              .restart_makes_sense = true};
+    }
+  }
+  if (is_replacing_) {
+    throw base::resource_lost(
+        fmt::format("fetching the state in force: {}",
+                    stopped_ ? stopped_->reason : "stopped before it was complete"),
+        "the node goes on from its last checkpoint");
+  }
+}
+
+void BlockingOuterLoop::announce_due_fragments() {
+  if (stopped_ || is_replacing_) return;
+  for (const int64_t f : due_fragments(int64_t(position_), options_.config.inner_steps,
+                                       state_.fragment_count(), options_.steps_total)) {
+    const FragmentProgress& progress = fragments_[size_t(f)];
+    if (!progress.is_announced && progress.synced_step < position_) announce(f);
+  }
+}
+
+void BlockingOuterLoop::announce(int64_t fragment) {
+  FragmentProgress& progress = fragments_[size_t(fragment)];
+  if (!progress.is_announced) progress.announced_at = Clock::now();
+  progress.is_announced = true;
+  progress.is_damaged = !state_.local_is_finite(fragment);
+  if (progress.is_damaged) {
+    // No weight, so that the others neither wait for us nor are diluted; the result then heals us.
+    base::log_error(
+        "outer: the parameters of fragment {} are not finite at step {}; "
+        "this node's progress since the last round is dropped",
+        fragment, position_);
+  }
+  swarm_.ready(fragment, progress.is_damaged ? 0 : progress.tokens, position_);
+}
+
+void BlockingOuterLoop::withdraw(int64_t fragment) {
+  FragmentProgress& progress = fragments_[size_t(fragment)];
+  if (!progress.is_announced) return;
+  progress.is_announced = false;
+  swarm_.ready(fragment, -1, position_);
+}
+
+void BlockingOuterLoop::move_to(uint64_t step, StepOutcome& outcome) {
+  if (step <= position_) return;
+  position_ = step;
+  outcome.jump_to_step = step;
+}
+
+void BlockingOuterLoop::handle(net::MemberEvent& event, StepOutcome& outcome) {
+  std::visit([&](const auto& kind) { on_event(kind, outcome); }, event);
+}
+
+void BlockingOuterLoop::on_event(const net::CatchUpNeeded&, StepOutcome&) {
+  if (!is_replacing_) {
+    bool keep = has_progress_;
+    for (int64_t f = 0; keep && f < state_.fragment_count(); ++f) keep = state_.local_is_finite(f);
+    base::log_info("outer: fetching the state in force; own progress is {}",
+                   keep ? "kept" : "not kept");
+    state_.begin_replace(keep);
+    if (!keep) {
+      for (FragmentProgress& progress : fragments_) progress.tokens = 0;
+    }
+    is_replacing_ = true;
+    fetch_attempts_ = 0;
+  }
+  swarm_.begin_fetch();
+}
+
+void BlockingOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
+  if (!is_replacing_) return;
+  const base::Result<void> verified = state_.end_replace(event.expected);
+  if (verified) {
+    is_replacing_ = false;
+    outcome.state_replaced = true;
+    swarm_.synced(state_.states());
+    return;
+  }
+  base::log_warning("outer: the fetched state is not the one in force: {}", verified.reason());
+  if (++fetch_attempts_ < kFetchAttemptsMax) {
+    swarm_.begin_fetch();
+  } else {
+    stopped_ = net::Stopped{
+        .reason = fmt::format("{} fetched states in a row were wrong; the last one: {}",
+                              fetch_attempts_, verified.reason()),
+        .restart_makes_sense = true};
+  }
+}
+
+void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome) {
+  outcome.peer = event.peer;
+  if (event.step > position_) {
+    // The state that was fetched is of that step: nothing is left to be synchronised there.
+    move_to(event.step, outcome);
+    for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+      withdraw(f);
+      fragments_[size_t(f)].synced_step = event.step;
+    }
+    return;
+  }
+  // What we announced before we were an active member (again) may have been dropped.
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    if (fragments_[size_t(f)].is_announced) announce(f);
+  }
+}
+
+void BlockingOuterLoop::on_event(const net::MembershipChanged& event, StepOutcome& outcome) {
+  outcome.memberships.push_back({.epoch = event.epoch, .members = event.members});
+}
+
+void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome) {
+  FragmentProgress& progress = fragments_[size_t(event.fragment)];
+  const uint64_t version = state_.states()[size_t(event.fragment)].version;
+  if (is_replacing_ || event.round != version + 1) {
+    // The state that is being fetched has it, or another one will be fetched for what we missed.
+    base::log_info("outer: round {} of fragment {} is not applied to version {}", event.round,
+                   event.fragment, version);
+    return;
+  }
+  const Clock::time_point start = Clock::now();
+  const bool overwrite = event.contributed || progress.is_damaged;
+  const net::FragmentState state =
+      state_.apply(event, overwrite ? Merge::kOverwrite : Merge::kRebase);
+  swarm_.applied(event.fragment, state);
+  const Clock::time_point waited_from = progress.is_announced ? progress.announced_at : start;
+  if (progress.is_damaged) outcome.state_replaced = true;
+  if (overwrite) progress.tokens = 0;
+  progress.is_damaged = false;
+  if (event.contributed) {
+    progress.is_announced = false;
+    progress.synced_step = position_;
+  } else if (event.step >= position_) {
+    withdraw(event.fragment);  // The round of this step was held without us.
+  }
+  progress.synced_step = std::max(progress.synced_step, event.step);
+  move_to(event.step, outcome);
+  outcome.rounds.push_back({.round = event.round,
+                            .fragment = event.fragment,
+                            .epoch = event.epoch,
+                            .step = event.step,
+                            .members = event.members,
+                            .weight_tokens = event.weight_tokens,
+                            .digest = state.digest,
+                            .bytes_sent = event.bytes_sent,
+                            .bytes_received = event.bytes_received,
+                            .seconds = event.seconds,
+                            .exposed_seconds = seconds_since(waited_from),
+                            .apply_seconds = seconds_since(start),
+                            .contributed = event.contributed});
+}
+
+void BlockingOuterLoop::on_event(const net::Stopped& event, StepOutcome&) {
+  stopped_ = event;
+}
+
+std::vector<int64_t> BlockingOuterLoop::tokens_since_commit() const {
+  std::vector<int64_t> tokens;
+  for (const FragmentProgress& progress : fragments_) tokens.push_back(progress.tokens);
+  return tokens;
+}
+
+void BlockingOuterLoop::restore_tokens_since_commit(std::vector<int64_t> tokens) {
+  CHECK(tokens.size() == fragments_.size());
+  for (size_t f = 0; f < tokens.size(); ++f) fragments_[f].tokens = tokens[f];
+}
+
+}  // namespace
+
+std::unique_ptr<OuterLoop> OuterLoop::create(const Options& options, OuterState& state,
+                                             net::Swarm& swarm) {
+  return std::make_unique<BlockingOuterLoop>(options, state, swarm);
+}
+
+}  // namespace outer

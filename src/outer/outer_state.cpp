@@ -1,0 +1,428 @@
+#include "outer/outer_state.h"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <mutex>
+
+#include "base/log.h"
+#include "base/math.h"
+#include "outer/codec.h"
+#include "outer/outer_optimizer.h"
+#include "outer/state_digest.h"
+
+namespace outer {
+
+namespace {
+
+// A block of state for a joiner: so many parameters, then as many momenta; 1 MiB.
+constexpr int64_t kBlockElements = base::kMiB / int64_t{2 * sizeof(float)};
+
+struct Slice {
+  int64_t first = 0;  // In elements of the fragment.
+  int64_t count = 0;
+};
+
+Slice slice_at(int64_t index, int64_t slice_elements, int64_t total) {
+  const int64_t first = index * slice_elements;
+  return {.first = first, .count = std::min(slice_elements, total - first)};
+}
+
+template <class T>
+std::span<T> part_of(std::vector<T>& values, Slice slice) {
+  return std::span(values).subspan(size_t(slice.first), size_t(slice.count));
+}
+
+void subtract(std::span<float> from, std::span<const float> what) {
+  for (size_t i = 0; i < from.size(); ++i) from[i] = from[i] - what[i];
+}
+
+void add(std::span<float> to, std::span<const float> what) {
+  for (size_t i = 0; i < to.size(); ++i) to[i] = to[i] + what[i];
+}
+
+// The one copy of a fragment's committed state on this node.
+//
+// The mutex is held by the trainer's thread while it changes the fragment as a whole, and by the
+// net thread for a chunk or a block at a time. A fragment has its own, so that one that is applied
+// does not stop the traffic of another.
+struct FragmentRecord {
+  Fragment fragment;
+  int64_t chunk_elements = 0;
+  std::mutex mutex;
+  std::vector<float> parameters;
+  std::vector<float> momentum;
+  net::FragmentState state;
+  bool is_being_replaced = false;
+  bool keeps_progress = false;  // While being replaced: local holds (local - outer).
+
+  int64_t element_count() const { return fragment.element_count; }
+  int64_t chunk_count() const { return base::div_ceil(element_count(), chunk_elements); }
+  int64_t block_count() const { return base::div_ceil(element_count(), kBlockElements); }
+  Slice chunk(int64_t index) const { return slice_at(index, chunk_elements, element_count()); }
+  Slice block(int64_t index) const { return slice_at(index, kBlockElements, element_count()); }
+};
+
+class HostOuterState final : public OuterState {
+ public:
+  HostOuterState(const OuterConfig& config, const shard::Layout& layout, LocalParameters& local,
+                 base::ThreadPool& pool);
+
+  int64_t fragment_count() const override { return int64_t(records_.size()); }
+  int64_t chunk_count(int64_t fragment) const override { return record(fragment).chunk_count(); }
+  int64_t block_count(int64_t fragment) const override { return record(fragment).block_count(); }
+
+  std::vector<std::byte> encode_contribution(int64_t fragment, int64_t chunk) override;
+  base::Result<void> check(int64_t fragment, int64_t chunk,
+                           std::span<const std::byte> encoded) const override;
+  std::vector<std::byte> reduce(int64_t fragment, int64_t chunk,
+                                std::span<const Part> parts) override;
+  std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
+  base::Result<void> write_block(int64_t fragment, int64_t block,
+                                 std::span<const std::byte> bytes) override;
+
+  const Fragment& fragment(int64_t index) const override { return record(index).fragment; }
+  std::vector<net::FragmentState> states() const override;
+  bool local_is_finite(int64_t fragment) override;
+  net::FragmentState apply(const net::Committed& commit, Merge merge) override;
+  void begin_replace(bool keep_local_progress) override;
+  base::Result<void> end_replace(const std::vector<net::FragmentState>& expected) override;
+  std::span<const float> outer_parameters(int64_t fragment) const override {
+    return record(fragment).parameters;
+  }
+  std::span<const float> outer_momentum(int64_t fragment) const override {
+    return record(fragment).momentum;
+  }
+  void restore(int64_t fragment, uint64_t version, std::span<const float> parameters,
+               std::span<const float> momentum) override;
+
+ private:
+  FragmentRecord& record(int64_t fragment) const {
+    CHECK(fragment >= 0 && fragment < fragment_count(), "fragment {} of {}", fragment,
+          fragment_count());
+    return *records_[size_t(fragment)];
+  }
+
+  // Elements of a fragment lie in several units.
+  void read_local(const FragmentRecord& record, Slice slice, std::span<float> values);
+  void write_local(const FragmentRecord& record, Slice slice, std::span<const float> values);
+  template <class Body>
+  void for_each_unit_piece(const FragmentRecord& record, Slice slice, const Body& body) const;
+
+  // local = merge(local, outer), chunk by chunk over all threads.
+  template <class Body>
+  void update_local(FragmentRecord& record, const Body& merge);
+
+  void apply_chunk(FragmentRecord& record, Slice slice, std::span<const std::byte> encoded,
+                   Merge merge);
+  base::Digest digest_of(const FragmentRecord& record, int64_t fragment, uint64_t version);
+
+  const shard::Layout& layout_;
+  LocalParameters& local_;
+  base::ThreadPool& pool_;
+  const std::unique_ptr<Codec> codec_;
+  const OuterOptimizer optimizer_;
+  std::vector<std::unique_ptr<FragmentRecord>> records_;
+};
+
+HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& layout,
+                               LocalParameters& local, base::ThreadPool& pool)
+    : layout_(layout),
+      local_(local),
+      pool_(pool),
+      codec_(make_codec(config.codec)),
+      optimizer_{.learning_rate = float(config.learning_rate), .momentum = float(config.momentum)} {
+  for (Fragment& fragment : make_fragments(layout, config.fragments)) {
+    auto record = std::make_unique<FragmentRecord>();
+    record->chunk_elements = chunk_elements(fragment.element_count);
+    record->fragment = std::move(fragment);
+    record->parameters.resize(size_t(record->element_count()));
+    record->momentum.resize(size_t(record->element_count()));
+    records_.push_back(std::move(record));
+  }
+  for (int64_t f = 0; f < fragment_count(); ++f) {
+    FragmentRecord& r = record(f);
+    pool_.parallel_items(r.chunk_count(), [&](int64_t chunk, int) {
+      read_local(r, r.chunk(chunk), part_of(r.parameters, r.chunk(chunk)));
+    });
+    r.state.digest = digest_of(r, f, 0);
+  }
+}
+
+template <class Body>
+void HostOuterState::for_each_unit_piece(const FragmentRecord& record, Slice slice,
+                                         const Body& body) const {
+  int64_t unit_begin = 0;  // In elements of the fragment.
+  for (const int64_t unit : record.fragment.units) {
+    const int64_t unit_end = unit_begin + layout_.units[size_t(unit)].element_count;
+    const int64_t begin = std::max(unit_begin, slice.first);
+    const int64_t end = std::min(unit_end, slice.first + slice.count);
+    if (begin < end) {
+      body(unit, begin - unit_begin, Slice{.first = begin - slice.first, .count = end - begin});
+    }
+    unit_begin = unit_end;
+  }
+}
+
+void HostOuterState::read_local(const FragmentRecord& record, Slice slice,
+                                std::span<float> values) {
+  for_each_unit_piece(record, slice, [&](int64_t unit, int64_t first, Slice in_values) {
+    local_.read(unit, first, values.subspan(size_t(in_values.first), size_t(in_values.count)));
+  });
+}
+
+void HostOuterState::write_local(const FragmentRecord& record, Slice slice,
+                                 std::span<const float> values) {
+  for_each_unit_piece(record, slice, [&](int64_t unit, int64_t first, Slice in_values) {
+    local_.write(unit, first, values.subspan(size_t(in_values.first), size_t(in_values.count)));
+  });
+}
+
+template <class Body>
+void HostOuterState::update_local(FragmentRecord& record, const Body& merge) {
+  pool_.parallel_items(record.chunk_count(), [&](int64_t chunk, int) {
+    const Slice slice = record.chunk(chunk);
+    std::vector<float> values(static_cast<size_t>(slice.count));
+    read_local(record, slice, values);
+    merge(std::span<float>(values), std::span<const float>(part_of(record.parameters, slice)));
+    write_local(record, slice, values);
+  });
+}
+
+base::Digest HostOuterState::digest_of(const FragmentRecord& record, int64_t fragment,
+                                       uint64_t version) {
+  return state_digest({.version = version,
+                       .fragment = fragment,
+                       .parameters = record.parameters,
+                       .momentum = record.momentum},
+                      pool_);
+}
+
+// The all-reduce, on the net thread.
+
+std::vector<std::byte> HostOuterState::encode_contribution(int64_t fragment, int64_t chunk) {
+  FragmentRecord& r = record(fragment);
+  CHECK(chunk >= 0 && chunk < r.chunk_count());
+  const Slice slice = r.chunk(chunk);
+  std::vector<float> values(static_cast<size_t>(slice.count));
+  {
+    std::lock_guard lock(r.mutex);
+    if (!r.is_being_replaced) {
+      read_local(r, slice, values);
+      const std::span<const float> outer = part_of(r.parameters, slice);
+      for (size_t i = 0; i < values.size(); ++i) values[i] = outer[i] - values[i];
+    } else if (r.keeps_progress) {
+      // Another fragment's repair has begun while this one is in a round: its difference is kept,
+      // with the sign turned.
+      read_local(r, slice, values);
+      for (float& value : values) value = -value;
+    }
+  }
+  std::vector<std::byte> encoded(static_cast<size_t>(codec_->encoded_bytes(slice.count)));
+  if (!codec_->encode(values, encoded)) {
+    // Parameters that are not finite must not spread. OuterLoop has looked at them before it
+    // announced this fragment, and has announced it with no weight, so that the zeros sent here
+    // dilute nobody else's progress.
+    base::log_warning(
+        "outer: the pseudo-gradient of fragment {} chunk {} is not finite; sending zeros", fragment,
+        chunk);
+    std::ranges::fill(values, 0.0f);
+    CHECK(codec_->encode(values, encoded).ok());
+  }
+  return encoded;
+}
+
+base::Result<void> HostOuterState::check(int64_t fragment, int64_t chunk,
+                                         std::span<const std::byte> encoded) const {
+  const FragmentRecord& r = record(fragment);
+  CHECK(chunk >= 0 && chunk < r.chunk_count());
+  return codec_->check(encoded, r.chunk(chunk).count);
+}
+
+std::vector<std::byte> HostOuterState::reduce(int64_t fragment, int64_t chunk,
+                                              std::span<const Part> parts) {
+  const Slice slice = record(fragment).chunk(chunk);
+  CHECK(!parts.empty());
+  int64_t total = 0;
+  for (const Part& part : parts) total += part.weight_tokens;
+
+  std::vector<float> values(static_cast<size_t>(slice.count));
+  std::vector<float> sum(static_cast<size_t>(slice.count));
+  for (const Part& part : parts) {
+    codec_->decode(part.encoded(), values);
+    const float factor = total > 0 ? float(double(part.weight_tokens) / double(total))
+                                   : float(1.0 / double(parts.size()));
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] = sum[i] + factor * values[i];
+  }
+  std::vector<std::byte> encoded(static_cast<size_t>(codec_->encoded_bytes(slice.count)));
+  if (!codec_->encode(sum, encoded)) {
+    // Parts are finite, but a sum of parts close to the largest float may round up to infinity;
+    // never to NaN.
+    constexpr float kLargest = std::numeric_limits<float>::max();
+    for (float& value : sum) value = std::clamp(value, -kLargest, kLargest);
+    CHECK(codec_->encode(sum, encoded).ok());
+  }
+  return encoded;
+}
+
+// State transfer, on the net thread.
+
+std::optional<net::FragmentStore::StateBlock> HostOuterState::read_block(int64_t fragment,
+                                                                         int64_t block) {
+  FragmentRecord& r = record(fragment);
+  CHECK(block >= 0 && block < r.block_count());
+  std::unique_lock lock(r.mutex, std::try_to_lock);
+  if (!lock.owns_lock() || r.is_being_replaced) return std::nullopt;
+  const std::span<const std::byte> parameters =
+      std::as_bytes(part_of(r.parameters, r.block(block)));
+  const std::span<const std::byte> momentum = std::as_bytes(part_of(r.momentum, r.block(block)));
+  StateBlock out{.version = r.state.version, .bytes = {}};
+  out.bytes.reserve(parameters.size() + momentum.size());
+  out.bytes.insert(out.bytes.end(), parameters.begin(), parameters.end());
+  out.bytes.insert(out.bytes.end(), momentum.begin(), momentum.end());
+  return out;
+}
+
+base::Result<void> HostOuterState::write_block(int64_t fragment, int64_t block,
+                                               std::span<const std::byte> bytes) {
+  FragmentRecord& r = record(fragment);
+  CHECK(block >= 0 && block < r.block_count());
+  const std::span<float> parameters = part_of(r.parameters, r.block(block));
+  const std::span<float> momentum = part_of(r.momentum, r.block(block));
+  if (bytes.size() != 2 * parameters.size_bytes()) {
+    return base::Failure{fmt::format("state block {} of fragment {}: expected {} bytes, found {}",
+                                     block, fragment, 2 * parameters.size_bytes(), bytes.size())};
+  }
+  std::vector<float> values(2 * parameters.size());  // The bytes need not be aligned.
+  std::ranges::copy(bytes, std::as_writable_bytes(std::span(values)).begin());
+  if (!all_finite(values)) {
+    return base::Failure{
+        fmt::format("state block {} of fragment {}: a value is not finite", block, fragment)};
+  }
+  std::lock_guard lock(r.mutex);
+  if (!r.is_being_replaced) {
+    return base::Failure{
+        fmt::format("state block {} of fragment {}: nobody waits for it", block, fragment)};
+  }
+  std::copy_n(values.begin(), parameters.size(), parameters.begin());
+  std::copy_n(values.begin() + int64_t(parameters.size()), momentum.size(), momentum.begin());
+  return {};
+}
+
+// The trainer's side.
+
+std::vector<net::FragmentState> HostOuterState::states() const {
+  std::vector<net::FragmentState> states;
+  for (const auto& r : records_) {
+    std::lock_guard lock(r->mutex);
+    states.push_back(r->state);
+  }
+  return states;
+}
+
+bool HostOuterState::local_is_finite(int64_t fragment) {
+  const FragmentRecord& r = record(fragment);
+  std::atomic<bool> is_finite = true;
+  pool_.parallel_items(r.chunk_count(), [&](int64_t chunk, int) {
+    std::vector<float> values(static_cast<size_t>(r.chunk(chunk).count));
+    read_local(r, r.chunk(chunk), values);
+    if (!all_finite(values)) is_finite = false;
+  });
+  return is_finite;
+}
+
+net::FragmentState HostOuterState::apply(const net::Committed& commit, Merge merge) {
+  FragmentRecord& r = record(commit.fragment);
+  std::lock_guard lock(r.mutex);
+  CHECK(!r.is_being_replaced && commit.round == r.state.version + 1, "round {} on version {}",
+        commit.round, r.state.version);
+  CHECK(int64_t(commit.results.size()) == r.chunk_count());
+  pool_.parallel_items(r.chunk_count(), [&](int64_t chunk, int) {
+    apply_chunk(r, r.chunk(chunk), commit.results[size_t(chunk)].encoded(), merge);
+  });
+  r.state = {.version = commit.round, .digest = digest_of(r, commit.fragment, commit.round)};
+  return r.state;
+}
+
+void HostOuterState::apply_chunk(FragmentRecord& record, Slice slice,
+                                 std::span<const std::byte> encoded, Merge merge) {
+  const std::span<float> parameters = part_of(record.parameters, slice);
+  const std::span<float> momentum = part_of(record.momentum, slice);
+  std::vector<float> mean(static_cast<size_t>(slice.count));
+  codec_->decode(encoded, mean);
+  if (merge == Merge::kOverwrite) {
+    optimizer_.step(mean, parameters, momentum);
+    write_local(record, slice, parameters);
+    return;
+  }
+  std::vector<float> values(static_cast<size_t>(slice.count));
+  read_local(record, slice, values);
+  subtract(values, parameters);
+  optimizer_.step(mean, parameters, momentum);
+  add(values, parameters);
+  write_local(record, slice, values);
+}
+
+void HostOuterState::begin_replace(bool keep_local_progress) {
+  for (const auto& r : records_) {
+    std::lock_guard lock(r->mutex);
+    if (r->is_being_replaced) continue;
+    if (keep_local_progress) update_local(*r, subtract);
+    r->is_being_replaced = true;
+    r->keeps_progress = keep_local_progress;
+  }
+}
+
+base::Result<void> HostOuterState::end_replace(const std::vector<net::FragmentState>& expected) {
+  if (int64_t(expected.size()) != fragment_count()) {
+    return base::Failure{fmt::format("the state in force has {} fragments, this node's has {}",
+                                     expected.size(), fragment_count())};
+  }
+  std::vector<net::FragmentState> found;
+  for (int64_t f = 0; f < fragment_count(); ++f) {
+    FragmentRecord& r = record(f);
+    std::lock_guard lock(r.mutex);
+    CHECK(r.is_being_replaced);
+    const net::FragmentState& wanted = expected[size_t(f)];
+    found.push_back({.version = wanted.version, .digest = digest_of(r, f, wanted.version)});
+    if (!wanted.digest.is_zero() && wanted != found.back()) {
+      return base::Failure{fmt::format("fragment {} at version {}: expected digest {}, found {}", f,
+                                       wanted.version, wanted.digest.hex(),
+                                       found.back().digest.hex())};
+    }
+  }
+  for (int64_t f = 0; f < fragment_count(); ++f) {
+    FragmentRecord& r = record(f);
+    std::lock_guard lock(r.mutex);
+    if (r.keeps_progress) {
+      update_local(r, add);
+    } else {
+      update_local(r, [](std::span<float> local, std::span<const float> outer) {
+        std::ranges::copy(outer, local.begin());
+      });
+    }
+    r.state = found[size_t(f)];
+    r.is_being_replaced = false;
+  }
+  return {};
+}
+
+void HostOuterState::restore(int64_t fragment, uint64_t version, std::span<const float> parameters,
+                             std::span<const float> momentum) {
+  FragmentRecord& r = record(fragment);
+  std::lock_guard lock(r.mutex);
+  CHECK(int64_t(parameters.size()) == r.element_count() && momentum.size() == parameters.size());
+  std::ranges::copy(parameters, r.parameters.begin());
+  std::ranges::copy(momentum, r.momentum.begin());
+  r.state = {.version = version, .digest = digest_of(r, fragment, version)};
+}
+
+}  // namespace
+
+std::unique_ptr<OuterState> OuterState::create(const OuterConfig& config,
+                                               const shard::Layout& layout, LocalParameters& local,
+                                               base::ThreadPool& pool) {
+  return std::make_unique<HostOuterState>(config, layout, local, pool);
+}
+
+}  // namespace outer

@@ -1,0 +1,129 @@
+#include "train/bench.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "base/hash.h"
+#include "train/engine.h"
+#include "train/trainer.h"
+
+namespace train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+struct ProductShape {
+  int64_t m, n, k;
+};
+
+// FLOP/s of one product, the best of several repetitions that together take about `seconds`.
+double product_rate(backend::Backend& backend, const ProductShape& shape, double seconds) {
+  const auto dtype = backend.device->compute_dtype();
+  const auto bytes = [&](int64_t count) { return count * backend::bytes_per_element(dtype); };
+  const auto a = backend.device->allocate(bytes(shape.m * shape.k), "bench a");
+  const auto b = backend.device->allocate(bytes(shape.n * shape.k), "bench b");
+  const auto out = backend.device->allocate(bytes(shape.m * shape.n), "bench out");
+  const backend::MatmulArgs args = {.out = out->tensor(dtype, {shape.m, shape.n}),
+                                    .a = a->tensor(dtype, {shape.m, shape.k}),
+                                    .b = b->tensor(dtype, {shape.n, shape.k}),
+                                    .transpose_b = true};
+  auto& stream = backend.device->compute_stream();
+  double best = 0;
+  const auto start = Clock::now();
+  // The first repetition warms caches and pages up; it cannot be the best.
+  while (best == 0 || seconds_since(start) < seconds) {
+    const auto begin = Clock::now();
+    backend.ops->matmul(args, stream);
+    backend.device->synchronize(stream);
+    best = std::max(best, 2.0 * double(shape.m) * double(shape.n) * double(shape.k) / seconds_since(begin));
+  }
+  return best;
+}
+
+double best_rate(backend::Backend& backend, const std::vector<ProductShape>& shapes, double seconds) {
+  double best = 0;
+  for (const ProductShape& shape : shapes)
+    best = std::max(best, product_rate(backend, shape, seconds / double(shapes.size())));
+  return best;
+}
+
+// The products of one block and of the head for N tokens.
+std::vector<ProductShape> model_products(const model::ModelConfig& config, int64_t tokens) {
+  return {{tokens, config.qkv_width(), config.width},
+          {tokens, config.width, config.query_width()},
+          {tokens, 2 * config.feed_forward, config.width},
+          {tokens, config.width, config.feed_forward},
+          {tokens, config.vocabulary, config.width}};
+}
+
+// Random tokens in documents of about a thousand.
+data::Batch random_batch(const model::ModelConfig& config, int64_t rows, int64_t step) {
+  data::Batch batch{.step = step, .tokens = {}, .targets = {}, .document_starts = {}, .target_count = rows * config.sequence_length};
+  base::Random random(uint64_t(step) + 1);
+  const uint64_t document_length = 1000;
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t start = 0;
+    for (int64_t position = 0; position < config.sequence_length; ++position) {
+      if (random.below(document_length) == 0) start = position;
+      batch.tokens.push_back(int32_t(random.below(uint64_t(config.vocabulary))));
+      batch.targets.push_back(int32_t(random.below(uint64_t(config.vocabulary))));
+      batch.document_starts.push_back(int32_t(start));
+    }
+  }
+  return batch;
+}
+
+int64_t peak_memory_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
+}
+
+}  // namespace
+
+double measure_gemm_rate(backend::Backend& backend, double seconds) {
+  return best_rate(backend, {{1024, 1024, 1024}, {2048, 512, 1024}}, seconds);
+}
+
+BenchStepReport bench_step(const RunConfig& config, int64_t steps) {
+  constexpr int64_t kWarmUpSteps = 2;
+  Engine engine(choose_backend(config.node.device, config.node.threads), config.model,
+                {.rows = config.training.micro_batch_rows, .head_chunk_tokens = config.training.head_chunk_tokens});
+  optim::Optimizer optimizer(config.optimizer, engine.parameters, engine.backend);
+  engine.parameters.initialize(uint64_t(config.seed));
+  Trainer trainer(config.training, engine, optimizer);
+
+  std::vector<double> seconds;
+  for (int64_t step = 0; step < kWarmUpSteps + steps; ++step) {
+    const InnerStep report = trainer.step(random_batch(config.model, config.training.batch_rows, step));
+    if (step >= kWarmUpSteps) seconds.push_back(report.seconds);
+  }
+  std::ranges::nth_element(seconds, seconds.begin() + steps / 2);
+  const double tokens = double(config.training.batch_rows * config.model.sequence_length);
+  const double rate = tokens / seconds[size_t(steps / 2)];
+
+  // Big squares next to the model's own shapes: the rate of the machine, not of what the model happens to need.
+  auto shapes = model_products(config.model, config.training.micro_batch_rows * config.model.sequence_length);
+  shapes.insert(shapes.end(), {{1024, 1024, 1024}, {2048, 2048, 2048}});
+  const double gemm_rate = best_rate(engine.backend, shapes, 3.0);
+  const double causal = rate * model::flops_per_token_causal(config.model);
+  const double palm = rate * model::flops_per_token_palm(config.model);
+  return {.device = engine.backend.device->name(),
+          .model = config.name,
+          .parameters = model::parameter_count(config.model),
+          .tokens_per_second = rate,
+          .tflops_per_second = causal * 1e-12,
+          .gemm_tflops_per_second = gemm_rate * 1e-12,
+          .fraction_of_gemm_rate = causal / gemm_rate,
+          .mfu_palm = palm / gemm_rate,
+          .mfu_causal = causal / gemm_rate,
+          .peak_memory_bytes = peak_memory_bytes(),
+          .steps = steps};
+}
+
+}  // namespace train

@@ -1,0 +1,73 @@
+#include "train/coordinate.h"
+
+#include <condition_variable>
+#include <mutex>
+
+#include "base/log.h"
+#include "net/host.h"
+#include "outer/fragments.h"
+
+namespace train {
+namespace {
+
+net::Duration seconds(double value) { return net::Duration(int64_t(value * 1e9)); }
+
+net::CoordinatorOptions coordinator_options(const RunConfig& config) {
+  const SwarmConfig& swarm = config.swarm;
+  const auto fragments = outer::make_fragments(model::make_layout(config.model), config.outer.fragments);
+  std::vector<int64_t> chunk_counts;
+  for (const auto& fragment : fragments) chunk_counts.push_back(outer::chunk_count(fragment.element_count));
+  return {.run_name = config.name,
+          .config = shared_digest(config),
+          .fragment_count = int64_t(fragments.size()),
+          .chunk_counts = std::move(chunk_counts),
+          .steps_total = uint64_t(config.training.steps),
+          .start_members = swarm.start_members,
+          .members_min = swarm.members_min,
+          .start_grace = seconds(swarm.start_grace_seconds),
+          .ready_grace = seconds(swarm.ready_grace_seconds),
+          .round_timeout = seconds(swarm.round_timeout_seconds),
+          .stall_after = seconds(swarm.stall_seconds),
+          .heartbeat_interval = seconds(swarm.heartbeat_seconds),
+          .dead_after = seconds(swarm.dead_seconds)};
+}
+
+// What the coordinator's thread last told, handed to the waiting main thread.
+class ReportBox {
+ public:
+  void put(net::CoordinatorReport report) {
+    std::lock_guard lock(mutex_);
+    report_ = std::move(report);
+    changed_.notify_all();
+  }
+  net::CoordinatorReport wait(std::chrono::milliseconds patience) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [&] { return report_.finished; });
+    return report_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  net::CoordinatorReport report_;
+};
+
+}  // namespace
+
+net::CoordinatorReport run_coordinator(const RunConfig& config, const net::Endpoint& listen,
+                                       const std::function<void(const net::Endpoint&)>& on_listening,
+                                       const std::function<bool()>& stop_requested) {
+  const auto coordinator = net::Coordinator::create(coordinator_options(config));
+  ReportBox box;
+  const auto host = net::Host::create({.listen = listen, .thread_name = "atoll-coord"}, *coordinator);
+  host->start();
+  on_listening(host->listening_on());
+  while (!stop_requested()) {
+    host->post([&](net::Instant, net::Outbox&) { box.put(coordinator->report()); });
+    const auto report = box.wait(std::chrono::milliseconds(250));
+    if (report.finished) return report;
+  }
+  return box.wait(std::chrono::milliseconds(0));
+}
+
+}  // namespace train

@@ -1,0 +1,69 @@
+#include "train/engine.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/math.h"
+
+namespace train {
+
+backend::Backend choose_backend(const std::string& device, int64_t threads) {
+  const bool use_cuda = device == "cuda" || (device == "auto" && backend::count_cuda_devices() > 0);
+  auto backends = use_cuda ? backend::make_cuda_backends({.ranks = 1})
+                           : backend::make_cpu_backends({.ranks = 1, .threads_per_rank = int(threads)});
+  return std::move(backends.front());
+}
+
+Engine::Engine(backend::Backend chosen, const model::ModelConfig& model, const model::TransformerOptions& options)
+    : config(model),
+      backend(std::move(chosen)),
+      layout(model::make_layout(config)),
+      parameters(layout, backend),
+      transformer(config, options, parameters, backend) {}
+
+Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows, int64_t rows) {
+  const int64_t length = engine.config.sequence_length;
+  const int64_t row_count = std::min(rows, sampler.validation_row_count());
+  std::vector<int32_t> tokens(size_t(micro_batch_rows * length));
+  std::vector<int32_t> targets(tokens.size());
+  std::vector<int32_t> starts(tokens.size());
+  model::LossSums total;
+  for (int64_t first = 0; first < row_count; first += micro_batch_rows) {
+    for (int64_t i = 0; i < micro_batch_rows; ++i) {
+      const auto at = [&](std::vector<int32_t>& all) { return std::span(all).subspan(size_t(i * length), size_t(length)); };
+      // A batch that is not full is filled up with rows that do not count.
+      sampler.validation_row(std::min(first + i, row_count - 1), {at(tokens), at(targets), at(starts)});
+      if (first + i >= row_count) std::ranges::fill(at(targets), -1);
+    }
+    const model::LossSums sums = engine.transformer.evaluate({tokens, targets, starts});
+    total.loss += sums.loss;
+    total.count += sums.count;
+  }
+  return {.loss = total.count > 0 ? total.loss / double(total.count) : 0, .tokens = total.count};
+}
+
+std::string tensor_key(const shard::Unit& unit, const shard::TensorSpec& tensor) {
+  return fmt::format("{}.{}", unit.name, tensor.name);
+}
+
+void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters) {
+  const bool has_outer = reader.has_file("outer_parameters.safetensors");
+  const std::string file = has_outer ? "outer_parameters.safetensors" : "parameters.safetensors";
+  constexpr int64_t kPiece = base::kMiB;
+  std::vector<float> piece;
+  for (int64_t u = 0; u < int64_t(parameters.layout().units.size()); ++u) {
+    const shard::Unit& unit = parameters.layout().units[size_t(u)];
+    for (const shard::TensorSpec& tensor : unit.tensors) {
+      const int64_t count = tensor.shape.element_count();
+      for (int64_t first = 0; first < count; first += kPiece) {
+        piece.resize(size_t(std::min(kPiece, count - first)));
+        reader.read(file, tensor_key(unit, tensor), tensor.shape, first, piece);
+        parameters.copy_masters_from_host(u, tensor.offset + first, piece);
+      }
+    }
+  }
+  parameters.masters_changed();
+}
+
+}  // namespace train

@@ -1,0 +1,318 @@
+#include "train/node.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <ctime>
+#include <random>
+
+#include "base/log.h"
+#include "base/thread.h"
+#include "data/loader.h"
+#include "data/tokenizer.h"
+#include "observe/metrics.h"
+#include "outer/outer_loop.h"
+#include "train/bench.h"
+#include "train/engine.h"
+#include "train/node_checkpoint.h"
+#include "train/run_metrics.h"
+#include "train/trainer.h"
+
+namespace train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+
+net::Duration seconds(double value) { return net::Duration(int64_t(value * 1e9)); }
+
+net::Endpoint endpoint_of(const std::string& text) { return *net::parse_endpoint(text); }  // Checked with the config.
+
+// The outer loop reads and writes the inner masters through this.
+class MasterParameters : public outer::LocalParameters {
+ public:
+  explicit MasterParameters(shard::Parameters& parameters) : parameters_(parameters) {}
+  void read(int64_t unit, int64_t first, std::span<float> elements) override {
+    parameters_.copy_masters_to_host(unit, first, elements);
+  }
+  void write(int64_t unit, int64_t first, std::span<const float> elements) override {
+    parameters_.copy_masters_from_host(unit, first, elements);
+  }
+
+ private:
+  shard::Parameters& parameters_;
+};
+
+struct Data {
+  std::vector<std::unique_ptr<data::TokenDataset>> datasets;
+  std::unique_ptr<data::Sampler> sampler;
+};
+
+Data open_data(const RunConfig& config, base::Storage& storage) {
+  if (config.data.sources.empty())
+    throw base::bad_input("data.sources is empty", "make a dataset with atoll prepare and name its prefix there");
+  Data data;
+  data::SamplerOptions options = {.seed = uint64_t(config.seed),
+                                  .sequence_length = config.model.sequence_length,
+                                  .parts = net::kMembersMax,
+                                  .validation_fraction = config.data.validation_fraction,
+                                  .weights = {},
+                                  .vocabulary = config.model.vocabulary};
+  std::vector<const data::TokenDataset*> pointers;
+  for (const DataSource& source : config.data.sources) {
+    data.datasets.push_back(data::TokenDataset::open(storage, source.prefix));
+    pointers.push_back(data.datasets.back().get());
+    options.weights.push_back(source.weight);
+  }
+  data.sampler = std::make_unique<data::Sampler>(std::move(pointers), options);
+  return data;
+}
+
+// The same number after every restart in the same run directory, so that the coordinator knows the node again.
+uint64_t load_node_key(base::Storage& storage, const std::string& run_directory) {
+  const std::string path = run_directory + "/node_key";
+  if (storage.exists(path)) {
+    const std::string text = storage.read_text(path);
+    uint64_t key = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), key, 16);
+    if (error == std::errc() && key != 0) return key;
+    base::log_warning("{} does not hold a node key; a new one is made", path);
+  }
+  std::random_device random;
+  const uint64_t key = (uint64_t{random()} << 32 | random()) | 1;
+  storage.write_atomically(path, fmt::format("{:016x}\n", key));
+  return key;
+}
+
+model::TransformerOptions transformer_options(const TrainingConfig& config) {
+  const auto recompute = config.recompute == "none"    ? model::Recompute::kNone
+                         : config.recompute == "block" ? model::Recompute::kBlock
+                                                       : model::Recompute::kCheap;
+  return {.rows = config.micro_batch_rows, .recompute = recompute, .head_chunk_tokens = config.head_chunk_tokens};
+}
+
+// Everything of one node, in the order in which it is built.
+class Node {
+ public:
+  Node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested);
+  NodeSummary run();
+
+ private:
+  void resume();
+  bool join();
+  void start_loader();
+  void one_step();
+  void after_inner_step(const InnerStep& step);
+  void evaluate();
+  void save();
+  void leave(const std::string& reason);
+
+  const RunConfig& config_;
+  base::Storage& storage_;
+  const std::function<bool()>& stop_requested_;
+  const base::Digest digest_;
+  observe::MetricsFile metrics_file_;
+  Data data_;
+  Engine engine_;
+  optim::Optimizer optimizer_;
+  Trainer trainer_;
+  RunMetrics metrics_;
+
+  base::ThreadPool pool_;
+  MasterParameters masters_;
+  std::unique_ptr<outer::OuterState> outer_;      // Null in a solo run, as the two below.
+  std::unique_ptr<net::Swarm> swarm_;
+  std::unique_ptr<outer::OuterLoop> outer_loop_;
+
+  std::unique_ptr<data::Loader> loader_;
+  net::PeerId part_ = 0;
+  int64_t step_ = 0;        // Inner steps done.
+  int64_t tokens_ = 0;
+  int64_t saved_step_ = -1;
+  int64_t evaluated_step_ = -1;
+  bool has_local_progress_ = false;
+  NodeSummary summary_;
+  std::vector<int64_t> resumed_tokens_;
+};
+
+Node::Node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested)
+    : config_(config),
+      storage_(storage),
+      stop_requested_(stop_requested),
+      digest_(shared_digest(config)),
+      metrics_file_(config.node.run_directory + "/metrics.jsonl", config.node.name),
+      data_(open_data(config, storage)),
+      engine_(choose_backend(config.node.device, config.node.threads), config.model, transformer_options(config.training)),
+      optimizer_(config.optimizer, engine_.parameters, engine_.backend),
+      trainer_(config.training, engine_, optimizer_),
+      metrics_(metrics_file_, config, measure_gemm_rate(engine_.backend, 0.2)),
+      pool_(int(config.node.threads)),
+      masters_(engine_.parameters) {
+  base::log_info("{}: {} parameters on {}", config.node.name, model::parameter_count(config.model),
+                 engine_.backend.device->name());
+  engine_.parameters.initialize(uint64_t(config.seed));
+  if (!config.swarm.coordinator.empty())
+    outer_ = outer::OuterState::create(config.outer, engine_.layout, masters_, pool_);
+  resume();
+}
+
+void Node::resume() {
+  const auto reader = checkpoint::open_newest(storage_, config_.node.run_directory,
+                                              [](const std::string& text) { base::log_warning("{}", text); });
+  if (!reader) return;
+  const checkpoint::Manifest& manifest = reader->manifest();
+  if (manifest.config != digest_) {
+    throw base::bad_input(
+        fmt::format("the checkpoint of step {} in {} was made with another config (name, seed, model, optimizer, outer, "
+                    "steps or validation part)",
+                    manifest.step, config_.node.run_directory),
+        "resume with the config that the run was started with, or choose another node.run_directory");
+  }
+  if (manifest.data != data_.sampler->fingerprint())
+    base::log_warning("the data differs from what the checkpoint of step {} was trained on: its order is a new one", manifest.step);
+  restore_node(*reader, {&engine_.parameters, &optimizer_, outer_.get()});
+  step_ = saved_step_ = manifest.step;
+  tokens_ = manifest.tokens_trained;
+  resumed_tokens_ = manifest.tokens_since_commit;
+  has_local_progress_ = true;
+  base::log_info("going on from step {}", step_);
+}
+
+// False if a stop was requested before the swarm took us.
+bool Node::join() {
+  if (!outer_) return true;
+  const SwarmConfig& swarm = config_.swarm;
+  swarm_ = net::Swarm::join({.listen = endpoint_of(config_.node.listen)},
+                            {.run_name = config_.name,
+                             .config = digest_,
+                             .node_name = config_.node.name,
+                             .node_key = load_node_key(storage_, config_.node.run_directory),
+                             .coordinator = endpoint_of(swarm.coordinator),
+                             .advertise = config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
+                             .coordinator_patience = seconds(swarm.coordinator_patience_seconds)},
+                            *outer_, outer_->states(), uint64_t(step_));
+  outer_loop_ = outer::OuterLoop::create({.config = config_.outer,
+                                          .steps_total = config_.training.steps,
+                                          .join_timeout = seconds(swarm.join_timeout_seconds)},
+                                         *outer_, *swarm_);
+  if (!resumed_tokens_.empty()) outer_loop_->restore_tokens_since_commit(resumed_tokens_);
+  const auto entry = outer_loop_->join(has_local_progress_, stop_requested_);
+  if (!entry) return false;
+  for (const auto& membership : entry->memberships) metrics_.membership(membership);
+  part_ = entry->peer;
+  step_ = std::max(step_, int64_t(entry->step));
+  engine_.parameters.masters_changed();
+  base::log_info("member {} of the swarm, at step {}{}", part_, step_, entry->state_replaced ? ", with the swarm's state" : "");
+  return true;
+}
+
+void Node::start_loader() {
+  loader_ = std::make_unique<data::Loader>(
+      *data_.sampler, data::LoaderOptions{.part = int64_t{part_}, .rows_per_rank = config_.training.batch_rows}, step_);
+}
+
+NodeSummary Node::run() {
+  const auto begin = Clock::now();
+  if (join()) {
+    start_loader();
+    evaluate();
+    while (step_ < config_.training.steps && !stop_requested_()) one_step();
+    summary_.finished = step_ >= config_.training.steps;
+    if (summary_.finished && evaluated_step_ != step_) evaluate();
+    if (saved_step_ != step_) save();
+    leave(summary_.finished ? "done" : "stopped");
+  }
+  summary_.step = step_;
+  summary_.tokens = tokens_;
+  if (swarm_) {
+    summary_.bytes_sent = swarm_->bytes_sent();
+    summary_.bytes_received = swarm_->bytes_received();
+  }
+  summary_.seconds = seconds_since(begin);
+  metrics_.summary(summary_);
+  return summary_;
+}
+
+void Node::one_step() {
+  const data::Batch batch = loader_->next();
+  const InnerStep step = trainer_.step(batch);
+  metrics_.inner_step(step);
+  step_ = step.step;
+  tokens_ += step.tokens;
+  after_inner_step(step);
+  const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0 && step_ < config_.training.steps; };
+  if (due(config_.evaluation.every_steps)) evaluate();
+  if (due(config_.checkpoint.every_steps)) save();
+}
+
+void Node::after_inner_step(const InnerStep& step) {
+  if (!outer_loop_) return;
+  const auto outcome = outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_);
+  for (const auto& membership : outcome.memberships) metrics_.membership(membership);
+  for (const auto& round : outcome.rounds) {
+    metrics_.round(round);
+    ++summary_.rounds;
+    if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
+  }
+  if (!outcome.rounds.empty() || outcome.state_replaced) engine_.parameters.masters_changed();
+  if (outcome.jump_to_step && int64_t(*outcome.jump_to_step) > step_) {
+    step_ = int64_t(*outcome.jump_to_step);
+    loader_->seek(step_);
+    base::log_info("going on with the swarm at step {}", step_);
+  }
+  if (outcome.lost) {
+    save();
+    throw base::resource_lost(fmt::format("the swarm is lost: {}", *outcome.lost),
+                              "the state is saved; start the node again once the coordinator can be reached");
+  }
+}
+
+void Node::evaluate() {
+  const Validation validation =
+      validate(engine_, *data_.sampler, config_.training.micro_batch_rows, config_.evaluation.rows);
+  if (validation.tokens == 0) return;
+  if (evaluated_step_ < 0) summary_.validation_loss_before = validation.loss;
+  summary_.validation_loss_after = validation.loss;
+  evaluated_step_ = step_;
+  metrics_.evaluation(step_, validation);
+  base::log_info("step {}: validation loss {:.4f}", step_, validation.loss);
+}
+
+void Node::save() {
+  const auto begin = Clock::now();
+  checkpoint::Manifest manifest = {
+      .step = step_,
+      .optimizer_updates = optimizer_.update_count(),
+      .tokens_trained = tokens_,
+      .model_config = base::write_config([&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); }, -1),
+      .tokenizer = config_.data.tokenizer,
+      .config = digest_,
+      .data = data_.sampler->fingerprint(),
+      .outer = outer_ ? outer_->states() : std::vector<net::FragmentState>{},
+      .tokens_since_commit = outer_loop_ ? outer_loop_->tokens_since_commit() : std::vector<int64_t>{},
+      .wall_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))),
+  };
+  const auto report = save_node(storage_, {.run_directory = config_.node.run_directory, .keep = config_.checkpoint.keep},
+                                manifest, {&engine_.parameters, &optimizer_, outer_.get()});
+  saved_step_ = step_;
+  metrics_.checkpoint(step_, report, seconds_since(begin));
+  base::log_info("step {}: saved {}", step_, report.directory);
+}
+
+void Node::leave(const std::string& reason) {
+  if (outer_loop_) outer_loop_->leave(reason);
+}
+
+}  // namespace
+
+NodeSummary run_node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested) {
+  storage.make_directories(config.node.run_directory);
+  base::configure_log({.prefix = config.node.name, .file = config.node.run_directory + "/log.txt"});
+  storage.write_atomically(config.node.run_directory + "/config.json", to_json(config) + "\n");
+  Node node(config, storage, stop_requested);
+  return node.run();
+}
+
+}  // namespace train

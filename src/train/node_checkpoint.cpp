@@ -1,0 +1,176 @@
+#include "train/node_checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "base/math.h"
+#include "train/engine.h"
+
+namespace train {
+namespace {
+
+constexpr int64_t kPiece = base::kMiB;  // Elements moved at once.
+
+// One flat copy of all parameters: `read` copies elements of a unit out of it, `write` into it.
+struct FlatCopy {
+  std::string file;
+  std::function<void(int64_t unit, int64_t first, std::span<float>)> read;
+  std::function<void(int64_t unit, int64_t first, std::span<const float>)> write;
+};
+
+std::vector<float> whole_unit(const shard::Unit& unit) { return std::vector<float>(size_t(unit.element_count)); }
+
+FlatCopy moment_copy(const NodeTensors& node, int64_t moment, const std::string& name) {
+  const shard::Layout& layout = node.parameters->layout();
+  return {.file = fmt::format("optimizer_{}.safetensors", name),
+          .read =
+              [&node, &layout, moment](int64_t unit, int64_t first, std::span<float> out) {
+                auto all = whole_unit(layout.units[size_t(unit)]);
+                node.optimizer->copy_moment_to_host(moment, unit, all);
+                std::copy_n(all.begin() + first, out.size(), out.begin());
+              },
+          .write =
+              [&node, &layout, moment](int64_t unit, int64_t first, std::span<const float> in) {
+                auto all = whole_unit(layout.units[size_t(unit)]);
+                node.optimizer->copy_moment_to_host(moment, unit, all);
+                std::ranges::copy(in, all.begin() + first);
+                node.optimizer->copy_moment_from_host(moment, unit, all);
+              }};
+}
+
+std::vector<FlatCopy> inner_copies(const NodeTensors& node) {
+  std::vector<FlatCopy> copies;
+  copies.push_back({.file = "parameters.safetensors",
+                    .read = [&node](int64_t unit, int64_t first, std::span<float> out) {
+                      node.parameters->copy_masters_to_host(unit, first, out);
+                    },
+                    .write = [&node](int64_t unit, int64_t first, std::span<const float> in) {
+                      node.parameters->copy_masters_from_host(unit, first, in);
+                    }});
+  const auto moments = node.optimizer->moment_names();
+  for (size_t i = 0; i < moments.size(); ++i) copies.push_back(moment_copy(node, int64_t(i), moments[i]));
+  return copies;
+}
+
+// Where a unit's elements lie in its fragment.
+struct Place {
+  int64_t fragment = 0;
+  int64_t offset = 0;
+};
+std::vector<Place> unit_places(const shard::Layout& layout, const outer::OuterState& outer) {
+  std::vector<Place> places(layout.units.size());
+  for (int64_t f = 0; f < outer.fragment_count(); ++f) {
+    int64_t offset = 0;
+    for (const int64_t unit : outer.fragment(f).units) {
+      places[size_t(unit)] = {f, offset};
+      offset += layout.units[size_t(unit)].element_count;
+    }
+  }
+  return places;
+}
+
+// One file with every tensor of the model, read through `read`.
+checkpoint::FileSource file_source(const shard::Layout& layout, const FlatCopy& copy) {
+  checkpoint::FileSource file{.name = copy.file, .tensors = {}};
+  for (int64_t u = 0; u < int64_t(layout.units.size()); ++u) {
+    const shard::Unit& unit = layout.units[size_t(u)];
+    for (const shard::TensorSpec& tensor : unit.tensors) {
+      file.tensors.push_back({.name = tensor_key(unit, tensor),
+                              .shape = tensor.shape,
+                              .read = [read = copy.read, u, offset = tensor.offset](int64_t first, std::span<float> out) {
+                                read(u, offset + first, out);
+                              }});
+    }
+  }
+  return file;
+}
+
+void restore_file(const checkpoint::Reader& reader, const shard::Layout& layout, const FlatCopy& copy) {
+  std::vector<float> piece;
+  for (int64_t u = 0; u < int64_t(layout.units.size()); ++u) {
+    const shard::Unit& unit = layout.units[size_t(u)];
+    for (const shard::TensorSpec& tensor : unit.tensors) {
+      const int64_t count = tensor.shape.element_count();
+      for (int64_t first = 0; first < count; first += kPiece) {
+        piece.resize(size_t(std::min(kPiece, count - first)));
+        reader.read(copy.file, tensor_key(unit, tensor), tensor.shape, first, piece);
+        copy.write(u, tensor.offset + first, piece);
+      }
+    }
+  }
+}
+
+FlatCopy outer_copy(const std::string& file, const shard::Layout& layout, const outer::OuterState& outer,
+                    std::span<const float> (outer::OuterState::*values)(int64_t) const) {
+  return {.file = file,
+          .read =
+              [places = unit_places(layout, outer), &outer, values](int64_t unit, int64_t first, std::span<float> out) {
+                const Place place = places[size_t(unit)];
+                const auto all = (outer.*values)(place.fragment);
+                std::ranges::copy(all.subspan(size_t(place.offset + first), out.size()), out.begin());
+              },
+          .write = {}};
+}
+
+void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout, outer::OuterState& outer) {
+  const auto places = unit_places(layout, outer);
+  std::vector<std::vector<float>> parameters, momentum;
+  for (int64_t f = 0; f < outer.fragment_count(); ++f) {
+    parameters.emplace_back(size_t(outer.fragment(f).element_count));
+    momentum.emplace_back(size_t(outer.fragment(f).element_count));
+  }
+  const auto into = [&](std::vector<std::vector<float>>& all) {
+    return [&](int64_t unit, int64_t first, std::span<const float> in) {
+      const Place place = places[size_t(unit)];
+      std::ranges::copy(in, all[size_t(place.fragment)].begin() + place.offset + first);
+    };
+  };
+  restore_file(reader, layout, {.file = "outer_parameters.safetensors", .read = {}, .write = into(parameters)});
+  restore_file(reader, layout, {.file = "outer_momentum.safetensors", .read = {}, .write = into(momentum)});
+  const auto& states = reader.manifest().outer;
+  for (int64_t f = 0; f < outer.fragment_count(); ++f)
+    outer.restore(f, states[size_t(f)].version, parameters[size_t(f)], momentum[size_t(f)]);
+  for (int64_t f = 0; f < outer.fragment_count(); ++f) {
+    if (outer.states()[size_t(f)] != states[size_t(f)]) {
+      throw base::bad_input(fmt::format("the outer state of fragment {} in the checkpoint of step {} does not have the digest "
+                                        "that its manifest names",
+                                        f, reader.manifest().step),
+                            "use an older checkpoint by removing this one's folder");
+    }
+  }
+}
+
+}  // namespace
+
+checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveOptions& options,
+                                 const checkpoint::Manifest& manifest, const NodeTensors& node) {
+  const shard::Layout& layout = node.parameters->layout();
+  std::vector<checkpoint::FileSource> files;
+  for (const FlatCopy& copy : inner_copies(node)) files.push_back(file_source(layout, copy));
+  if (node.outer) {
+    files.push_back(file_source(layout, outer_copy("outer_parameters.safetensors", layout, *node.outer,
+                                                   &outer::OuterState::outer_parameters)));
+    files.push_back(file_source(
+        layout, outer_copy("outer_momentum.safetensors", layout, *node.outer, &outer::OuterState::outer_momentum)));
+  }
+  return checkpoint::save(storage, options, manifest, files);
+}
+
+void restore_node(const checkpoint::Reader& reader, const NodeTensors& node) {
+  const shard::Layout& layout = node.parameters->layout();
+  for (const FlatCopy& copy : inner_copies(node)) restore_file(reader, layout, copy);
+  node.optimizer->set_update_count(reader.manifest().optimizer_updates);
+  node.parameters->masters_changed();
+  if (!node.outer) return;
+  if (int64_t(reader.manifest().outer.size()) != node.outer->fragment_count()) {
+    throw base::bad_input(fmt::format("the checkpoint of step {} has {} outer fragments, the config {}",
+                                      reader.manifest().step, reader.manifest().outer.size(),
+                                      node.outer->fragment_count()),
+                          "resume with the config that the run was started with, or choose another node.run_directory");
+  }
+  restore_outer(reader, layout, *node.outer);
+}
+
+}  // namespace train

@@ -1,0 +1,29 @@
+// What of a node goes into a checkpoint, and back.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/file.h"
+#include "checkpoint/checkpoint.h"
+#include "optim/optimizer.h"
+#include "outer/outer_state.h"
+#include "shard/parameters.h"
+
+namespace train {
+
+// Borrowed; `outer` is null in a solo run.
+struct NodeTensors {
+  shard::Parameters* parameters = nullptr;
+  optim::Optimizer* optimizer = nullptr;
+  outer::OuterState* outer = nullptr;
+};
+
+// Files: parameters, optimizer_<moment>, outer_parameters, outer_momentum; each with the model's tensor names.
+checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveOptions& options,
+                                 const checkpoint::Manifest& manifest, const NodeTensors& node);
+
+// The other way. Throws bad_input when the checkpoint lacks something that the node needs.
+void restore_node(const checkpoint::Reader& reader, const NodeTensors& node);
+
+}  // namespace train

@@ -1,0 +1,104 @@
+#include "train/use_checkpoint.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/log.h"
+#include "data/tokenizer.h"
+#include "train/engine.h"
+
+namespace train {
+namespace {
+
+std::unique_ptr<checkpoint::Reader> open_checkpoint(base::Storage& storage, const std::string& path) {
+  if (storage.exists(path + "/manifest.json")) return checkpoint::Reader::open(storage, path);
+  auto reader = checkpoint::open_newest(storage, path, [](const std::string& text) { base::log_warning("{}", text); });
+  if (!reader) {
+    throw base::bad_input(fmt::format("{}: neither a checkpoint nor a run directory with one", path),
+                          "name a folder like RUN/checkpoints/step-00001000, or RUN");
+  }
+  return reader;
+}
+
+model::ModelConfig model_of(const checkpoint::Reader& reader) {
+  const auto document = base::JsonValue::parse(reader.manifest().model_config);
+  if (!document) throw base::bad_input(fmt::format("the checkpoint's model config: {}", document.reason()));
+  model::ModelConfig config;
+  base::read_config(*document, "manifest.json: model_config", [&](base::ConfigVisitor& v) { model::describe(v, config); });
+  model::validate(config);
+  return config;
+}
+
+struct Candidate {
+  float logit;
+  int32_t token;
+};
+
+// A token drawn from softmax(logits / temperature) over the top_k likeliest.
+int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, base::Random& random) {
+  std::vector<Candidate> candidates(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) candidates[i] = {logits[i], int32_t(i)};
+  std::ranges::sort(candidates, [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+  });
+  if (options.temperature <= 0) return candidates.front().token;
+  if (options.top_k > 0) candidates.resize(std::min(candidates.size(), size_t(options.top_k)));
+  std::vector<double> cumulative;
+  double total = 0;
+  for (const Candidate& candidate : candidates)
+    cumulative.push_back(total += std::exp((double(candidate.logit) - double(candidates.front().logit)) / options.temperature));
+  const auto at = std::ranges::lower_bound(cumulative, random.uniform() * total);
+  return candidates[std::min(size_t(at - cumulative.begin()), candidates.size() - 1)].token;
+}
+
+}  // namespace
+
+EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options) {
+  const auto reader = open_checkpoint(storage, options.checkpoint);
+  const model::ModelConfig config = model_of(*reader);
+  const auto dataset = data::TokenDataset::open(storage, options.data_prefix);
+  const data::Sampler sampler({dataset.get()}, {.seed = uint64_t(options.seed),
+                                                .sequence_length = config.sequence_length,
+                                                .parts = 1,
+                                                .validation_fraction = options.validation_fraction,
+                                                .weights = {},
+                                                .vocabulary = config.vocabulary});
+  constexpr int64_t kRowsAtOnce = 4;
+  Engine engine(choose_backend(options.device, options.threads), config, {.rows = kRowsAtOnce});
+  load_trained_parameters(*reader, engine.parameters);
+  const Validation validation = validate(engine, sampler, kRowsAtOnce, options.rows);
+  return {.loss = validation.loss,
+          .perplexity = std::exp(validation.loss),
+          .bits_per_token = validation.loss / std::log(2.0),
+          .tokens = validation.tokens,
+          .step = reader->manifest().step};
+}
+
+void generate_text(base::Storage& storage, const GenerateOptions& options,
+                   const std::function<void(std::string_view)>& on_text) {
+  const auto reader = open_checkpoint(storage, options.checkpoint);
+  const model::ModelConfig config = model_of(*reader);
+  const auto tokenizer = data::make_tokenizer(reader->manifest().tokenizer);
+  Engine engine(choose_backend(options.device, options.threads), config, {.rows = 1});
+  load_trained_parameters(*reader, engine.parameters);
+
+  std::vector<int32_t> tokens = {tokenizer->begin_id()};
+  for (const int32_t token : tokenizer->encode(options.prompt)) tokens.push_back(token);
+  std::vector<float> logits(size_t(config.vocabulary));
+  base::Random random(options.seed);
+  for (int64_t i = 0; i < options.tokens; ++i) {
+    // The window slides once it is full.
+    const size_t window = std::min(tokens.size(), size_t(config.sequence_length));
+    engine.transformer.next_logits(std::span(tokens).last(window), logits);
+    const std::span<const float> known = std::span(logits).first(size_t(tokenizer->vocabulary()));
+    const int32_t next = choose_token(known, options, random);
+    if (next == tokenizer->end_id()) return;
+    tokens.push_back(next);
+    on_text(tokenizer->decode({next}));
+  }
+}
+
+}  // namespace train

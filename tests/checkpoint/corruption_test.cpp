@@ -1,0 +1,137 @@
+// Damage of every kind to every file of the newest checkpoint: it is refused with the file's name,
+// and the one before is taken. Random places come from a seed that failures print.
+#include <filesystem>
+#include <fstream>
+
+#include "sample.h"
+#include "support/temporary_folder.h"
+
+#undef CHECK
+#include "support/catch.h"
+
+using namespace checkpoint_test;
+using test::TemporaryFolder;
+
+namespace {
+
+using Names = std::vector<std::string>;
+
+void write_file(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+// A run with the checkpoints 10 and 20, the latter to be damaged.
+class DamagedRun {
+ public:
+  DamagedRun() {
+    save(*disk_, folder_.path(), make_sample(10));
+    directory_ = save(*disk_, folder_.path(), make_sample(20)).directory;
+  }
+
+  Names files() const { return disk_->list(directory_); }
+  std::string path(const std::string& file) const { return directory_ + "/" + file; }
+  std::string read(const std::string& file) const { return disk_->read_text(path(file)); }
+
+  // `file` is damaged now: both ways of opening find that, and say which file it is.
+  void require_refused(const std::string& file) const {
+    const std::string message = bad_input_of([&] { checkpoint::Reader::open(*disk_, directory_); });
+    REQUIRE(contains(message, path(file)));
+    Names warnings;
+    const auto reader = checkpoint::open_newest(
+        *disk_, folder_.path(), [&](const std::string& warning) { warnings.push_back(warning); });
+    REQUIRE(equals(*reader, make_sample(10)));
+    REQUIRE(warnings.size() == 1);
+    REQUIRE(contains(warnings[0], message));
+  }
+
+  void require_whole() const {
+    REQUIRE(equals(*checkpoint::Reader::open(*disk_, directory_), make_sample(20)));
+  }
+
+ private:
+  const TemporaryFolder folder_;
+  const std::unique_ptr<base::Storage> disk_ = base::make_disk_storage();
+  std::string directory_;
+};
+
+}  // namespace
+
+TEST_CASE("A changed byte anywhere is found", "[checkpoint]") {
+  const DamagedRun run;
+  constexpr uint64_t kSeed = 11;
+  base::Random random(kSeed);
+  for (const std::string& file : run.files()) {
+    const std::string whole = run.read(file);
+    for (int trial = 0; trial < 60; ++trial) {
+      const size_t at = size_t(random.below(whole.size()));
+      const char change = char(1 + random.below(255));
+      INFO("seed " << kSeed << ", " << file << ", byte " << at << " xor " << int(uint8_t(change)));
+      std::string changed = whole;
+      changed[at] = char(changed[at] ^ change);
+      write_file(run.path(file), changed);
+      run.require_refused(file);
+    }
+    write_file(run.path(file), whole);
+    run.require_whole();
+  }
+}
+
+TEST_CASE("A file that is too short, too long or missing is found", "[checkpoint]") {
+  const DamagedRun run;
+  for (const std::string& file : run.files()) {
+    const std::string whole = run.read(file);
+    for (const size_t length : {size_t{0}, size_t{1}, size_t{7}, size_t{8}, size_t{9},
+                                whole.size() / 2, whole.size() - 8, whole.size() - 1}) {
+      INFO(file << " cut to " << length << " bytes");
+      write_file(run.path(file), whole.substr(0, length));
+      run.require_refused(file);
+    }
+    write_file(run.path(file), whole + '\n');
+    run.require_refused(file);
+    std::filesystem::remove(run.path(file));
+    run.require_refused(file);
+    std::filesystem::create_directory(run.path(file));
+    run.require_refused(file);
+    std::filesystem::remove(run.path(file));
+    write_file(run.path(file), whole);
+    run.require_whole();
+  }
+}
+
+TEST_CASE("Files of two checkpoints do not mix", "[checkpoint]") {
+  const DamagedRun run;
+  const TemporaryFolder other_folder;
+  const auto disk = base::make_disk_storage();
+  const std::string other = save(*disk, other_folder.path(), make_sample(20, 9)).directory;
+  write_file(run.path("parameters.safetensors"),
+             disk->read_text(other + "/parameters.safetensors"));
+  run.require_refused("parameters.safetensors");
+}
+
+TEST_CASE("When every checkpoint is damaged nothing is loaded", "[checkpoint]") {
+  const TemporaryFolder folder;
+  const auto disk = base::make_disk_storage();
+  for (const int64_t step : {10, 20, 30}) {
+    write_file(save(*disk, folder.path(), make_sample(step)).directory + "/outer-0.safetensors",
+               "");
+  }
+  Names warnings;
+  const std::string message = bad_input_of([&] {
+    checkpoint::open_newest(*disk, folder.path(),
+                            [&](const std::string& warning) { warnings.push_back(warning); });
+  });
+  REQUIRE(contains(message, folder.file("checkpoints")));
+  REQUIRE(warnings.size() == 3);
+  REQUIRE(contains(warnings[0], "step-00000030/outer-0.safetensors"));
+  REQUIRE(contains(warnings[2], "step-00000010/outer-0.safetensors"));
+}
+
+TEST_CASE("A damaged checkpoint of a step is replaced by the next save of it", "[checkpoint]") {
+  const TemporaryFolder folder;
+  const auto disk = base::make_disk_storage();
+  const auto broken = save(*disk, folder.path(), make_sample(20));
+  std::filesystem::remove(broken.directory + "/manifest.json");
+  save(*disk, folder.path(), make_sample(20, 2));
+  REQUIRE(!disk->exists(broken.directory));
+  REQUIRE(equals(*checkpoint::open_newest(*disk, folder.path(), {}), make_sample(20, 2)));
+}

@@ -1,0 +1,145 @@
+// The text of the manifest: its exact bytes, every flipped bit, and wrong content under a right
+// hash.
+#include "checkpoint/manifest.h"
+
+#include <string_view>
+
+#include "sample.h"
+
+#undef CHECK
+#include "support/catch.h"
+
+using namespace checkpoint_test;
+
+namespace {
+
+checkpoint::ManifestFile make_content() {
+  return {.manifest = make_sample(7).manifest,
+          .files = {{"parameters.safetensors", {.bytes = 123, .sha256 = base::sha256({})}},
+                    {"outer-0.safetensors", {.bytes = 0, .sha256 = {}}}}};
+}
+
+std::string refusal_of(const std::string& text) {
+  return bad_input_of([&] { checkpoint::read_manifest(text, "folder/manifest.json"); });
+}
+
+// Gives a text the right hash: the last 64 characters before the closing quote, line, brace, line.
+std::string sign(std::string text) {
+  const size_t at = text.size() - 4 - 64;
+  const auto hashed = std::as_bytes(std::span(text.data(), at));
+  return text.replace(at, 64, base::sha256(hashed).hex());
+}
+
+std::string replace(std::string text, std::string_view part, std::string_view other) {
+  const size_t at = text.find(part);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, part.size(), other);
+}
+
+}  // namespace
+
+TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
+  const checkpoint::ManifestFile content = {
+      .manifest = {.step = 1200,
+                   .optimizer_updates = 1190,
+                   .tokens_trained = 5'000'000'000,
+                   .model_config = "{\"layers\": 4}",
+                   .tokenizer = "bytes",
+                   .outer = {{.version = 12, .digest = base::sha256({})}},
+                   .tokens_since_commit = {4096},
+                   .wall_time = "2026-01-31T12:00:00Z"},
+      .files = {{"parameters.safetensors", {.bytes = 123, .sha256 = base::sha256({})}}}};
+  const std::string zeros(64, '0');
+  const std::string empty_hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+  const std::string expected = R"({
+  "format": "atoll checkpoint",
+  "format_version": 1,
+  "step": 1200,
+  "optimizer_updates": 1190,
+  "tokens_trained": 5000000000,
+  "model_config": "{\"layers\": 4}",
+  "tokenizer": "bytes",
+  "config": ")" + zeros + R"(",
+  "data": ")" + zeros + R"(",
+  "outer": [
+    {
+      "version": 12,
+      "digest": ")" + empty_hash +
+                               R"("
+    }
+  ],
+  "tokens_since_commit": [
+    4096
+  ],
+  "wall_time": "2026-01-31T12:00:00Z",
+  "files": {
+    "parameters.safetensors": {
+      "bytes": 123,
+      "sha256": ")" + empty_hash +
+                               R"("
+    }
+  },
+  "manifest_sha256": ")" + zeros +
+                               "\"\n}\n";
+  REQUIRE(checkpoint::write_manifest(content) == sign(expected));
+}
+
+TEST_CASE("A manifest reads back as it was", "[checkpoint]") {
+  const auto content = make_content();
+  REQUIRE(checkpoint::read_manifest(checkpoint::write_manifest(content), "x") == content);
+  REQUIRE(checkpoint::read_manifest(checkpoint::write_manifest({}), "x") ==
+          checkpoint::ManifestFile{});
+}
+
+TEST_CASE("Every flipped bit and every cut of a manifest is found", "[checkpoint]") {
+  std::string text = checkpoint::write_manifest(make_content());
+  for (size_t bit = 0; bit < 8 * text.size(); ++bit) {
+    const char mask = char(1 << (bit % 8));
+    text[bit / 8] = char(text[bit / 8] ^ mask);
+    if (!contains(refusal_of(text), "folder/manifest.json: ")) FAIL("bit " << bit);
+    text[bit / 8] = char(text[bit / 8] ^ mask);
+  }
+  for (size_t length = 0; length < text.size(); ++length) {
+    if (!contains(refusal_of(text.substr(0, length)), "folder/manifest.json: "))
+      FAIL("length " << length);
+  }
+}
+
+TEST_CASE("Wrong content under a right hash is refused with the key", "[checkpoint]") {
+  const std::string whole = checkpoint::write_manifest(make_content());
+  REQUIRE(sign(whole) == whole);
+  struct Change {
+    const char* part;
+    const char* other;
+    const char* found;  // In the message.
+  };
+  const Change changes[] = {
+      {"\"format_version\": 1", "\"format_version\": 2", "format_version: expected 1, found 2"},
+      {"atoll checkpoint", "other checkpoint", "format"},
+      {"\"step\": 7", "\"step\": -7", "step: expected a count, found -7"},
+      {"\"step\": 7", "\"step\": \"7\"", "step: expected an integer"},
+      {"\"step\": 7", "\"step\": 1e300", "step: expected an integer"},
+      {"\"step\": 7", "\"steps\": 7", "step: missing"},
+      {"\"step\": 7,", "\"step\": 7, \"step\": 7,", "stands twice"},
+      {"\"tokenizer\": \"bytes\"", "\"tokenizer\": []", "tokenizer: expected a string"},
+      {"\"config\": \"", "\"config\": \"x", "config: a digest has 64"},
+      {"\"version\": 7", "\"version\": -1", "outer[0].version: expected a count"},
+      {"\"outer\": [", "\"outer\": {}, \"other\": [", "outer: expected an array"},
+      {"\"tokens_since_commit\": [", "\"tokens_since_commit\": [-1, ",
+       "tokens_since_commit[0]: expected a count"},
+      {"\"bytes\": 123", "\"bytes\": -123", "bytes: expected a count"},
+      {"\"files\": {", "\"files\": [], \"other\": {", "files: expected an object"},
+      {"\"parameters.safetensors\"", "\"../../parameters.safetensors\"",
+       "is not a name for a file"},
+      {"\"parameters.safetensors\"", "\"/etc/x.safetensors\"", "is not a name for a file"},
+      {"\"parameters.safetensors\"", "\"manifest.json\"", "is not a name for a file"},
+      {"\"parameters.safetensors\"", "\"a\\u0000.safetensors\"", "is not a name for a file"},
+      {"{\n", "{{\n", "parse error"},
+  };
+  for (const Change& change : changes) {
+    INFO(change.part << " -> " << change.other);
+    const std::string message = refusal_of(sign(replace(whole, change.part, change.other)));
+    REQUIRE(contains(message, "folder/manifest.json: "));
+    REQUIRE(contains(message, change.found));
+  }
+}

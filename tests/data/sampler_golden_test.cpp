@@ -1,0 +1,67 @@
+// Method: the rule that decides which tokens come is written a second time, in Python and from the
+// documentation alone (window_rule.py beside this file). Both must give the same rows: a change of
+// the rule would make every node read other data after an update, so it must never happen
+// unnoticed.
+//
+// Made by: python3 tests/data/window_rule.py (Python 3.11)
+#include "data/fixture.h"
+#undef CHECK
+#include "support/catch.h"
+
+using namespace data_test;
+
+namespace {
+
+MemoryDataset make_dataset(int32_t number) {
+  MemoryDataset::Documents documents(40);
+  for (int32_t i = 0; i < 40; ++i) {
+    for (int32_t j = 0; j < (i * 7 + number * 3) % 11; ++j) {
+      documents[size_t(i)].push_back((number * 2000 + i * 31 + j * 5) % 4096);
+    }
+  }
+  return MemoryDataset(std::move(documents));
+}
+
+// FNV-1a over the numbers' little endian bytes.
+class RowHash {
+ public:
+  void add(const OwnedRow& row) {
+    for (const auto* part : {&row.tokens, &row.targets, &row.document_starts}) {
+      for (const int32_t number : *part) {
+        for (int shift = 0; shift < 32; shift += 8) {
+          value = (value ^ (uint32_t(number) >> shift & 0xff)) * 0x100000001B3;
+        }
+      }
+    }
+  }
+  uint64_t value = 0xCBF29CE484222325;
+};
+
+}  // namespace
+
+TEST_CASE("sampler: the rule is the one that is written down") {
+  const MemoryDataset first = make_dataset(0), second = make_dataset(1);
+  const data::Sampler sampler({&first, &second}, {.seed = (uint64_t{1} << 63) + 42,
+                                                  .sequence_length = 8,
+                                                  .parts = 3,
+                                                  .validation_fraction = 0.2,
+                                                  .weights = {3, 1},
+                                                  .vocabulary = 4096});
+  const OwnedRow row = training_row(sampler, 2, 5);
+  REQUIRE(row.tokens == std::vector<int32_t>{2222, 2227, 2232, 2237, 2242, 2247, 2992, 2997});
+  REQUIRE(row.targets == std::vector<int32_t>{2227, 2232, 2237, 2242, 2247, 2252, 2997, 3002});
+  REQUIRE(row.document_starts == std::vector<int32_t>{0, 0, 0, 0, 0, 0, 6, 6});
+
+  RowHash training;
+  const auto add_row = [&](int64_t number) {
+    for (int64_t part = 0; part < 3; ++part) training.add(training_row(sampler, part, number));
+  };
+  for (int64_t number = 0; number < 60; ++number) add_row(number);
+  add_row(400);
+  REQUIRE(training.value == 0xc6b010a94bcbedf3);
+
+  REQUIRE(sampler.validation_row_count() == 8);
+  RowHash validation;
+  for (int64_t number = 0; number < 8; ++number) validation.add(validation_row(sampler, number));
+  REQUIRE(validation.value == 0x005c8de008f90174);
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Builds and runs the tests in each build folder and adds up what their programs report. Called by ./tools/test."""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+# Folder, Meson options, Meson test arguments. Sanitizers run over what handles threads and bytes from outside.
+BUILDS = [
+    ("build/test", ["--buildtype=release"], []),
+    ("build/asan", ["--buildtype=debugoptimized", "-Db_sanitize=address,undefined", "-Db_lundef=false"],
+     ["--suite", "sanitize"]),
+    ("build/tsan", ["--buildtype=debugoptimized", "-Db_sanitize=thread", "-Db_lundef=false"], ["--suite", "threads"]),
+]
+SKIPPED = 77  # Exit code of a test that cannot run here.
+
+
+def run(command):
+    print("$", " ".join(command), flush=True)
+    return subprocess.run(command).returncode
+
+
+def count_cases(output, returncode):
+    """Passed and failed cases of one program: Catch2's and unittest's closing lines; otherwise the program is one case."""
+    catch = re.search(r"All tests passed \(.* in (\d+) test cases?\)", output)
+    if catch and returncode == 0:
+        return int(catch[1]), 0
+    catch = re.search(r"test cases:\s*(\d+)\s*\|(?:\s*(\d+) passed\s*\|)?\s*(\d+) failed", output)
+    if catch:
+        return int(catch[2] or 0), int(catch[3])
+    unit = re.search(r"^Ran (\d+) tests? in", output, re.M)
+    if unit:
+        bad = sum(int(count) for count in re.findall(r"(?:failures|errors)=(\d+)", output))
+        bad = max(bad, 1 if returncode != 0 else 0)
+        return int(unit[1]) - bad, bad
+    return (1, 0) if returncode == 0 else (0, 1)
+
+
+def test(folder, options, arguments):
+    """Passed, failed, skipped."""
+    if not pathlib.Path(folder, "build.ninja").exists() and run(["meson", "setup", folder, *options]) != 0:
+        return 0, 1, 0
+    targets = ["meson", "compile", "-C", folder]
+    if run(targets) != 0:
+        return 0, 1, 0
+    run(["meson", "test", "-C", folder, "--no-rebuild", "--print-errorlogs", *arguments])
+    passed = failed = skipped = 0
+    log = pathlib.Path(folder, "meson-logs", "testlog.json")
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["returncode"] == SKIPPED:
+            skipped += 1
+            continue
+        good, bad = count_cases(entry.get("stdout", "") + entry.get("stderr", ""), entry["returncode"])
+        if entry["result"] not in ("OK", "EXPECTEDFAIL") and bad == 0:
+            bad = 1  # A crash or a time-out.
+        passed, failed = passed + good, failed + bad
+    return passed, failed, skipped
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="without the sanitizer builds")
+    quick = parser.parse_args().quick
+    os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=1")
+    totals = [0, 0, 0]
+    for folder, options, arguments in BUILDS[: 1 if quick else None]:
+        totals = [a + b for a, b in zip(totals, test(folder, options, arguments))]
+    print("{} passed, {} failed, {} skipped".format(*totals), flush=True)
+    return 1 if totals[1] or not totals[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
