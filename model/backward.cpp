@@ -138,7 +138,9 @@ void embed_backward(const Pass& pass) {
 void backward_blocks(const Pass& pass) {
   for (int64_t i = pass.config.layers - 1; i >= 0; --i) {
     pass.parameters.gather(pass.block_unit(i));
-    if (pass.options.recompute == Recompute::kBlock) recompute_block(pass, i);
+    // What the last block computed is still where it was: no other block has come after it.
+    const bool is_lost = pass.options.recompute == Recompute::kBlock && i + 1 < pass.config.layers;
+    if (is_lost) recompute_block(pass, i);
     contract_backward(pass, i);
     expand_backward(pass, i);
     normalize_middle_backward(pass, i);

@@ -34,13 +34,20 @@ void describe(base::ConfigVisitor& v, ModelConfig& config);
 // size, ...).
 void validate(const ModelConfig& config);
 
-// Units in order: "embedding" {embedding (V,C)}, "blocks.i" {norm1 (C), qkv ((H+2K)*D, C), out (C,
-// H*D), norm2 (C), gate_up (2F, C), down (C, F)}, "head" {norm (C), head (V, C)}. Tensor names are
-// local to the unit. Weights are (outputs, inputs), as in Hugging Face. Initial values as
-// INTELLECT-1 (reference: PRIME's model.py): embedding N(0, 1); qkv and gate N(0, 0.02); out, up,
-// down N(0, 0.02 / sqrt(2*(block+1))); head N(0, C^-0.5) cut at 3 deviations; norms 1. qkv is one
-// tensor; gate_up differs between its halves, so it is initialised as two specs "gate" and "up"
-// that lie next to each other and are used as one matrix (2F, C) that starts at "gate".
+// Units in order, with the local names of their tensors; weights are (outputs, inputs), as in
+// Hugging Face. Initial values as INTELLECT-1 (PRIME's model.py), N(mean, deviation):
+//
+//   "embedding"  embedding (V, C)             N(0, 1)
+//   "blocks.i"   norm1 (C), norm2 (C)         1
+//                qkv ((H+2K)*D, C)            N(0, 0.02)
+//                gate (F, C)                  N(0, 0.02)
+//                up (F, C)                    N(0, 0.02 / sqrt(2*(i+1)))
+//                out (C, H*D), down (C, F)    N(0, 0.02 / sqrt(2*(i+1)))
+//   "head"       norm (C)                     1
+//                head (V, C)                  N(0, C^-0.5) cut at 3 deviations
+//
+// In memory a block is norm1, qkv, out, norm2, gate, up, down: gate and up lie next to each other
+// and are used as one matrix (2F, C).
 shard::Layout make_layout(const ModelConfig& config);
 
 int64_t parameter_count(const ModelConfig& config);

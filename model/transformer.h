@@ -53,13 +53,17 @@ class Transformer {
   // Adds gradient_scale * d(sum of losses + z_losses) / d parameters to the gradients. With
   // gradient_scale = 1 / (counted targets of the whole batch), several calls accumulate to the
   // gradient of the mean. Sums stay on the device until take_losses().
+  // The batch's memory may be reused after the call, unless it is pinned (Device::allocate_host):
+  // then after take_losses(). Throws bad_input for ids outside the vocabulary, here and below.
   void forward_backward(const HostBatch& batch, float gradient_scale);
   // The loss sums of all calls since the last take_losses(). Waits for the device: once per step.
   LossSums take_losses();
 
+  // Without gradients, and apart from take_losses(). Waits for the device.
   LossSums evaluate(const HostBatch& batch);
 
-  // Logits (V) after the last token. 1 <= tokens.size() <= T.
+  // Logits (V) after the last token, all tokens one document. 1 <= tokens.size() <= T. Computes
+  // whole micro-batches: make the object with rows = 1 for it. Waits for the device.
   void next_logits(std::span<const int32_t> tokens, std::span<float> logits);
 
   int64_t activation_bytes() const;  // Device memory of this object's buffers.

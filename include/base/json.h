@@ -19,7 +19,7 @@ namespace base {
 
 // An immutable JSON value. Cheap to copy. Typed getters return a Failure that names the path and
 // what was found, so that a corrupt file never becomes a bug; the caller turns it into whatever
-// error fits. Integers may be written as 3, 3.0 or 3e0; those beyond int64_t (beyond 2^53 with a
+// error fits. Integers may be written as 3, 3.0 or 3e0; those beyond int64_t (from 2^53 on with a
 // point or an exponent) are a Failure.
 class JsonValue {
  public:
@@ -33,26 +33,27 @@ class JsonValue {
   Result<JsonValue> at(int64_t index) const;
   int64_t count() const;                  // Elements or keys; 0 for everything else.
   std::vector<std::string> keys() const;  // Sorted.
-  const std::string& path() const {
-    return path_;
-  }  // "data.sources[0].prefix"; the document itself has an empty one.
+  // "data.sources[0].prefix"; the document itself has an empty one.
+  const std::string& path() const { return path_; }
   Result<std::string> as_string() const;
   Result<int64_t> as_integer() const;
   Result<double> as_number() const;
   Result<bool> as_boolean() const;
   std::string dump(int indent = -1) const;
+  // "outer.fragments: expected <what>, found 0", for checks that go beyond the type.
+  Failure unexpected(std::string_view expected) const;
 
   // A copy with the value at the dotted path (an array index counts as a name) replaced or added.
-  // `text` is taken as JSON if it parses and as a string otherwise: --set
-  // optimizer.learning_rate=1e-3, --set node.name=left. Objects missing on the way are made; an
-  // index may be one past the end of its array. A Failure says what stood in the way.
+  // `text` is taken as JSON if it parses and as a string otherwise:
+  //   --set optimizer.learning_rate=1e-3, --set node.name=left
+  // Objects missing on the way are made; an index may be one past the end of its array. A Failure
+  // says what stood in the way.
   Result<JsonValue> with(std::string_view dotted_path, std::string_view text) const;
 
  private:
   JsonValue(std::shared_ptr<const void> value, std::string path);
-  Failure unexpected(std::string_view expected) const;
-  std::shared_ptr<const void>
-      value_;  // A value of the library that only json.cpp knows; owns the whole document.
+  // A value of the library that only json.cpp knows. It keeps the whole document alive.
+  std::shared_ptr<const void> value_;
   std::string path_;
 };
 
@@ -134,8 +135,9 @@ class ConfigVisitor {
 
 // Reads `document` into the struct that `describe` describes. Fields that are absent keep their
 // value. Throws bad_input for a wrong type, a value out of range, or an unknown key (with the
-// nearest valid one in the hint); `source` is the file's name for the message: "run.json:
-// optimizer.lr: unknown key. Hint: did you mean optimizer.learning_rate?"
+// nearest valid one in the hint); the struct is of no use then. `source` is the file's name:
+//   run.json: outer.fragments: expected an integer from 1 to 32, found 0
+//   run.json: optimizer.lr: unknown key. Hint: did you mean optimizer.learning_rate?
 void read_config(const JsonValue& document, const std::string& source,
                  const std::function<void(ConfigVisitor&)>& describe);
 

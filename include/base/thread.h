@@ -32,8 +32,10 @@ class ThreadPool {
 
   // Calls body(begin, end, worker) for disjoint ranges that cover [0, count), each a multiple of
   // `grain` but for the last. The cut depends on count, grain and thread_count() alone, so that
-  // sums over ranges are the same in every run. Returns when all calls have returned; an exception
-  // of the body is re-thrown here. One caller at a time.
+  // sums over ranges are the same in every run. `worker`, below thread_count(), tells apart calls
+  // that run at the same time (for scratch memory), not threads. Returns when all calls have
+  // returned; an exception of the body is re-thrown here (the lowest worker's, if there are
+  // several). One caller at a time, and no loop inside a loop of the same pool.
   using RangeBody = std::function<void(int64_t begin, int64_t end, int worker)>;
   void parallel_for(int64_t count, int64_t grain, const RangeBody& body);
 

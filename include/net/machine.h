@@ -20,6 +20,9 @@ class Outbox {
   virtual void close(LinkId link) = 0;
   // Bytes accepted by send() and not yet by the network.
   virtual int64_t queued_bytes(LinkId link) const = 0;
+  // Asks for an on_tick as soon as the sockets have been looked at again: for long work in small steps. A host that ignores
+  // it makes such work slow, not wrong.
+  virtual void wake() {}
 };
 
 // A chunk sender stops at this many queued bytes on a link and goes on at on_drained.

@@ -31,7 +31,8 @@ struct MemberOptions {
   Endpoint coordinator;
   Endpoint advertise;                // Where others reach my data port; empty host: the address the coordinator sees.
   Duration coordinator_patience = std::chrono::seconds(60);
-  int64_t wants_in_flight_max = 16;  // Per peer: bounds memory and keeps the pipe full.
+  Duration fetch_patience = std::chrono::seconds(300);  // Without any block of a state that we need: Stopped.
+  int64_t wants_in_flight_max = 16;  // Per peer and kind of chunk (and fragment): bounds memory and keeps the pipe full.
 };
 
 // Events, in the order in which they happened.

@@ -68,9 +68,12 @@ struct Message {
 // The committed state of a fragment: how many rounds made it, and the digest of outer parameters and momentum.
 struct FragmentState {
   uint64_t version = 0;
-  base::Digest digest;
+  base::Digest digest;  // Zero: not known yet.
   bool operator==(const FragmentState&) const = default;
 };
+
+// In place of a version: there is no usable state, its blocks are being fetched.
+inline constexpr uint64_t kNoVersion = ~uint64_t{0};
 
 struct Hello {
   uint32_t protocol = 0;         // kProtocolVersion
@@ -86,7 +89,9 @@ struct Heartbeat {
   uint64_t step = 0;
   float loss = 0;                // Of the last inner step.
   uint64_t progress = 0;         // Rises whenever anything moved: a step, a chunk.
-  uint64_t waiting_for = 0;      // Bit i: a chunk from peer i is outstanding.
+  uint64_t waiting_for = 0;      // Bit i: a chunk from peer i is outstanding, and none has come since the last heartbeat.
+                                 // While contributions are outstanding only those count: one that is late makes all
+                                 // results late, and their owners are not to blame.
 };
 struct Ready {
   int64_t weight_tokens = 0;     // Tokens since this fragment's last commit. Negative: withdraws.

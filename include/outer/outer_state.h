@@ -33,8 +33,7 @@ namespace outer {
 
 // The node's own parameters (inner masters), by canonical element of a unit. Implemented over
 // shard::Parameters of all ranks. Called while the trainer is inside a call of OuterState or
-// OuterLoop, from several threads at once (the net thread, and the pool's in apply), for ranges
-// that do not overlap or are only read.
+// OuterLoop: one call at a time, but from any thread (the net thread, the pool's).
 class LocalParameters {
  public:
   virtual ~LocalParameters() = default;

@@ -53,7 +53,7 @@ class Parameters {
 
   // Copies canonical elements [first, first + elements.size()) of a unit to or from host memory, as
   // far as they lie in this rank's shard; the elements of other ranks are left alone. The host
-  // waits.
+  // waits. Masters are written by all ranks alike, each with the same ranges.
   void copy_masters_to_host(int64_t unit, int64_t first, std::span<float> elements) const;
   void copy_masters_from_host(int64_t unit, int64_t first, std::span<const float> elements);
   // The same for any fp32 tensor that is cut as the masters are: gradient shards, moments.

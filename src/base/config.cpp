@@ -1,7 +1,9 @@
 // The three visitors behind base/json.h: the reader, the writer and the lister of keys. They see
 // JSON through JsonValue and JsonWriter only.
 #include <algorithm>
+#include <fmt/ranges.h>
 #include <optional>
+#include <utility>
 
 #include "base/json.h"
 
@@ -263,13 +265,7 @@ class ConfigReader : public ConfigVisitor {
   }
 
   [[noreturn]] void fail(const JsonValue& found, std::string_view expected) const {
-    constexpr size_t kShownBytesMax = 60;
-    std::string text = found.is_object()  ? "an object"
-                       : found.is_array() ? "an array"
-                                          : found.dump();
-    if (text.size() > kShownBytesMax) text = text.substr(0, kShownBytesMax) + "...";
-    const std::string place = found.path().empty() ? source_ : source_ + ": " + found.path();
-    throw bad_input(fmt::format("{}: expected {}, found {}", place, expected, text));
+    throw bad_input(fmt::format("{}: {}", source_, found.unexpected(expected).reason));
   }
 
   // The key may be misspelt, or stand in the wrong section.

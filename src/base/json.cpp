@@ -6,6 +6,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 namespace base {
 namespace {
@@ -77,8 +78,8 @@ class DocumentBuilder : public nlohmann::json_sax<json> {
   }
 
   json document_;
-  std::vector<json*>
-      open_;  // Objects and arrays, outermost first. Closed ones may move, open ones do not.
+  // Objects and arrays, outermost first. Closed ones may move, open ones do not.
+  std::vector<json*> open_;
   json* member_ = nullptr;  // The value of the key just read.
   std::string reason_;
 };

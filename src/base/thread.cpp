@@ -1,9 +1,11 @@
 // The thread pool.
 //
-// Every worker has a mailbox of its own. A loop posts one ticket to each worker that has a share in
-// it and to nobody else, so a short loop wakes few threads, and workers do not queue up behind one
-// lock. Who waits, worker or caller, spins for a moment (matrix products follow each other within
-// microseconds) and then sleeps.
+// Every worker has a mailbox of its own. A loop puts one ticket into the mailbox of each worker
+// that has a share in it and wakes nobody else, so workers do not queue up behind one lock. Whoever
+// takes the ticket out runs the share: when the caller has done its own, it takes back the tickets
+// of workers that have not come yet, so a short loop, or one on a busy machine, never waits for a
+// thread that is not running. Who does wait spins for a moment (matrix products follow each other
+// within microseconds) and then sleeps.
 #include "base/thread.h"
 
 #include <algorithm>
@@ -15,7 +17,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sstream>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -53,19 +57,25 @@ class WaitingPlace {
  public:
   template <class Ready>
   void wait(bool may_spin, const Ready& ready) {
+    if (ready()) return;
     if (may_spin && spin_until(ready)) return;
     std::unique_lock lock(mutex_);
-    asleep_.store(true);
-    changed_.wait(lock, ready);
+    while (true) {
+      asleep_.store(true);
+      if (ready()) break;
+      changed_.wait(lock);
+    }
     asleep_.store(false);
   }
 
-  // Call after making ready() true. Both sides use sequentially consistent operations: either this
-  // one sees the sleeper, or the sleeper, which looks once more after having said that it sleeps,
-  // sees that it is ready.
+  // Call after making ready() true. All of this is sequentially consistent: either this one sees
+  // that somebody sleeps, or the sleeper, which looks once more after having said so, sees that it
+  // is ready. The first to wake it clears the mark, so that a sleeper that takes its time is not
+  // woken again and again.
   void wake() {
-    if (!asleep_.load()) return;
-    std::lock_guard lock(mutex_);
+    if (!asleep_.load() || !asleep_.exchange(false)) return;
+    // Once this has the lock, the sleeper has given it up, which is when it hears.
+    { std::lock_guard lock(mutex_); }
     changed_.notify_one();
   }
 
@@ -112,9 +122,8 @@ double cgroup_quota() {
     if (line.starts_with("0::")) path = line.substr(3);
   }
   double quota = std::numeric_limits<double>::infinity();
-  while (!path.empty() && path != "/") {
+  for (; path.starts_with('/') && path != "/"; path.resize(path.rfind('/'))) {
     quota = std::min(quota, cgroup_processors("/sys/fs/cgroup" + path));
-    path.resize(path.rfind('/'));
   }
   return std::min(quota, cgroup_processors("/sys/fs/cgroup"));
 }
@@ -147,7 +156,7 @@ struct ThreadPool::State {
 
   // Aligned so that posting to one worker does not disturb its neighbours.
   struct alignas(64) Worker {
-    std::atomic<int64_t> posted = 0;  // Rises by one for each loop that this worker has a share in.
+    std::atomic<bool> has_ticket = false;
     WaitingPlace place;
     std::exception_ptr exception;
     std::thread thread;
@@ -155,12 +164,20 @@ struct ThreadPool::State {
 
   explicit State(int thread_count)
       : workers(size_t(thread_count)), may_spin(thread_count <= available_processors()) {
-    for (int i = 1; i < thread_count; ++i) {
-      workers[size_t(i)].thread = std::thread([this, i] { work(i); });
+    try {
+      for (int i = 1; i < thread_count; ++i) {
+        workers[size_t(i)].thread = std::thread([this, i] { work(i); });
+      }
+    } catch (const std::system_error& error) {
+      stop();
+      throw resource_lost(fmt::format("cannot start {} threads: {}", thread_count, error.what()),
+                          "raise the limit of processes (ulimit -u) or use fewer threads");
     }
   }
 
-  ~State() {
+  ~State() { stop(); }
+
+  void stop() {
     stopping = true;
     for (Worker& worker : workers) post(worker);
     for (Worker& worker : workers) {
@@ -169,16 +186,17 @@ struct ThreadPool::State {
   }
 
   static void post(Worker& worker) {
-    worker.posted.fetch_add(1);
+    worker.has_ticket = true;
     worker.place.wake();
   }
 
   void work(int index) {
     set_thread_name(fmt::format("pool-{}", index));
     Worker& self = workers[size_t(index)];
-    for (int64_t done = 0;; ++done) {
-      self.place.wait(may_spin, [&] { return self.posted.load() != done; });
+    while (true) {
+      self.place.wait(may_spin, [&] { return self.has_ticket.load(); });
       if (stopping) return;
+      if (!self.has_ticket.exchange(false)) continue;  // The caller was faster.
       run_share(index);
       if (unfinished.fetch_sub(1) == 1) caller_place.wake();
     }
@@ -192,16 +210,22 @@ struct ThreadPool::State {
     }
   }
 
-  // Calls next_share(worker) once for each worker in [0, share_count); the caller is worker 0.
+  // Calls next_share(worker) once for each worker in [0, share_count). Worker 0 is the caller; the
+  // others are whoever takes their ticket, so `worker` tells apart calls that run at the same time,
+  // not threads.
   void run(int share_count, const Share& next_share) {
     CHECK(!in_loop.exchange(true), "a loop inside a loop, or two callers, on one pool");
     share = &next_share;
     unfinished = share_count - 1;
     for (int i = 1; i < share_count; ++i) post(workers[size_t(i)]);
     run_share(0);
-    if (unfinished.load() > 0) {
-      caller_place.wait(may_spin, [&] { return unfinished.load() == 0; });
+    // The last one was woken last and is the likeliest not to have come.
+    for (int i = share_count - 1; i > 0; --i) {
+      if (!workers[size_t(i)].has_ticket.exchange(false)) continue;
+      run_share(i);
+      unfinished.fetch_sub(1);
     }
+    caller_place.wait(may_spin, [&] { return unfinished.load() == 0; });
     share = nullptr;
     in_loop = false;
     rethrow_first(share_count);
@@ -220,7 +244,8 @@ struct ThreadPool::State {
   const bool may_spin;  // Threads without a processor of their own only get in each other's way.
   std::atomic<bool> in_loop = false;
   std::atomic<bool> stopping = false;
-  const Share* share = nullptr;  // Written by the caller while no worker has a ticket.
+  const Share* share =
+      nullptr;  // Written while there are no tickets; whoever takes one may read it.
   std::atomic<int> unfinished = 0;
   WaitingPlace caller_place;
 };

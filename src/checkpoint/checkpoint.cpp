@@ -9,7 +9,6 @@
 #include <map>
 #include <utility>
 
-#include "base/log.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/safetensors.h"
 
@@ -109,8 +108,8 @@ class PartialFolder {
     if (is_published_) return;
     try {
       storage_.remove_all(path_);
-    } catch (const base::Error& error) {
-      base::log_warning("{}; the next checkpoint tries again", error.what());
+    } catch (const base::Error&) {
+      // The reason is on its way already, as the failure of the save; the next save tries again.
     }
   }
   PartialFolder(const PartialFolder&) = delete;

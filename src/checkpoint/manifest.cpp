@@ -173,8 +173,10 @@ ManifestFile read_manifest(const std::string& text, const std::string& path) {
   ManifestFile content;
   content.manifest = read_fields(in);
   for (const auto& [name, record] : in.members("files")) {
-    if (!is_file_name(name))
-      throw damaged(path, fmt::format("files: \"{}\" is not a name for a file", name));
+    if (!is_file_name(name)) {
+      const std::string quoted = base::JsonWriter().value(name).text();  // It may hold anything.
+      throw damaged(path, fmt::format("files: {} is not a name for a file", quoted));
+    }
     content.files[name] = {.bytes = record.count("bytes"), .sha256 = record.digest("sha256")};
   }
   return content;

@@ -19,7 +19,9 @@ void install_signal_handlers() {
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   action.sa_handler = SIG_IGN;
-  sigaction(SIGPIPE, &action, nullptr);  // A closed pipe or socket is an error value, not a death.
+  // A closed pipe or socket and a file at its size limit are error values, not deaths.
+  sigaction(SIGPIPE, &action, nullptr);
+  sigaction(SIGXFSZ, &action, nullptr);
 }
 
 int fail(const base::Error& error) {

@@ -162,12 +162,13 @@ std::vector<Backend> make_cpu_backends(const CpuOptions& options) {
   constexpr int kRanksMax = 1024, kThreadsMax = 1024;
   if (options.ranks < 1 || options.ranks > kRanksMax) {
     throw base::bad_input(
-        fmt::format("CPU ranks: expected 1 to {}, found {}", kRanksMax, options.ranks));
+        fmt::format("CPU ranks: expected 1 to {}, found {}", kRanksMax, options.ranks),
+        "1 is right unless you test sharding without GPUs.");
   }
   if (options.threads_per_rank < 0 || options.threads_per_rank > kThreadsMax) {
-    throw base::bad_input(
-        fmt::format("threads per CPU rank: expected 0 (automatic) to {}, found {}", kThreadsMax,
-                    options.threads_per_rank));
+    throw base::bad_input(fmt::format("threads per CPU rank: expected 0 to {}, found {}",
+                                      kThreadsMax, options.threads_per_rank),
+                          "0 shares all processors among the ranks.");
   }
   cpu::require_instructions();
   openblas_set_num_threads(1);  // The pools of the ranks cut the products.

@@ -1,7 +1,6 @@
 // Writes a token dataset. The one idea: the index is what makes a dataset exist. An older index is
 // removed first, the new one gets its name last, so that whatever a crash leaves behind is a whole
 // dataset or none.
-#include <array>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -18,22 +17,23 @@ namespace {
 // Gathers small numbers into large writes.
 class NumberWriter {
  public:
-  explicit NumberWriter(base::OutputFile& file) : file_(file) {}
+  explicit NumberWriter(base::OutputFile& file) : file_(file), buffer_(size_t(base::kMiB)) {}
 
   template <class T>
   void put(T value) {
-    const auto bytes = std::as_bytes(std::span(&value, 1));
-    buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
-    if (int64_t(buffer_.size()) >= base::kMiB) flush();
+    if (used_ + sizeof(T) > buffer_.size()) flush();
+    std::memcpy(buffer_.data() + used_, &value, sizeof(T));
+    used_ += sizeof(T);
   }
   void flush() {
-    file_.write(buffer_);
-    buffer_.clear();
+    file_.write(std::span(buffer_).first(used_));
+    used_ = 0;
   }
 
  private:
   base::OutputFile& file_;
   std::vector<std::byte> buffer_;
+  size_t used_ = 0;
 };
 
 class Writer : public TokenDatasetWriter {

@@ -32,8 +32,12 @@ struct Answer {
   Kind kind = Kind::kGone;
   Bytes payload;  // Of kChunk.
 };
-inline Answer not_yet() { return {.kind = Answer::Kind::kNotYet}; }
-inline Answer gone() { return {.kind = Answer::Kind::kGone}; }
+inline Answer not_yet() {
+  return {.kind = Answer::Kind::kNotYet};
+}
+inline Answer gone() {
+  return {.kind = Answer::Kind::kGone};
+}
 
 // The payload of a Chunk message: the kind in one byte, a few numbers that depend on it, the bytes.
 inline constexpr int64_t kContributionOffset = 1;

@@ -183,6 +183,7 @@ void describe(WireReader& wire, Reown& reown) {
     list.number(owner);
     list.require(owner < kMembersMax || owner == kOwnerStays, "an owner that nobody can be");
   });
+  wire.require(owners.empty() || owners.back() != kOwnerStays, "a last chunk that does not move");
   for (size_t chunk = 0; chunk < owners.size(); ++chunk) {
     if (owners[chunk] == kOwnerStays) continue;
     reown.moves.push_back({.chunk = uint32_t(chunk), .owner = owners[chunk]});

@@ -5,7 +5,9 @@
 namespace net {
 namespace {
 
-bool contains(ContributorMask mask, int64_t index) { return (mask >> index & 1) != 0; }
+bool contains(ContributorMask mask, int64_t index) {
+  return (mask >> index & 1) != 0;
+}
 
 }  // namespace
 

@@ -279,6 +279,8 @@ void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outco
     progress.synced_step = position_;
   } else if (event.step >= position_) {
     withdraw(event.fragment);  // The round of this step was held without us.
+  } else if (progress.is_announced) {
+    announce(event.fragment);  // It was an older one, and used up our word for the one to come.
   }
   progress.synced_step = std::max(progress.synced_step, event.step);
   move_to(event.step, outcome);

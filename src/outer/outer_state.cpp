@@ -119,6 +119,7 @@ class HostOuterState final : public OuterState {
 
   const shard::Layout& layout_;
   LocalParameters& local_;
+  std::mutex local_mutex_;  // One call at a time: behind it may be a device with one thread.
   base::ThreadPool& pool_;
   const std::unique_ptr<Codec> codec_;
   const OuterOptimizer optimizer_;
@@ -166,6 +167,7 @@ void HostOuterState::for_each_unit_piece(const FragmentRecord& record, Slice sli
 
 void HostOuterState::read_local(const FragmentRecord& record, Slice slice,
                                 std::span<float> values) {
+  std::lock_guard lock(local_mutex_);
   for_each_unit_piece(record, slice, [&](int64_t unit, int64_t first, Slice in_values) {
     local_.read(unit, first, values.subspan(size_t(in_values.first), size_t(in_values.count)));
   });
@@ -173,6 +175,7 @@ void HostOuterState::read_local(const FragmentRecord& record, Slice slice,
 
 void HostOuterState::write_local(const FragmentRecord& record, Slice slice,
                                  std::span<const float> values) {
+  std::lock_guard lock(local_mutex_);
   for_each_unit_piece(record, slice, [&](int64_t unit, int64_t first, Slice in_values) {
     local_.write(unit, first, values.subspan(size_t(in_values.first), size_t(in_values.count)));
   });

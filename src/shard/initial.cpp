@@ -3,6 +3,8 @@
 // into normal numbers here uses only additions, multiplications, divisions and square roots, which
 // IEEE 754 rounds in one way only. The logarithm of a C library is not among those, so there is one
 // of our own.
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
@@ -82,15 +84,33 @@ uint64_t name_key(const std::string& name) {
   return key;
 }
 
-// Element i of a tensor is word i mod 4 of Philox block i / 4; a value beyond the cut is drawn
-// again from the same place of the next attempt's blocks.
-double draw(uint64_t seed, uint64_t tensor_key, int64_t element, double cut) {
-  for (uint64_t attempt = 0;; ++attempt) {
-    const uint64_t block = uint64_t(element) / 4 | attempt << 56;
-    const uint32_t word = base::philox(seed, block, tensor_key)[size_t(element % 4)];
-    const double x = inverse_normal((double(word) + 0.5) * 0x1.0p-32);
-    if (cut == 0 || (x >= -cut && x <= cut) || attempt == 255) return x;
+using Block = std::array<double, 4>;
+
+// Elements 4 * index to 4 * index + 3 of a tensor, of deviation 1.
+Block draw_block(uint64_t seed, uint64_t tensor_key, uint64_t index, uint64_t attempt) {
+  const auto words = base::philox(seed, index | attempt << 56, tensor_key);
+  Block block;
+  for (size_t lane = 0; lane < 4; ++lane) {
+    block[lane] = inverse_normal((double(words[lane]) + 0.5) * 0x1.0p-32);
   }
+  return block;
+}
+
+// The same; what lies beyond the cut is replaced by the same element of the next attempt's block.
+Block draw_cut_block(uint64_t seed, uint64_t tensor_key, uint64_t index, double cut) {
+  constexpr uint64_t kAttemptsMax =
+      256;  // Never needed: with a cut of 1, each fails once in three.
+  Block block = draw_block(seed, tensor_key, index, 0);
+  if (cut == 0) return block;
+  const auto is_beyond = [&](double x) { return x < -cut || x > cut; };
+  for (uint64_t attempt = 1;
+       attempt < kAttemptsMax && std::any_of(block.begin(), block.end(), is_beyond); ++attempt) {
+    const Block again = draw_block(seed, tensor_key, index, attempt);
+    for (size_t lane = 0; lane < 4; ++lane) {
+      if (is_beyond(block[lane])) block[lane] = again[lane];
+    }
+  }
+  return block;
 }
 
 }  // namespace
@@ -103,8 +123,13 @@ void fill_initial(const TensorSpec& spec, uint64_t seed, int64_t first, std::spa
     return;
   }
   const uint64_t tensor_key = name_key(spec.name);
-  for (size_t i = 0; i < values.size(); ++i) {
-    values[i] = float(deviation * draw(seed, tensor_key, first + int64_t(i), spec.initializer.cut));
+  const int64_t end = first + int64_t(values.size());
+  for (int64_t index = first / 4; index * 4 < end; ++index) {
+    const Block block = draw_cut_block(seed, tensor_key, uint64_t(index), spec.initializer.cut);
+    for (int64_t element = std::max(first, index * 4); element < std::min(end, index * 4 + 4);
+         ++element) {
+      values[size_t(element - first)] = float(deviation * block[size_t(element % 4)]);
+    }
   }
 }
 

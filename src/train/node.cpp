@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <charconv>
 #include <chrono>
 #include <ctime>
 #include <random>
@@ -15,6 +16,7 @@
 #include "outer/outer_loop.h"
 #include "train/bench.h"
 #include "train/engine.h"
+#include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
 #include "train/run_metrics.h"
 #include "train/trainer.h"
@@ -29,21 +31,6 @@ double seconds_since(Clock::time_point begin) { return std::chrono::duration<dou
 net::Duration seconds(double value) { return net::Duration(int64_t(value * 1e9)); }
 
 net::Endpoint endpoint_of(const std::string& text) { return *net::parse_endpoint(text); }  // Checked with the config.
-
-// The outer loop reads and writes the inner masters through this.
-class MasterParameters : public outer::LocalParameters {
- public:
-  explicit MasterParameters(shard::Parameters& parameters) : parameters_(parameters) {}
-  void read(int64_t unit, int64_t first, std::span<float> elements) override {
-    parameters_.copy_masters_to_host(unit, first, elements);
-  }
-  void write(int64_t unit, int64_t first, std::span<const float> elements) override {
-    parameters_.copy_masters_from_host(unit, first, elements);
-  }
-
- private:
-  shard::Parameters& parameters_;
-};
 
 struct Data {
   std::vector<std::unique_ptr<data::TokenDataset>> datasets;
@@ -257,11 +244,15 @@ void Node::after_inner_step(const InnerStep& step) {
     if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
   if (!outcome.rounds.empty() || outcome.state_replaced) engine_.parameters.masters_changed();
-  if (outcome.jump_to_step && int64_t(*outcome.jump_to_step) > step_) {
+  const bool has_jumped = outcome.jump_to_step && int64_t(*outcome.jump_to_step) > step_;
+  if (has_jumped) {
     step_ = int64_t(*outcome.jump_to_step);
-    loader_->seek(step_);
     base::log_info("going on with the swarm at step {}", step_);
   }
+  // A member that was taken for dead may get another number, and with it another part of the data.
+  const bool has_moved = outcome.peer && *outcome.peer != part_;
+  if (has_moved) part_ = *outcome.peer;
+  if (has_jumped || has_moved) start_loader();
   if (outcome.lost) {
     save();
     throw base::resource_lost(fmt::format("the swarm is lost: {}", *outcome.lost),

@@ -21,6 +21,10 @@ using backend::Stream;
 using backend::Tensor;
 using Floats = std::vector<float>;
 
+std::vector<Floats> zero_ranks(int ranks, int64_t count) {
+  return std::vector<Floats>(static_cast<size_t>(ranks), Floats(static_cast<size_t>(count)));
+}
+
 std::vector<Backend> make_backends(int ranks,
                                    std::chrono::milliseconds timeout = std::chrono::seconds(60)) {
   return backend::make_cpu_backends(
@@ -50,7 +54,7 @@ Tensor part(Floats& values, int index, int64_t count) {
 // Values whose sum depends on the order of the additions.
 std::vector<Floats> random_ranks(int ranks, int64_t count) {
   std::mt19937 generator(17);
-  std::vector<Floats> values(size_t(ranks), Floats(size_t(count)));
+  std::vector<Floats> values = zero_ranks(ranks, count);
   for (Floats& of_rank : values) {
     for (float& value : of_rank) value = float(int32_t(generator())) * 1e-3f;
   }
@@ -79,12 +83,12 @@ Floats sub(const Floats& values, int index, int64_t count) {
 // One rank, one element, less than a block, several blocks with a rest.
 constexpr int64_t kCounts[] = {1, 7, 2500};
 
+// Called in rank threads, where Catch2 2 allows no assertions.
 std::string error_of(const std::function<void()>& body) {
   try {
     body();
   } catch (const base::Error& error) {
-    REQUIRE(error.code() == base::ExitCode::kResourceLost);
-    return error.what();
+    return error.code() == base::ExitCode::kResourceLost ? error.what() : "not resource_lost";
   }
   return "no error";
 }
@@ -114,7 +118,7 @@ TEST_CASE("reduce_scatter gives every rank its part of the sum, apart or in plac
         std::vector<Backend> backends = make_backends(ranks);
         std::vector<Floats> values = random_ranks(ranks, ranks * count);
         const Floats expected = sum_of(values);
-        std::vector<Floats> outs(size_t(ranks), Floats(size_t(count)));
+        std::vector<Floats> outs = zero_ranks(ranks, count);
         run_ranks(backends, [&](int rank, Communicator& communicator, Stream& stream) {
           Floats& mine = values[size_t(rank)];
           communicator.reduce_scatter(in_place ? part(mine, rank, count) : view(outs[size_t(rank)]),
@@ -137,7 +141,7 @@ TEST_CASE("all_gather gives every rank all parts, apart or in place") {
         INFO("ranks " << ranks << " count " << count << " in place " << in_place);
         std::vector<Backend> backends = make_backends(ranks);
         std::vector<Floats> parts = random_ranks(ranks, count);
-        std::vector<Floats> outs(size_t(ranks), Floats(size_t(ranks * count)));
+        std::vector<Floats> outs = zero_ranks(ranks, ranks * count);
         run_ranks(backends, [&](int rank, Communicator& communicator, Stream& stream) {
           Floats &mine = parts[size_t(rank)], &out = outs[size_t(rank)];
           if (in_place) std::copy(mine.begin(), mine.end(), out.begin() + rank * count);
@@ -203,31 +207,37 @@ TEST_CASE("ranks know their number") {
   }
 }
 
-TEST_CASE("a rank that never arrives is named at all others, and everything after throws") {
+TEST_CASE("a rank that never arrives is named at all that wait") {
   for (int missing : {0, 2}) {
     std::vector<Backend> backends = make_backends(3, std::chrono::milliseconds(50));
-    std::vector<std::string> first(3), second(3);
+    std::vector<std::string> errors(3);
     run_ranks(backends, [&](int rank, Communicator& communicator, Stream& stream) {
-      communicator.barrier();  // All are there once.
       if (rank == missing) return;
       Floats value{1};
-      first[size_t(rank)] = error_of([&] { communicator.all_reduce(view(value), stream); });
-      second[size_t(rank)] = error_of([&] { communicator.barrier(); });
+      errors[size_t(rank)] = error_of([&] { communicator.all_reduce(view(value), stream); });
     });
-    for (int rank = 0; rank < 3; ++rank) {
-      if (rank == missing) continue;
-      REQUIRE(first[size_t(rank)] ==
-              fmt::format("all_reduce: rank {} did not arrive within 50 ms", missing));
-      REQUIRE(second[size_t(rank)] == first[size_t(rank)]);
-    }
-    // The late rank learns it too.
-    const std::string late = error_of([&] { backends[size_t(missing)].communicator->barrier(); });
-    REQUIRE(late == first[size_t(missing == 0 ? 1 : 0)]);
+    const std::string& error = errors[1];
+    INFO(error);
+    REQUIRE(error.starts_with("all_reduce: rank "));
+    REQUIRE(error.ends_with(" did not arrive within 50 ms"));
+    REQUIRE(error.find(fmt::format("rank {}", missing)) != std::string::npos);
+    REQUIRE(errors[missing == 0 ? 2 : 0] == error);
   }
 }
 
-TEST_CASE("several missing ranks are all named") {
+TEST_CASE("after a failure every call of every rank throws it again") {
   std::vector<Backend> backends = make_backends(4, std::chrono::milliseconds(20));
+  Stream& stream = backends[0].device->compute_stream();
   const std::string error = error_of([&] { backends[1].communicator->barrier(); });
   REQUIRE(error == "barrier: rank 0, rank 2, rank 3 did not arrive within 20 ms");
+  Floats value{1}, all(4);
+  for (Backend& backend : backends) {
+    Communicator& communicator = *backend.communicator;
+    REQUIRE(error_of([&] { communicator.barrier(); }) == error);
+    REQUIRE(error_of([&] { communicator.all_reduce(view(value), stream); }) == error);
+    REQUIRE(error_of([&] { communicator.reduce_scatter(view(value), view(all), stream); }) ==
+            error);
+    REQUIRE(error_of([&] { communicator.all_gather(view(all), view(value), stream); }) == error);
+    REQUIRE(error_of([&] { communicator.broadcast(view(value), 0, stream); }) == error);
+  }
 }

@@ -115,7 +115,7 @@ TEST_CASE("Values out of range or of the wrong type name source, path, range and
           "run.json: sources: expected an array of objects, found an object");
   REQUIRE(message_of(R"({"sources": [{}, 3]})") ==
           "run.json: sources[1]: expected an object, found 3");
-  REQUIRE(message_of("[]") == "run.json: expected an object, found an array");
+  REQUIRE(message_of("[]") == "run.json: the document: expected an object, found an array");
   REQUIRE(read(R"({"optimizer": {"steps": 1e3}})").steps == 1000);
 }
 

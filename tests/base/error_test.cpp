@@ -2,42 +2,9 @@
 // place and kills the process, which a forked child shows.
 #include "base/error.h"
 
-#include <array>
-#include <csignal>
-#include <functional>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "support/child_process.h"
 
 namespace {
-
-struct ChildEnd {
-  int status;
-  std::string stderr_text;
-};
-
-// Runs `body` in a child process and collects what it writes to stderr.
-ChildEnd run_in_child(const std::function<void()>& body) {
-  std::array<int, 2> ends;
-  if (pipe(ends.data()) != 0) throw base::resource_lost("pipe failed");
-  const pid_t child = fork();
-  if (child == 0) {
-    std::signal(SIGABRT, SIG_DFL);  // Without the test framework's handler.
-    dup2(ends[1], STDERR_FILENO);
-    close(ends[0]);
-    close(ends[1]);
-    body();
-    _exit(0);
-  }
-  close(ends[1]);
-  ChildEnd end{.status = 0, .stderr_text = {}};
-  std::array<char, 4096> block;
-  for (ssize_t count; (count = read(ends[0], block.data(), block.size())) > 0;) {
-    end.stderr_text.append(block.data(), size_t(count));
-  }
-  close(ends[0]);
-  waitpid(child, &end.status, 0);
-  return end;
-}
 
 void break_invariant() {
   CHECK(1 + 1 == 3, "the sum is {}", 2);
@@ -52,17 +19,15 @@ void keep_invariant() {
 #include "support/catch.h"
 
 TEST_CASE("A failed CHECK prints condition, message and place, and aborts", "[error]") {
-  const ChildEnd end = run_in_child(break_invariant);
-  REQUIRE(WIFSIGNALED(end.status));
-  REQUIRE(WTERMSIG(end.status) == SIGABRT);
+  const test::ChildEnd end = test::run_in_child(break_invariant);
+  REQUIRE(end.was_aborted());
   REQUIRE(end.stderr_text.find("CHECK(1 + 1 == 3) failed: the sum is 2") != std::string::npos);
   REQUIRE(end.stderr_text.find("error_test.cpp:") != std::string::npos);
 }
 
 TEST_CASE("A CHECK that holds does nothing", "[error]") {
-  const ChildEnd end = run_in_child(keep_invariant);
-  REQUIRE(WIFEXITED(end.status));
-  REQUIRE(WEXITSTATUS(end.status) == 0);
+  const test::ChildEnd end = test::run_in_child(keep_invariant);
+  REQUIRE(end.exited_normally());
   REQUIRE(end.stderr_text.empty());
 }
 

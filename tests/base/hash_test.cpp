@@ -2,6 +2,7 @@
 // kat_vectors (Philox); and the two CRC routines against each other at every alignment.
 #include "base/hash.h"
 
+#include <chrono>
 #include <cmath>
 #include <vector>
 
@@ -138,4 +139,19 @@ TEST_CASE("A random stream depends on key and stream alone", "[hash]") {
   REQUIRE(number == again.next_u64());
   REQUIRE(number != other_stream.next_u64());
   REQUIRE(number != other_key.next_u64());
+}
+
+TEST_CASE("Speed of the checksums", "[.benchmark][hash]") {
+  const auto bytes = random_bytes(16 << 20, 1);
+  const auto report = [&](const char* name, const auto& hash) {
+    hash();
+    const auto begin = std::chrono::steady_clock::now();
+    for (int i = 0; i < 8; ++i) hash();
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+    WARN(name << ": " << 8 * double(bytes.size()) / time.count() * 1e-9 << " GB/s");
+  };
+  uint32_t crc = 0;
+  report("crc32c by table", [&] { crc ^= base::crc32c_by_table(bytes, 0); });
+  report("crc32c", [&] { crc ^= crc32c(bytes); });
+  report("sha256", [&] { crc ^= base::sha256(bytes).bytes[0]; });
 }

@@ -164,7 +164,7 @@ TEST_CASE("The writer indents", "[json]") {
 
 TEST_CASE("Strings survive the way out and in", "[json]") {
   for (const std::string& text : {std::string("a\"b\\c/d"), std::string("\x01\x1f\n\t\r\b\f"),
-                                 std::string("\0x", 2), std::string("\xc3\xa9\xf0\x9f\x8c\x8a")}) {
+                                  std::string("\0x", 2), std::string("\xc3\xa9\xf0\x9f\x8c\x8a")}) {
     REQUIRE(*parsed(JsonWriter().value(text).text()).as_string() == text);
   }
   // Bytes that are not UTF-8 are replaced, so that the text stays readable.

@@ -3,7 +3,9 @@
 // test runner's limit fails it).
 #include "base/thread.h"
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <sched.h>
 #include <set>
 #include <stdexcept>
@@ -13,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/math.h"
+#include "support/child_process.h"
 
 #undef CHECK
 #include "support/catch.h"
@@ -145,6 +148,18 @@ TEST_CASE("Loops wait for every share", "[thread]") {
   }
 }
 
+TEST_CASE("A loop inside a loop of the same pool is a bug", "[thread]") {
+  for (const int thread_count : {1, 2}) {
+    const test::ChildEnd end = test::run_in_child([&] {
+      ThreadPool pool(thread_count);
+      pool.parallel_for(
+          2, 1, [&](int64_t, int64_t, int) { pool.parallel_items(1, [](int64_t, int) {}); });
+    });
+    REQUIRE(end.was_aborted());
+    REQUIRE(end.stderr_text.find("a loop inside a loop") != std::string::npos);
+  }
+}
+
 TEST_CASE("One pool may be used inside a loop of another", "[thread]") {
   ThreadPool outer(2), inner(2);
   std::atomic<int64_t> sum = 0;
@@ -183,19 +198,27 @@ TEST_CASE("Thread names are cut to what the kernel takes", "[thread]") {
   REQUIRE(std::string(name.c_str()) == "a-name-that-is-");
 }
 
-TEST_CASE("A pool that idles and one that loops", "[.benchmark][thread]") {
-  for (const int thread_count : {1, 2}) {
+TEST_CASE("Cost of a loop, back to back and after a pause", "[.benchmark][thread]") {
+  using Clock = std::chrono::steady_clock;
+  const auto pause = GENERATE(std::chrono::microseconds(0), std::chrono::microseconds(200));
+  for (const int thread_count : {1, base::available_processors()}) {
     ThreadPool pool(thread_count);
     std::atomic<int64_t> sum = 0;
-    const int64_t loop_count = 20000;
-    const auto begin = std::chrono::steady_clock::now();
+    const int64_t loop_count = 5000;
+    std::vector<double> times;
     for (int64_t loop = 0; loop < loop_count; ++loop) {
-      pool.parallel_for(2, 1, [&](int64_t from, int64_t to, int) {
+      const auto pause_begin = Clock::now();
+      while (Clock::now() - pause_begin < pause) continue;  // Workers fall asleep meanwhile.
+      const auto begin = Clock::now();
+      pool.parallel_for(thread_count, 1, [&](int64_t from, int64_t to, int) {
         sum.fetch_add(to - from, std::memory_order_relaxed);
       });
+      times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - begin).count());
     }
-    const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - begin;
-    WARN(thread_count << " threads: " << time.count() / loop_count << " us per loop");
-    REQUIRE(sum == 2 * loop_count);
+    std::sort(times.begin(), times.end());
+    WARN(thread_count << " threads, " << pause.count() << " us pause: median "
+                      << times[times.size() / 2] << ", 90 % " << times[times.size() * 9 / 10]
+                      << " us a loop");
+    REQUIRE(sum == thread_count * loop_count);
   }
 }

@@ -3,14 +3,13 @@
 #include <filesystem>
 #include <fstream>
 
+#include "quick_folder.h"
 #include "sample.h"
-#include "support/temporary_folder.h"
 
 #undef CHECK
 #include "support/catch.h"
 
 using namespace checkpoint_test;
-using test::TemporaryFolder;
 
 namespace {
 
@@ -49,7 +48,7 @@ class DamagedRun {
   }
 
  private:
-  const TemporaryFolder folder_;
+  const QuickFolder folder_;
   const std::unique_ptr<base::Storage> disk_ = base::make_disk_storage();
   std::string directory_;
 };
@@ -100,7 +99,7 @@ TEST_CASE("A file that is too short, too long or missing is found", "[checkpoint
 
 TEST_CASE("Files of two checkpoints do not mix", "[checkpoint]") {
   const DamagedRun run;
-  const TemporaryFolder other_folder;
+  const QuickFolder other_folder;
   const auto disk = base::make_disk_storage();
   const std::string other = save(*disk, other_folder.path(), make_sample(20, 9)).directory;
   write_file(run.path("parameters.safetensors"),
@@ -109,7 +108,7 @@ TEST_CASE("Files of two checkpoints do not mix", "[checkpoint]") {
 }
 
 TEST_CASE("When every checkpoint is damaged nothing is loaded", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   for (const int64_t step : {10, 20, 30}) {
     write_file(save(*disk, folder.path(), make_sample(step)).directory + "/outer-0.safetensors",
@@ -127,7 +126,7 @@ TEST_CASE("When every checkpoint is damaged nothing is loaded", "[checkpoint]") 
 }
 
 TEST_CASE("A damaged checkpoint of a step is replaced by the next save of it", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   const auto broken = save(*disk, folder.path(), make_sample(20));
   std::filesystem::remove(broken.directory + "/manifest.json");

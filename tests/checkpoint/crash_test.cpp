@@ -1,16 +1,17 @@
 // The process dies at every single operation of a save, in turn. After each death the newest
 // checkpoint on the disk is the one before, bit for bit, or the new one, whole; and the next save
 // works as if nothing had happened.
+#include <filesystem>
+
+#include "quick_folder.h"
 #include "sample.h"
 #include "support/fault_storage.h"
-#include "support/temporary_folder.h"
 
 #undef CHECK
 #include "support/catch.h"
 
 using namespace checkpoint_test;
 using test::FaultMode;
-using test::TemporaryFolder;
 
 namespace {
 
@@ -28,6 +29,14 @@ class CrashTest {
   CrashTest(const Situation& situation, FaultMode mode) : situation_(situation), mode_(mode) {}
 
   void run() {
+    const std::string before = folder_.file("before");
+    disk_->make_directories(before);
+    for (const Sample& sample : situation_.before) save(*disk_, before, sample, kKeep);
+    if (situation_.has_leftover) {
+      test::FaultStorage dying(*disk_, 15, FaultMode::kTorn);
+      REQUIRE_THROWS_AS(save(dying, before, make_sample(20, 5), kKeep), base::Error);
+      REQUIRE(disk_->exists(before + "/checkpoints/step-00000020.partial"));
+    }
     const int64_t operations = test::with_every_fault(
         *disk_, mode_, [&](base::Storage& storage) { attempt(storage); },
         [&](int64_t fail_at) { examine(fail_at); });
@@ -40,13 +49,7 @@ class CrashTest {
  private:
   void attempt(base::Storage& storage) {
     run_ = folder_.file(fmt::format("run-{}", ++attempts_));
-    disk_->make_directories(run_);
-    for (const Sample& sample : situation_.before) save(*disk_, run_, sample, kKeep);
-    if (situation_.has_leftover) {
-      test::FaultStorage dying(*disk_, 15, FaultMode::kTorn);
-      REQUIRE_THROWS_AS(save(dying, run_, make_sample(20, 5), kKeep), base::Error);
-      REQUIRE(disk_->exists(run_ + "/checkpoints/step-00000020.partial"));
-    }
+    std::filesystem::copy(folder_.file("before"), run_, std::filesystem::copy_options::recursive);
     save(storage, run_, new_sample_, kKeep);
   }
 
@@ -76,7 +79,7 @@ class CrashTest {
   }
 
   static constexpr int64_t kKeep = 2;
-  const TemporaryFolder folder_;
+  const QuickFolder folder_;
   const std::unique_ptr<base::Storage> disk_ = base::make_disk_storage();
   const Situation& situation_;
   const FaultMode mode_;
@@ -139,7 +142,7 @@ TEST_CASE("A crash at any operation of a save loses nothing", "[checkpoint]") {
 
 TEST_CASE("A power cut finds every step of a save on the disk before the next one",
           "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   save(*disk, folder.path(), make_sample(1));
   RecordingStorage storage(*disk);

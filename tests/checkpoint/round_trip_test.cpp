@@ -1,14 +1,13 @@
 // What is saved is read back bit for bit; which checkpoints are kept, listed and chosen.
 #include <set>
 
+#include "quick_folder.h"
 #include "sample.h"
-#include "support/temporary_folder.h"
 
 #undef CHECK
 #include "support/catch.h"
 
 using namespace checkpoint_test;
-using test::TemporaryFolder;
 
 namespace {
 
@@ -31,7 +30,7 @@ Names list_names(base::Storage& disk, const std::string& run) {
 }  // namespace
 
 TEST_CASE("Everything comes back bit for bit", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   const Sample sample = make_sample(1200);
   const auto report = save(*disk, folder.path(), sample);
@@ -54,14 +53,14 @@ TEST_CASE("Everything comes back bit for bit", "[checkpoint]") {
 }
 
 TEST_CASE("A checkpoint without tensors, fragments and texts is one too", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   const auto report = save(*disk, folder.path(), Sample{});
   REQUIRE(equals(*checkpoint::Reader::open(*disk, report.directory), Sample{}));
 }
 
 TEST_CASE("Parts of a tensor are read at their place", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   const Sample sample = make_sample(1);
   const auto reader = checkpoint::Reader::open(*disk, save(*disk, folder.path(), sample).directory);
@@ -75,7 +74,7 @@ TEST_CASE("Parts of a tensor are read at their place", "[checkpoint]") {
 }
 
 TEST_CASE("What is not in the checkpoint is bad input that names it", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   const auto reader =
       checkpoint::Reader::open(*disk, save(*disk, folder.path(), make_sample(1)).directory);
@@ -95,7 +94,7 @@ TEST_CASE("What is not in the checkpoint is bad input that names it", "[checkpoi
 }
 
 TEST_CASE("The newest ones are kept", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   for (int64_t step = 1; step <= 5; ++step) {
     save(*disk, folder.path(), make_sample(step), 3);
@@ -110,7 +109,7 @@ TEST_CASE("The newest ones are kept", "[checkpoint]") {
 
 TEST_CASE("A run that went back removes neither its new checkpoint nor later ones",
           "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   for (const int64_t step : {10, 20, 30}) save(*disk, folder.path(), make_sample(step));
   save(*disk, folder.path(), make_sample(15), 1);
@@ -119,7 +118,7 @@ TEST_CASE("A run that went back removes neither its new checkpoint nor later one
 }
 
 TEST_CASE("Steps are ordered as numbers, also beyond eight digits", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   for (const int64_t step : {1'000'000'000, 999, 200'000'000})
     save(*disk, folder.path(), make_sample(step));
@@ -130,7 +129,7 @@ TEST_CASE("Steps are ordered as numbers, also beyond eight digits", "[checkpoint
 }
 
 TEST_CASE("A second checkpoint of a step takes the place of the first", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   save(*disk, folder.path(), make_sample(4));
   for (uint64_t seed = 1; seed <= 12; ++seed) {
@@ -143,7 +142,7 @@ TEST_CASE("A second checkpoint of a step takes the place of the first", "[checkp
 }
 
 TEST_CASE("Only folders of the exact form are listed or removed", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   const Names foreign = {"best",
                          "best.partial",
@@ -170,14 +169,14 @@ TEST_CASE("Only folders of the exact form are listed or removed", "[checkpoint]"
 }
 
 TEST_CASE("A run without checkpoints has no newest one", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   REQUIRE(checkpoint::list(*disk, folder.path()).empty());
   REQUIRE(checkpoint::open_newest(*disk, folder.path(), refuse_warning) == nullptr);
 }
 
 TEST_CASE("A source that fails leaves nothing on the disk", "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   save(*disk, folder.path(), make_sample(1));
   const checkpoint::FileSource broken = {
@@ -193,7 +192,7 @@ TEST_CASE("A source that fails leaves nothing on the disk", "[checkpoint]") {
 
 TEST_CASE("A manifest that would not read back is refused before anything is replaced",
           "[checkpoint]") {
-  const TemporaryFolder folder;
+  const QuickFolder folder;
   const auto disk = base::make_disk_storage();
   Sample sample = make_sample(1);
   save(*disk, folder.path(), sample);

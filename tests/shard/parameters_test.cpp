@@ -103,6 +103,11 @@ TEST_CASE("gather sees new masters after they changed", "[parameters]") {
       const std::vector<float> whole = read(backend, parameters.weight(1, "a"));
       bool is_right = true;
       for (size_t i = 0; i < whole.size(); ++i) is_right &= whole[i] == float(i);
+      // The same through the host.
+      parameters.release(1);
+      parameters.copy_masters_from_host(1, 0, std::vector<float>(1000, 7.0f));
+      parameters.gather(1);
+      is_right &= read(backend, parameters.weight(1, "a")) == std::vector<float>(1000, 7.0f);
       std::lock_guard lock(mutex);
       ranks_right += is_right;
     });

@@ -1,0 +1,518 @@
+// The member as a whole: it hands every event to the part that it concerns and lets all of them go
+// on after each call. The parts: net/registration.h (is there a coordinator?), net/state_sync.h (do
+// we have the state in force?), net/exchange.h (one for each open round), and net/fetcher.h and
+// net/server.h, which move chunks for the two before.
+#include "net/member.h"
+
+#include "base/log.h"
+#include "net/exchange.h"
+#include "net/fetcher.h"
+#include "net/registration.h"
+#include "net/server.h"
+#include "net/state_sync.h"
+
+namespace net {
+namespace {
+
+// Chunks that one call may sum or hash: some ten milliseconds.
+constexpr int64_t kWorkPerCall = 4;
+
+class MemberMachine : public Member {
+ public:
+  MemberMachine(const MemberOptions& options, FragmentStore& store,
+                std::vector<FragmentState> states, uint64_t step,
+                std::function<void(MemberEvent)> on_event);
+
+  void on_start(Instant now, Outbox& out) override { registration_.start({now, out}); }
+  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+                    Outbox& out) override;
+  void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
+  void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override;
+  void on_drained(LinkId link, Instant now, Outbox& out) override;
+  void on_tick(Instant now, Outbox& out) override;
+
+  void ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
+             Outbox& out) override;
+  void begin_fetch(Instant now, Outbox& out) override;
+  void synced(std::vector<FragmentState> states, Instant now, Outbox& out) override;
+  void applied(int64_t fragment, const FragmentState& state, Instant now, Outbox& out) override;
+  void progress(uint64_t step, float loss) override;
+  void leave(const std::string& reason, Instant now, Outbox& out) override;
+
+ private:
+  // A failure: the coordinator's word cannot be, so its link is closed and we register anew.
+  using Handled = base::Result<void>;
+
+  // One entry for each fragment.
+  struct FragmentRound {
+    std::optional<Ready> ready;          // What the trainer said, until a round used it.
+    std::unique_ptr<Exchange> exchange;  // The open round.
+    Authority newest;                    // Of the last round that was open; later ones are to come.
+  };
+
+  // The coordinator's words.
+  Handled on_control(const Message& message, Turn turn);
+  Handled on_welcome(const Welcome& welcome, Turn turn);
+  Handled on_catch_up(const CatchUp& catch_up, Turn turn);
+  Handled on_start_message(const Start& start, Turn turn);
+  Handled on_membership(const Membership& membership, const Message& message);
+  Handled on_open(const Open& open, const Authority& authority, Turn turn);
+  Handled on_reown(const Reown& reown, const Authority& authority);
+  Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
+  Handled on_abort(const Authority& authority);
+
+  void on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
+  Answer answer(const ChunkName& name);
+  Exchange* exchange_of(const ChunkName& name);
+  void want_missing(int64_t fragment);
+  void close_round(int64_t fragment);
+
+  void act(StateSync::Outcome outcome, Turn turn);
+  void go_on(Turn turn);
+  void work(Turn turn);
+  void on_coordinator_lost(Turn turn);
+  void stop(Stopped stopped, Turn turn);
+
+  Message make_hello();
+  void tell(MessageType type, const Authority& authority, Bytes payload, Turn turn);
+  void tell_ready(int64_t fragment, Turn turn);
+  void tell_heartbeat(Turn turn);
+  Authority round_after(int64_t fragment) const;
+
+  const MemberOptions options_;
+  const uint64_t run_;
+  FragmentStore& store_;
+  const std::function<void(MemberEvent)> on_event_;
+  Registration registration_;
+  Fetcher fetcher_;
+  Server server_;
+  StateSync state_sync_;
+  std::vector<FragmentRound> rounds_;
+  PeerId self_ = kNobody;
+  uint32_t term_ = 0;
+  uint64_t epoch_ = 0;
+  bool is_active_ = false;
+  bool is_over_ = false;
+  uint64_t step_ = 0;
+  float loss_ = 0;
+  uint64_t own_progress_ = 0;  // Steps, and chunks that were summed here.
+};
+
+bool is_same_round(const Authority& a, const Authority& b) {
+  return a.term == b.term && a.round == b.round;
+}
+
+MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
+                             std::vector<FragmentState> states, uint64_t step,
+                             std::function<void(MemberEvent)> on_event)
+    : options_(options),
+      run_(run_hash(options.run_name)),
+      store_(store),
+      on_event_(std::move(on_event)),
+      registration_({options.coordinator, options.coordinator_patience},
+                    [this] { return make_hello(); }),
+      fetcher_(run_, options.wants_in_flight_max),
+      server_(run_, [this](const ChunkName& name) { return answer(name); }),
+      state_sync_(store, fetcher_, std::move(states)),
+      rounds_(size_t(store.fragment_count())),
+      step_(step) {}
+
+void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint&, Instant now,
+                                 Outbox& out) {
+  if (is_over_) return;
+  if (incoming) {
+    server_.on_link_open(link);
+  } else if (registration_.owns(link)) {
+    registration_.on_link_open({now, out});
+  }
+}
+
+void MemberMachine::on_link_closed(LinkId link, const std::string& reason, Instant now,
+                                   Outbox& out) {
+  const Turn turn{now, out};
+  if (is_over_) return;
+  if (registration_.owns(link)) {
+    if (registration_.on_link_closed(reason, now)) on_coordinator_lost(turn);
+  } else if (fetcher_.owns(link)) {
+    fetcher_.on_link_closed(link, turn);
+  } else if (server_.owns(link)) {
+    server_.on_link_closed(link);
+  }
+  go_on(turn);
+}
+
+void MemberMachine::on_message(LinkId link, const Message& message, Instant now, Outbox& out) {
+  const Turn turn{now, out};
+  if (is_over_) return;
+  if (registration_.owns(link)) {
+    registration_.on_heard(now);
+    const Handled handled = on_control(message, turn);
+    if (!handled.ok() && registration_.drop(handled.reason(), turn)) on_coordinator_lost(turn);
+  } else if (fetcher_.owns(link)) {
+    if (const auto delivery = fetcher_.on_message(link, message, turn)) {
+      on_chunk(*delivery, message.payload, turn);
+    }
+  } else if (server_.owns(link)) {
+    server_.on_message(link, message, turn);
+  }
+  go_on(turn);
+}
+
+void MemberMachine::on_drained(LinkId link, Instant now, Outbox& out) {
+  if (server_.owns(link)) server_.on_drained(link, {now, out});
+}
+
+void MemberMachine::on_tick(Instant now, Outbox& out) {
+  const Turn turn{now, out};
+  if (is_over_) return;
+  if (registration_.on_tick(turn)) on_coordinator_lost(turn);
+  if (registration_.is_given_up(now)) {
+    return stop(
+        {.reason = fmt::format("no coordinator at {} for {} s: {}", options_.coordinator.text(),
+                               std::chrono::duration<double>(options_.coordinator_patience).count(),
+                               registration_.last_reason())},
+        turn);
+  }
+  if (state_sync_.silence(now) >= options_.fetch_patience) {
+    return stop({.reason = "nobody gives us the state of the run"}, turn);
+  }
+  if (registration_.is_heartbeat_due(now)) tell_heartbeat(turn);
+  server_.pump(turn);
+  go_on(turn);
+}
+
+// What may have become possible by what just happened.
+void MemberMachine::go_on(Turn turn) {
+  if (is_over_) return;
+  work(turn);
+  fetcher_.pump(turn);
+}
+
+void MemberMachine::work(Turn turn) {
+  for (FragmentRound& round : rounds_) {
+    Exchange* const exchange = round.exchange.get();
+    if (!exchange) continue;
+    if (exchange->work(kWorkPerCall)) {
+      ++own_progress_;
+      turn.out.wake();
+    }
+    if (exchange->take_has_new_results()) server_.pump(turn);
+    if (const auto digest = exchange->take_digest()) {
+      tell(MessageType::kDone, exchange->authority(), encode(net::Done{*digest}), turn);
+    }
+  }
+}
+
+// --- The coordinator's words.
+
+template <class T, class Handle>
+base::Result<void> with(const Message& message, Handle handle) {
+  const auto payload = decode<T>(*message.payload);
+  if (!payload.ok()) return base::Failure{payload.reason()};
+  return handle(*payload);
+}
+
+MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn turn) {
+  const Authority& authority = message.authority;
+  if (message.run != run_) return base::Failure{"it belongs to another run"};
+  if (authority.fragment >= rounds_.size()) return base::Failure{"a fragment that does not exist"};
+  term_ = std::max(term_, authority.term);
+  switch (message.type) {
+    case MessageType::kWelcome:
+      return with<Welcome>(message, [&](const auto& welcome) { return on_welcome(welcome, turn); });
+    case MessageType::kReject:
+      return with<Reject>(message, [&](const auto& reject) {
+        stop({.reason = reject.reason, .restart_makes_sense = false}, turn);
+        return Handled{};
+      });
+    case MessageType::kCatchUp:
+      return with<CatchUp>(message, [&](const auto& to) { return on_catch_up(to, turn); });
+    case MessageType::kStart:
+      return with<Start>(message, [&](const auto& start) { return on_start_message(start, turn); });
+    case MessageType::kMembership:
+      return with<Membership>(message, [&](const auto& m) { return on_membership(m, message); });
+    case MessageType::kOpen:
+      return with<Open>(message, [&](const auto& open) { return on_open(open, authority, turn); });
+    case MessageType::kReown:
+      return with<Reown>(message, [&](const auto& reown) { return on_reown(reown, authority); });
+    case MessageType::kCommit:
+      return with<Commit>(message, [&](const auto& c) { return on_commit(c, authority, turn); });
+    case MessageType::kAbort:
+      return on_abort(authority);
+    case MessageType::kHeartbeatReply:
+      return {};
+    default:
+      return base::Failure{fmt::format("message {} was not expected", int(message.type))};
+  }
+}
+
+MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, Turn turn) {
+  self_ = welcome.peer;
+  fetcher_.set_self(self_);
+  server_.set_self(self_);
+  registration_.on_welcome(welcome, turn);
+  return {};
+}
+
+// We are not active: the open rounds go on without us.
+MemberMachine::Handled MemberMachine::on_catch_up(const CatchUp& catch_up, Turn turn) {
+  is_active_ = false;
+  for (int64_t fragment = 0; fragment < int64_t(rounds_.size()); ++fragment) close_round(fragment);
+  auto outcome = state_sync_.on_catch_up(catch_up, self_, turn.now);
+  if (!outcome.ok()) return base::Failure{outcome.reason()};
+  act(std::move(*outcome), turn);
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn turn) {
+  is_active_ = true;
+  state_sync_.on_started();
+  on_event_(Started{.peer = self_, .step = start.step});
+  for (int64_t fragment = 0; fragment < int64_t(rounds_.size()); ++fragment) {
+    if (rounds_[size_t(fragment)].ready) tell_ready(fragment, turn);
+  }
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_membership(const Membership& membership,
+                                                    const Message& message) {
+  epoch_ = message.authority.epoch;
+  on_event_(MembershipChanged{.epoch = epoch_, .members = membership.members});
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_open(const Open& open, const Authority& authority,
+                                              Turn turn) {
+  const int64_t fragment = authority.fragment;
+  if (!is_active_ || authority.round != round_after(fragment).round) {
+    return base::Failure{fmt::format("it opened round {} of fragment {}, which we cannot make",
+                                     authority.round, fragment)};
+  }
+  close_round(fragment);
+  auto exchange = Exchange::create(
+      {.self = self_, .authority = authority, .open = open, .opened_at = turn.now}, store_);
+  if (!exchange.ok()) return base::Failure{exchange.reason()};
+  rounds_[size_t(fragment)].exchange = std::move(*exchange);
+  rounds_[size_t(fragment)].newest = authority;
+  want_missing(fragment);
+  server_.pump(turn);
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_reown(const Reown& reown, const Authority& authority) {
+  FragmentRound& round = rounds_[authority.fragment];
+  if (!round.exchange || !is_same_round(round.newest, authority)) return {};
+  round.newest.attempt = std::max(round.newest.attempt, authority.attempt);
+  const Handled handled = round.exchange->reown(reown, authority.attempt);
+  if (!handled.ok()) return handled;
+  if (round.exchange->is_excluded()) {
+    close_round(authority.fragment);
+  } else {
+    want_missing(authority.fragment);
+  }
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_commit(const Commit& commit, const Authority& authority,
+                                                Turn turn) {
+  FragmentRound& round = rounds_[authority.fragment];
+  const Exchange* const exchange = round.exchange.get();
+  if (!exchange || !is_same_round(round.newest, authority) || !exchange->holds_all() ||
+      exchange->digest() != commit.results) {
+    return base::Failure{fmt::format("it committed round {} of fragment {}, which we do not hold",
+                                     authority.round, authority.fragment)};
+  }
+  Committed committed = exchange->finish(commit, authority.epoch, turn.now);
+  close_round(authority.fragment);
+  round.ready.reset();
+  state_sync_.on_committed(authority.fragment, authority.round);
+  on_event_(std::move(committed));
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_abort(const Authority& authority) {
+  if (is_same_round(rounds_[authority.fragment].newest, authority)) close_round(authority.fragment);
+  return {};
+}
+
+// --- Chunks.
+
+Exchange* MemberMachine::exchange_of(const ChunkName& name) {
+  const FragmentRound& round = rounds_[name.fragment];
+  const bool is_its = round.newest.term == name.term && round.newest.round == name.round;
+  return is_its ? round.exchange.get() : nullptr;
+}
+
+void MemberMachine::on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn) {
+  if (delivery.name.kind == WantKind::kState) {
+    return act(state_sync_.deliver(delivery, payload, turn), turn);
+  }
+  Exchange* const exchange = exchange_of(delivery.name);
+  CHECK(exchange, "chunk {} is wanted for a round that is closed", delivery.name.chunk);
+  const auto delivered = exchange->deliver(delivery.name, delivery.from, payload);
+  if (delivered.ok()) {
+    fetcher_.taken(delivery);
+  } else {
+    fetcher_.bad(delivery, delivered.reason(), turn);
+  }
+}
+
+// A name of a round that we have not seen yet is one of a round that will be opened here too.
+Answer MemberMachine::answer(const ChunkName& name) {
+  if (name.kind == WantKind::kState) return state_sync_.answer(name);
+  if (name.fragment >= rounds_.size()) return gone();
+  if (Exchange* const exchange = exchange_of(name)) return exchange->answer(name);
+  const Authority& newest = rounds_[name.fragment].newest;
+  const bool is_newer = std::tuple(name.term, name.round, name.attempt) >
+                        std::tuple(newest.term, newest.round, newest.attempt);
+  return is_newer ? not_yet() : gone();
+}
+
+// What the round needs now is wanted; what it does not need any more is not.
+void MemberMachine::want_missing(int64_t fragment) {
+  std::set<ChunkName> names;
+  const auto missing = rounds_[size_t(fragment)].exchange->missing();
+  for (const auto& [name, provider] : missing) names.insert(name);
+  fetcher_.forget_if([&](const ChunkName& name) {
+    return name.kind != WantKind::kState && name.fragment == fragment && !names.contains(name);
+  });
+  for (const auto& [name, provider] : missing) fetcher_.want(name, {provider});
+}
+
+void MemberMachine::close_round(int64_t fragment) {
+  rounds_[size_t(fragment)].exchange.reset();
+  fetcher_.forget_if([&](const ChunkName& name) {
+    return name.kind != WantKind::kState && name.fragment == fragment;
+  });
+}
+
+// --- The trainer's commands.
+
+void MemberMachine::ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
+                          Outbox& out) {
+  CHECK(fragment >= 0 && fragment < int64_t(rounds_.size()), "fragment {}", fragment);
+  auto& ready = rounds_[size_t(fragment)].ready;
+  ready = Ready{.weight_tokens = weight_tokens, .step = step};
+  if (is_active_) tell_ready(fragment, {now, out});
+  if (weight_tokens < 0) ready.reset();
+}
+
+void MemberMachine::begin_fetch(Instant now, Outbox& out) {
+  if (is_over_) return;
+  act(state_sync_.begin_fetch(now), {now, out});
+  go_on({now, out});
+}
+
+void MemberMachine::synced(std::vector<FragmentState> states, Instant now, Outbox& out) {
+  if (is_over_) return;
+  act(state_sync_.synced(std::move(states)), {now, out});
+}
+
+void MemberMachine::applied(int64_t fragment, const FragmentState& state, Instant now,
+                            Outbox& out) {
+  if (is_over_) return;
+  auto outcome = state_sync_.applied(fragment, state);
+  if (is_active_) {
+    tell(MessageType::kApplied, {.round = state.version, .fragment = uint32_t(fragment)},
+         encode(Applied{state.digest}), {now, out});
+  }
+  act(std::move(outcome), {now, out});
+}
+
+void MemberMachine::progress(uint64_t step, float loss) {
+  if (step != step_) ++own_progress_;
+  step_ = step;
+  loss_ = loss;
+}
+
+void MemberMachine::leave(const std::string& reason, Instant now, Outbox& out) {
+  if (is_over_) return;
+  tell(MessageType::kLeave, {}, encode(Leave{reason}), {now, out});
+  is_over_ = true;
+  registration_.close({now, out});
+  fetcher_.close_links({now, out});
+  server_.close_links({now, out});
+}
+
+// --- Beginnings and ends.
+
+void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
+  if (std::holds_alternative<StateSync::TellSynced>(outcome)) {
+    tell(MessageType::kSynced, {}, encode(Synced{state_sync_.states()}), turn);
+  } else if (auto* const needed = std::get_if<CatchUpNeeded>(&outcome)) {
+    for (FragmentRound& round : rounds_) round.ready.reset();
+    on_event_(std::move(*needed));
+  } else if (auto* const fetched = std::get_if<Fetched>(&outcome)) {
+    on_event_(std::move(*fetched));
+  }
+}
+
+// Rounds are opened again by the coordinator that we find next, with what we tell it then. The
+// links go too: no answer to a question of the old rounds can come after that.
+void MemberMachine::on_coordinator_lost(Turn turn) {
+  is_active_ = false;
+  for (int64_t fragment = 0; fragment < int64_t(rounds_.size()); ++fragment) close_round(fragment);
+  fetcher_.close_links(turn);
+}
+
+void MemberMachine::stop(Stopped stopped, Turn turn) {
+  is_over_ = true;
+  registration_.close(turn);
+  fetcher_.close_links(turn);
+  server_.close_links(turn);
+  on_event_(std::move(stopped));
+}
+
+// --- What we tell the coordinator.
+
+void MemberMachine::tell(MessageType type, const Authority& authority, Bytes payload, Turn turn) {
+  const auto link = registration_.link();
+  if (!link) return;
+  Message message{.type = type, .run = run_, .source = self_, .authority = authority};
+  message.authority.epoch = epoch_;
+  message.payload = std::move(payload);
+  turn.out.send(*link, std::move(message));
+}
+
+Message MemberMachine::make_hello() {
+  const Hello hello{.protocol = kProtocolVersion,
+                    .node_key = options_.node_key,
+                    .node_name = options_.node_name,
+                    .config = options_.config,
+                    .listen = options_.advertise,
+                    .step = step_,
+                    .states = state_sync_.states()};
+  return {.type = MessageType::kHello,
+          .run = run_,
+          .source = kNobody,
+          .authority = {.term = term_},
+          .payload = encode(hello)};
+}
+
+void MemberMachine::tell_ready(int64_t fragment, Turn turn) {
+  tell(MessageType::kReady, round_after(fragment), encode(*rounds_[size_t(fragment)].ready), turn);
+}
+
+void MemberMachine::tell_heartbeat(Turn turn) {
+  const Heartbeat heartbeat{.step = step_,
+                            .loss = loss_,
+                            .progress = own_progress_ + uint64_t(fetcher_.delivered_count()),
+                            .waiting_for = fetcher_.take_waiting_for()};
+  tell(MessageType::kHeartbeat, {}, encode(heartbeat), turn);
+}
+
+Authority MemberMachine::round_after(int64_t fragment) const {
+  return {.round = state_sync_.states()[size_t(fragment)].version + 1,
+          .fragment = uint32_t(fragment)};
+}
+
+}  // namespace
+
+std::unique_ptr<Member> Member::create(const MemberOptions& options, FragmentStore& store,
+                                       std::vector<FragmentState> states, uint64_t step,
+                                       std::function<void(MemberEvent)> on_event) {
+  return std::make_unique<MemberMachine>(options, store, std::move(states), step,
+                                         std::move(on_event));
+}
+
+}  // namespace net

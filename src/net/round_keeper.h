@@ -1,0 +1,61 @@
+// The coordinator's rounds: opens one for a fragment when enough members are ready, tells its
+// receivers what they must know, and ends it by Commit or Abort. What one round's state means is
+// decided in net/round.h.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "net/round.h"
+#include "net/speaker.h"
+
+namespace net {
+
+class RoundKeeper {
+ public:
+  // All outlive the object. `in_force` is changed by commits, together with the members' states.
+  RoundKeeper(const CoordinatorOptions& options, Roster& roster,
+              std::vector<FragmentState>& in_force, const Speaker& speaker);
+
+  void on_ready(MemberRecord& member, const Authority& authority, const Ready& ready);
+  void on_done(const MemberRecord& member, const Authority& authority, const Done& done);
+
+  // An active member that was not there when the open rounds began receives their results as well.
+  void add_receiver(const MemberRecord& member, Turn turn);
+  void remove(PeerId peer);
+  void abort(int64_t fragment, const std::string& reason, Turn turn);
+
+  // Everything that follows from what is known now.
+  void review(Turn turn);
+
+  // Peer ids that stand in open rounds.
+  std::set<PeerId> numbers() const;
+  Instant committed_at(int64_t fragment) const { return slots_[size_t(fragment)].committed_at; }
+  int64_t committed_count() const { return committed_count_; }
+
+ private:
+  struct Slot {  // Of one fragment.
+    std::optional<Round> round;
+    std::optional<Instant> ready_since;  // Enough members to open a round.
+    uint32_t attempt = 0;  // The last one of this round number: an aborted round is not mistaken for its successor.
+    Instant committed_at{};
+  };
+
+  void review_ready(int64_t fragment, Turn turn);
+  void review_round(int64_t fragment, Turn turn);
+  std::vector<PeerId> current_members(int64_t fragment) const;
+  void open(int64_t fragment, const std::vector<PeerId>& ready, Turn turn);
+  void tell_open(const Round& round, const MemberRecord& member, Turn turn) const;
+  void exclude_stalling(int64_t fragment, Turn turn);
+  void reown(int64_t fragment, Turn turn);
+  void commit(int64_t fragment, Turn turn);
+
+  const CoordinatorOptions& options_;
+  Roster& roster_;
+  std::vector<FragmentState>& in_force_;
+  const Speaker& speaker_;
+  std::vector<Slot> slots_;
+  int64_t committed_count_ = 0;
+};
+
+}  // namespace net

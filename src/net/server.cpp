@@ -1,0 +1,80 @@
+#include "net/server.h"
+
+#include "base/log.h"
+
+namespace net {
+namespace {
+
+constexpr Duration kWantAgeMax = std::chrono::seconds(30);
+// Per link. A member asks for a few dozen per fragment (MemberOptions::wants_in_flight_max).
+constexpr int64_t kWantsMax = 4096;
+
+}  // namespace
+
+void Server::on_message(LinkId id, const Message& message, Turn turn) {
+  const auto taken = take(links_.at(id), message, turn.now);
+  if (taken.ok()) {
+    pump_link(id, turn);
+    return;
+  }
+  base::log_warning("closed an incoming link: {}", taken.reason());
+  turn.out.close(id);
+  links_.erase(id);
+}
+
+base::Result<void> Server::take(Link& link, const Message& message, Instant now) {
+  if (message.run != run_) return base::Failure{"it belongs to another run"};
+  if (message.type == MessageType::kDataHello) {
+    const auto hello = decode<DataHello>(*message.payload);
+    if (!hello.ok()) return base::Failure{hello.reason()};
+    link.is_greeted = true;
+    return {};
+  }
+  if (message.type != MessageType::kWant || !link.is_greeted) {
+    return base::Failure{fmt::format("message {} was not expected", int(message.type))};
+  }
+  const auto want = decode<net::Want>(*message.payload);
+  if (!want.ok()) return base::Failure{want.reason()};
+  if (int64_t(link.wants.size()) >= kWantsMax) return base::Failure{"it wants too much at once"};
+  link.wants.push_back({.name = chunk_name(want->kind, message.authority),
+                        .epoch = message.authority.epoch,
+                        .asked_at = now});
+  return {};
+}
+
+void Server::pump(Turn turn) {
+  for (const auto& [id, link] : links_) pump_link(id, turn);
+}
+
+void Server::close_links(Turn turn) {
+  for (const auto& [id, link] : links_) turn.out.close(id);
+  links_.clear();
+}
+
+void Server::pump_link(LinkId id, Turn turn) {
+  Link& link = links_.at(id);
+  std::deque<Want> kept;
+  for (const Want& want : link.wants) {
+    const bool has_room = turn.out.queued_bytes(id) <= kQueuedBytesMax;
+    Answer answer = has_room ? answerer_(want.name) : not_yet();
+    const bool is_old = has_room && turn.now - want.asked_at >= kWantAgeMax;
+    if (answer.kind == Answer::Kind::kNotYet && is_old) answer = gone();
+    if (answer.kind == Answer::Kind::kNotYet) {
+      kept.push_back(want);
+    } else {
+      send(id, want, answer, turn);
+    }
+  }
+  link.wants = std::move(kept);
+}
+
+void Server::send(LinkId id, const Want& want, const Answer& answer, Turn turn) {
+  const bool is_chunk = answer.kind == Answer::Kind::kChunk;
+  turn.out.send(id, {.type = is_chunk ? MessageType::kChunk : MessageType::kGone,
+                     .run = run_,
+                     .source = self_,
+                     .authority = authority_of(want.name, want.epoch),
+                     .payload = is_chunk ? answer.payload : encode(Gone{want.name.kind})});
+}
+
+}  // namespace net

@@ -1,0 +1,59 @@
+// Answers what other members want. It keeps a want until it can be answered, and asks for the
+// answer only when the link has room for it: so chunks are made when they can leave, and memory is
+// bounded by the links' queues.
+//
+// A want may come before we know its round, or before a result is there: it waits here. After
+// kWantAgeMax the other side is told Gone and decides what to do; it usually asks again.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+
+#include "net/chunk.h"
+#include "net/turn.h"
+
+namespace net {
+
+class Server {
+ public:
+  using Answerer = std::function<Answer(const ChunkName&)>;
+
+  Server(uint64_t run, Answerer answerer) : run_(run), answerer_(std::move(answerer)) {}
+
+  void set_self(PeerId self) { self_ = self; }
+  bool owns(LinkId link) const { return links_.contains(link); }
+
+  // An incoming link. It must say DataHello first.
+  void on_link_open(LinkId link) { links_[link] = {}; }
+  void on_link_closed(LinkId link) { links_.erase(link); }
+  // Closes links that send anything else than DataHello and Want.
+  void on_message(LinkId link, const Message& message, Turn turn);
+  void on_drained(LinkId link, Turn turn) { pump_link(link, turn); }
+
+  // Tries all wants again: to be called when answers may have changed, and at every tick.
+  void pump(Turn turn);
+  void close_links(Turn turn);
+
+ private:
+  struct Want {
+    ChunkName name;
+    uint64_t epoch = 0;
+    Instant asked_at{};
+  };
+  struct Link {
+    bool is_greeted = false;
+    std::deque<Want> wants;
+  };
+
+  base::Result<void> take(Link& link, const Message& message, Instant now);
+  void pump_link(LinkId id, Turn turn);
+  void send(LinkId id, const Want& want, const Answer& answer, Turn turn);
+
+  const uint64_t run_;
+  const Answerer answerer_;
+  PeerId self_ = kNobody;
+  std::map<LinkId, Link> links_;
+};
+
+}  // namespace net

@@ -1,0 +1,93 @@
+// Runs the fuzz target without a fuzzer: over files if some are named, else over a few thousand
+// inputs made from valid messages by random damage, the same in every run. So every build tests
+// what only some build fuzzes.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "base/hash.h"
+#include "net/parse_frames.h"
+#include "net/sample_payloads.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t byte_count);
+
+namespace {
+
+using Input = std::vector<std::byte>;
+
+void run(const Input& input) {
+  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
+}
+
+Input with_selector(size_t selector, const Input& bytes) {
+  Input input(1 + bytes.size(), std::byte(uint8_t(selector)));
+  std::ranges::copy(bytes, input.begin() + 1);
+  return input;
+}
+
+// Each sample payload alone for its decoder, and in a frame for the parser.
+std::vector<Input> valid_inputs() {
+  std::vector<Input> inputs;
+  const auto samples = net::sample_payloads();
+  Input stream;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    inputs.push_back(with_selector(2 + i, *samples[i].bytes));
+    const Input frame =
+        net::frame_of({.type = net::MessageType::kChunk, .payload = samples[i].bytes});
+    inputs.push_back(with_selector(0, frame));
+    inputs.push_back(with_selector(1, frame));
+    stream.insert(stream.end(), frame.begin(), frame.end());
+  }
+  inputs.push_back(with_selector(0, stream));
+  return inputs;
+}
+
+Input damaged(Input input, base::Random& random) {
+  for (uint64_t i = 0; i <= random.below(5); ++i) {
+    const auto place = ptrdiff_t(random.below(input.size()));
+    switch (random.below(4)) {
+      case 0:
+        input[size_t(place)] = std::byte(uint8_t(random.next_u64()));
+        break;
+      case 1:
+        input[size_t(place)] ^= std::byte(uint8_t(1 << random.below(8)));
+        break;
+      case 2:
+        input.insert(input.begin() + place, std::byte(uint8_t(random.next_u64())));
+        break;
+      default:
+        input.resize(size_t(place) + 1);
+    }
+  }
+  return input;
+}
+
+Input read_file(const char* path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  const auto bytes = std::as_bytes(std::span(text));
+  return {bytes.begin(), bytes.end()};
+}
+
+}  // namespace
+
+int main(int argument_count, char** arguments) {
+  for (int i = 1; i < argument_count; ++i) run(read_file(arguments[i]));
+  if (argument_count > 1) return 0;
+
+  constexpr uint64_t kSeed = 11;
+  constexpr int kVariants = 200;
+  base::Random random(kSeed);
+  int64_t input_count = 0;
+  for (const Input& input : valid_inputs()) {
+    run(input);
+    for (int i = 0; i < kVariants; ++i) run(damaged(input, random));
+    input_count += 1 + kVariants;
+  }
+  std::printf("%lld inputs from seed %llu\n", static_cast<long long>(input_count),
+              static_cast<unsigned long long>(kSeed));
+  return 0;
+}

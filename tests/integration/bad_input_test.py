@@ -1,0 +1,125 @@
+"""Whatever is wrong: one clear message with a hint, the right exit code, nothing lost or half written."""
+
+import json
+import os
+import pathlib
+import socket
+import unittest
+
+from cluster import ClusterTest, run_atoll
+
+
+class BadInputTest(ClusterTest):
+    def fails(self, code, words, *arguments):
+        result = run_atoll(*arguments)
+        self.assertEqual(result.returncode, code, result.stderr)
+        for word in words:
+            self.assertIn(word, result.stderr)
+        return result.stderr
+
+    def train(self, *settings):
+        arguments = ["train", "--config", self.config, "--set", f"node.run_directory={self.folder / 'run'}"]
+        for setting in settings:
+            arguments += ["--set", setting]
+        return arguments
+
+    def test_unknown_key_names_the_nearest(self):
+        self.fails(2, ["optimizer.learning_rat", "did you mean", "learning_rate"], *self.train("optimizer.learning_rat=1"))
+
+    def test_value_out_of_range(self):
+        self.fails(2, ["training.steps", "found 0"], *self.train("training.steps=0"))
+
+    def test_config_that_is_no_json(self):
+        self.config.write_text('{"name": ')
+        self.fails(2, [str(self.config)], *self.train())
+
+    def test_missing_config(self):
+        self.fails(2, ["nowhere.json"], "train", "--config", "nowhere.json")
+
+    def test_missing_dataset(self):
+        self.fails(2, ["nowhere.idx"], *self.train('data.sources=[{"prefix": "nowhere"}]'))
+
+    def test_truncated_dataset(self):
+        path = self.folder / "corpus.bin"
+        path.write_bytes(path.read_bytes()[:-1000])
+        self.fails(2, ["corpus.bin"], *self.train())
+
+    def test_vocabulary_that_does_not_fit(self):
+        self.fails(2, ["vocabulary", "Hint"], *self.train("model.vocabulary=128"))
+
+    def test_corrupt_checkpoint(self):
+        node = self.start_node("run", solo=True, training__steps=4)
+        self.assert_finished(node)
+        newest = sorted((node.directory / "checkpoints").glob("step-*"))[-1]
+        file = newest / "parameters.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-5] ^= 1
+        file.write_bytes(data)
+        self.fails(2, ["parameters.safetensors", "Hint"], *self.train("training.steps=4"))
+        self.fails(2, ["parameters.safetensors"], "inspect", "checkpoint", newest)
+
+    def test_full_disk_keeps_the_last_checkpoint(self):
+        node = self.start_node("run", solo=True, training__steps=40, checkpoint__every_steps=5)
+        node.wait_for_step(12)
+        node.kill()
+        before = {path: path.read_bytes() for path in (node.directory / "checkpoints").glob("step-*[0-9]/*")}
+        self.assertTrue(before)
+        # A limit on the size of files stands in for a full disk: the next checkpoint cannot be written.
+        limit = max(len(data) for data in before.values()) // 2
+        command = [os.environ["ATOLL"], *map(str, self.train("training.steps=40", "checkpoint.every_steps=5"))]
+        import resource
+        import subprocess
+        result = subprocess.run(command, capture_output=True, text=True,
+                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        self.assertEqual(result.returncode, 3, result.stderr)
+        self.assertIn("Hint", result.stderr)
+        for path, data in before.items():
+            self.assertEqual(path.read_bytes(), data, path)
+        again = self.start_node("run", solo=True, training__steps=40, checkpoint__every_steps=5)
+        self.assert_finished(again)
+
+    def test_port_in_use(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            self.fails(2, [address, "in use"], "coordinate", "--config", self.config, "--listen", address)
+            self.fails(2, [address, "in use"], *self.train(f"node.listen={address}", "swarm.coordinator=127.0.0.1:1"))
+
+    def test_coordinator_that_is_not_there(self):
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))  # Bound but not listening: dialling it is refused.
+            address = f"127.0.0.1:{unused.getsockname()[1]}"
+            self.fails(3, ["coordinator"],
+                       *self.train(f"swarm.coordinator={address}", "swarm.coordinator_patience_seconds=1"))
+
+    def test_a_node_with_another_config_is_rejected(self):
+        self.start_coordinator(swarm__start_members=1)
+        text = self.fails(2, ["config"], *self.train(f"swarm.coordinator={self.address}", "optimizer.learning_rate=0.5"))
+        self.assertIn("reject", text.lower())
+
+    def test_garbage_on_the_ports_drops_that_connection_only(self):
+        self.start_coordinator(swarm__start_members=2, training__steps=200)
+        nodes = [self.start_node(name, training__steps=200) for name in "ab"]
+        nodes[0].wait_for_round(2)
+        host, port = self.address.rsplit(":", 1)
+        for garbage in [b"GET / HTTP/1.1\r\n\r\n", os.urandom(4096), b"ATL1" + b"\xff" * 60, b"ATL1" + bytes(60)]:
+            with socket.create_connection((host, int(port)), timeout=30) as link:
+                link.sendall(garbage)
+                try:
+                    self.assertEqual(link.recv(1024), b"", "the connection is closed without an answer")
+                except ConnectionResetError:
+                    pass
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=40)
+
+    def test_prepare_without_input(self):
+        self.fails(2, ["nowhere"], "prepare", "--input", "nowhere", "--output", self.folder / "x")
+
+    def test_unknown_command_line(self):
+        self.assertEqual(run_atoll("trian").returncode, 2)
+        self.assertEqual(run_atoll("train").returncode, 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,70 @@
+"""Every command that reports something does so as JSON, with the keys that scripts rely on."""
+
+import json
+import unittest
+
+from cluster import ClusterTest, run_atoll
+
+
+class CommandsTest(ClusterTest):
+    def json_of(self, *arguments):
+        result = run_atoll(*arguments, "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout.splitlines()[-1])
+
+    def test_prepare_and_inspect_data_agree(self):
+        report = self.json_of("prepare", "--input", self.folder / "texts", "--output", self.folder / "again")
+        shown = self.json_of("inspect", "data", self.folder / "again")
+        self.assertEqual(report["tokens"], shown["tokens"])
+        self.assertEqual(report["tokens"], report["bytes"] + 2 * report["documents"])
+        self.assertEqual(shown["tokenizer"], "bytes")
+
+    def test_a_trained_model_evaluates_and_writes(self):
+        node = self.start_node("run", solo=True, training__steps=300, optimizer__learning_rate=1e-2)
+        self.assert_finished(node)
+        summary = node.lines("summary")[-1]
+        report = self.json_of("evaluate", "--checkpoint", node.directory, "--data", self.folder / "corpus",
+                              "--validation-fraction", 0.05, "--rows", 8)
+        self.assertAlmostEqual(report["loss"], summary["validation_loss_after"], places=4)
+        self.assertEqual(report["step"], 300)
+        written = self.json_of("generate", "--checkpoint", node.directory, "--prompt", "int f", "--tokens", 60, "--seed", 3)
+        again = self.json_of("generate", "--checkpoint", node.directory, "--prompt", "int f", "--tokens", 60, "--seed", 3)
+        self.assertEqual(written, again)
+        self.assertTrue(written["text"])
+        shown = self.json_of("inspect", "checkpoint", node.directory)
+        self.assertEqual(shown["step"], 300)
+
+    def test_metrics_have_the_promised_keys(self):
+        self.start_coordinator()
+        node = self.start_node("run", checkpoint__every_steps=10)
+        self.assert_finished(node)
+        promised = {
+            "inner_step": "step loss z_loss grad_norm lr tokens tokens_per_second mfu seconds",
+            "round": "round fragment epoch members weight_tokens digest bytes_sent bytes_received seconds exposed_seconds "
+                     "codec plan",
+            "membership": "epoch members",
+            "evaluation": "step validation_loss",
+            "checkpoint": "step directory bytes seconds",
+            "summary": "step tokens finished",
+        }
+        for event, keys in promised.items():
+            lines = node.lines(event)
+            self.assertTrue(lines, event)
+            for line in lines:
+                self.assertEqual([key for key in keys.split() if key not in line], [], event)
+
+    def test_inspect_config_counts(self):
+        report = self.json_of("inspect", "config", self.config)
+        block = (4 + 2 * 2) * 8 * 32 + 32 * 32 + 3 * 64 * 32 + 2 * 32
+        self.assertEqual(report["parameters"], 2 * block + 2 * 272 * 32 + 32)
+
+    def test_bench_step_reports_every_key(self):
+        report = self.json_of("bench", "step", "--config", self.config, "--steps", 2)
+        for key in ("device model parameters tokens_per_second tflops_per_second gemm_tflops_per_second "
+                    "fraction_of_gemm_rate mfu_palm mfu_causal peak_memory_bytes").split():
+            self.assertIn(key, report)
+        self.assertGreater(report["tokens_per_second"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,107 @@
+"""Real nodes over loopback: they join, leave, crash, freeze and come back, and all agree on every round."""
+
+import signal
+import unittest
+
+from cluster import ClusterTest, wait_until
+
+
+class SwarmTest(ClusterTest):
+    def test_three_nodes_train_and_agree(self):
+        coordinator = self.start_coordinator(swarm__start_members=3)
+        nodes = [self.start_node(name) for name in "abc"]
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=16)
+        for node in nodes:
+            rounds = node.lines("round")
+            self.assertEqual([line["round"] for line in rounds], list(range(1, 9)))
+            self.assertTrue(all(line["members"] == [0, 1, 2] and line["contributed"] for line in rounds))
+            self.assertTrue(all(line["weight_tokens"] == 3 * 5 * 4 * 32 for line in rounds))
+            summary = node.lines("summary")[-1]
+            self.assertLess(summary["validation_loss_after"], summary["validation_loss_before"] - 0.3)
+        report = coordinator.finish()
+        self.assertTrue(report["finished"])
+        self.assertEqual(report["rounds_committed"], 8)
+
+    def test_several_fragments(self):
+        self.start_coordinator(swarm__start_members=2, outer__fragments=3, outer__inner_steps=6)
+        nodes = [self.start_node(name, outer__fragments=3, outer__inner_steps=6) for name in "ab"]
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=18)
+        self.assertEqual({line["fragment"] for line in nodes[0].lines("round")}, {0, 1, 2})
+
+    def test_a_late_node_joins_and_a_crashed_one_is_survived(self):
+        self.start_coordinator(swarm__start_members=3, training__steps=400)
+        nodes = [self.start_node(name, training__steps=400) for name in "abc"]
+        nodes[0].wait_for_round(5)
+        late = self.start_node("late", training__steps=400)
+        wait_until(lambda: any(line["contributed"] for line in late.lines("round")), "the late node's first contribution")
+        nodes[2].kill()
+        self.assert_finished(nodes[0], nodes[1], late)
+        self.assert_digests_agree([*nodes, late], at_least=40)
+        sizes = [len(line["members"]) for line in nodes[0].lines("round")]
+        self.assertIn(4, sizes)
+        self.assertEqual(sizes[-1], 3)
+        self.assertGreater(late.lines("inner_step")[0]["step"], 20, "the late node starts at the swarm's step")
+
+    def test_a_node_that_was_stopped_comes_back_with_its_checkpoint(self):
+        self.start_coordinator(swarm__start_members=2, training__steps=400)
+        steady = self.start_node("steady", training__steps=400)
+        other = self.start_node("other", training__steps=400)
+        other.wait_for_round(4)
+        other.signal(signal.SIGTERM)
+        self.assertEqual(other.finish(), 0, other.tail())
+        left_at = other.lines("round")[-1]["round"]
+        steady.wait_for_round(left_at + 3)
+        again = self.start_node("other", training__steps=400)
+        self.assert_finished(steady, again)
+        self.assertIn("going on from step", again.tail())
+        self.assert_digests_agree([steady, again], at_least=10)
+        self.assertEqual(steady.lines("round")[-1]["round"], 80)
+        self.assertEqual(len(steady.lines("round")[-1]["members"]), 2)
+
+    def test_a_frozen_node_does_not_stop_the_others_and_catches_up(self):
+        self.start_coordinator(swarm__start_members=3, training__steps=600, swarm__ready_grace_seconds=3)
+        nodes = [self.start_node(name, training__steps=600) for name in "abc"]
+        nodes[2].wait_for_round(3)
+        nodes[2].signal(signal.SIGSTOP)
+        frozen_at = nodes[2].lines("round")[-1]["round"]
+        nodes[0].wait_for_round(frozen_at + 4)
+        nodes[2].signal(signal.SIGCONT)
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=150)
+        self.assertEqual({len(line["members"]) for line in nodes[0].lines("round")} & {2, 3}, {2, 3})
+        self.assertEqual(nodes[2].lines("round")[-1]["digest"], nodes[0].lines("round")[-1]["digest"])
+
+    def test_the_whole_swarm_stops_and_goes_on(self):
+        self.start_coordinator(swarm__start_members=2, training__steps=400)
+        nodes = [self.start_node(name, training__steps=400, checkpoint__every_steps=10) for name in "ab"]
+        for node in nodes:
+            node.wait_for_round(6)
+        for child in self.children:
+            child.process.kill()
+            child.process.wait()
+        reached = max(line["round"] for node in nodes for line in node.lines("round"))
+        self.start_coordinator(swarm__start_members=3, training__steps=400)
+        nodes = [self.start_node(name, training__steps=400, checkpoint__every_steps=10) for name in "ab"]
+        fresh = self.start_node("fresh", training__steps=400)
+        self.assert_finished(*nodes, fresh)
+        first = fresh.lines("round")[0]["round"]
+        self.assertGreater(first, reached - 4, "the fresh node took the others' state, not they its")
+        self.assertEqual({node.lines("round")[-1]["digest"] for node in [*nodes, fresh]},
+                         {fresh.lines("round")[-1]["digest"]})
+
+    def test_the_coordinator_may_be_restarted(self):
+        coordinator = self.start_coordinator(swarm__start_members=2, training__steps=400)
+        nodes = [self.start_node(name, training__steps=400) for name in "ab"]
+        nodes[0].wait_for_round(4)
+        coordinator.process.kill()
+        coordinator.process.wait()
+        self.start_coordinator(listen=self.address, swarm__start_members=2, training__steps=400)
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=60)
+        self.assertEqual(nodes[0].lines("round")[-1]["round"], 80)
+
+
+if __name__ == "__main__":
+    unittest.main()

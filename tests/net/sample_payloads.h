@@ -1,0 +1,113 @@
+// One or more encoded examples of every payload, each with a function that decodes bytes of its
+// kind and encodes the result again. Tests break them in every way they can think of; the fuzzer
+// starts from them.
+#pragma once
+
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/hash.h"
+#include "net/message.h"
+
+namespace net {
+
+using Recode = base::Result<Bytes> (*)(std::span<const std::byte>);
+
+struct SamplePayload {
+  std::string name;
+  Bytes bytes;
+  Recode recode;
+};
+
+template <class T>
+base::Result<Bytes> recode(std::span<const std::byte> bytes) {
+  const auto payload = decode<T>(bytes);
+  if (!payload.ok()) return base::Failure{payload.reason()};
+  return encode(*payload);
+}
+
+template <class T>
+SamplePayload sample(const std::string& name, const T& payload) {
+  return {name, encode(payload), recode<T>};
+}
+
+inline base::Digest sample_digest(uint8_t first) {
+  base::Digest digest;
+  std::iota(digest.bytes.begin(), digest.bytes.end(), first);
+  return digest;
+}
+
+inline Hello sample_hello() {
+  return {.protocol = kProtocolVersion,
+          .node_key = 0x0123456789abcdef,
+          .node_name = "n\u00f8de \u5317\u4eac \U0001F600",
+          .config = sample_digest(1),
+          .listen = {"192.0.2.7", 7000},
+          .step = 1ull << 60,
+          .states = {{.version = 3, .digest = sample_digest(9)}, {.version = 4}}};
+}
+
+inline Open sample_open() {
+  return {.contributors = {{.peer = 0, .weight_tokens = 4096, .data = {"a.example", 1}},
+                           {.peer = 5, .weight_tokens = 1, .data = {"2001:db8::1", 65535}}},
+          .owners = {0, 1, 1, 0},
+          .step = 500};
+}
+
+// As large as a message can get.
+inline Open largest_open() {
+  Open open{.owners = std::vector<uint8_t>(40 * 1024, 63), .step = 1};
+  for (PeerId peer = 0; peer < kMembersMax; ++peer) {
+    const Endpoint data{std::string(253, 'a'), 65535};
+    open.contributors.push_back({.peer = peer, .weight_tokens = int64_t{1} << 56, .data = data});
+  }
+  return open;
+}
+inline CatchUp largest_catch_up() {
+  CatchUp catch_up{.states = std::vector<FragmentState>(1024)};
+  for (PeerId peer = 0; peer < kMembersMax; ++peer) {
+    catch_up.donors.push_back({.peer = peer, .data = {std::string(253, 'a'), 65535}});
+  }
+  return catch_up;
+}
+
+inline std::vector<SamplePayload> sample_payloads() {
+  const std::vector<FragmentState> states = {{.version = 3, .digest = sample_digest(9)}, {}};
+  return {
+      sample("Hello", sample_hello()),
+      sample("Hello without address and states", Hello{.node_name = ""}),
+      sample("Synced", Synced{.states = states}),
+      sample("Heartbeat", Heartbeat{.step = 7, .loss = 2.5f, .progress = 9, .waiting_for = ~0ull}),
+      sample("Ready", Ready{.weight_tokens = 1 << 20, .step = 500}),
+      sample("Ready withdrawn", Ready{.weight_tokens = -1, .step = 500}),
+      sample("Done", Done{.results = sample_digest(2)}),
+      sample("Applied", Applied{.digest = sample_digest(3)}),
+      sample("Leave", Leave{.reason = "done"}),
+      sample("Welcome", Welcome{.peer = 63, .heartbeat_interval_ms = 1000, .dead_after_ms = 15000}),
+      sample("Reject", Reject{.reason = "another configuration"}),
+      sample("CatchUp", CatchUp{.states = states, .donors = {{.peer = 1, .data = {"::1", 7000}}}}),
+      sample("Start", Start{.step = 12}),
+      sample("Membership", Membership{.members = {0, 1, 63}}),
+      sample("Open", sample_open()),
+      sample("Open without chunks", Open{}),
+      sample("Reown", Reown{.excluded = {5},
+                            .moves = {{.chunk = 1, .owner = 0}, {.chunk = 300, .owner = 2}}}),
+      sample("Reown without moves", Reown{.excluded = {5}}),
+      sample("Commit", Commit{.results = sample_digest(4), .step = 500}),
+      sample("DataHello", DataHello{.peer = 2}),
+      sample("Want", Want{.kind = WantKind::kState}),
+      sample("Gone", Gone{.kind = WantKind::kResult}),
+  };
+}
+
+// Every kind of payload under a small number.
+inline std::vector<Recode> all_recodes() {
+  std::vector<Recode> recodes;
+  for (const SamplePayload& one : sample_payloads()) recodes.push_back(one.recode);
+  return recodes;
+}
+
+}  // namespace net

@@ -1,0 +1,470 @@
+// OuterLoop against a swarm that follows a script: each scenario says what the swarm answers to a
+// command, or after how much silence it speaks, and looks at the commands, the outcome and the
+// numbers. Time is the sum of the waits that brought nothing, so that no scenario depends on a
+// clock.
+#include "outer/outer_loop.h"
+
+#include <deque>
+#include <limits>
+
+#include "fixture.h"
+#undef CHECK
+#include "support/catch.h"
+
+using namespace outer;
+using namespace outer::testing;
+
+namespace {
+
+class ScriptedSwarm final : public net::Swarm {
+ public:
+  void ready(int64_t fragment, int64_t weight_tokens, uint64_t step) override {
+    log.push_back(fmt::format("ready {} {} {}", fragment, weight_tokens, step));
+    if (on_ready && weight_tokens >= 0) on_ready(fragment, step);
+  }
+  void begin_fetch() override {
+    log.push_back("fetch");
+    if (on_fetch) on_fetch();
+  }
+  void synced(std::vector<net::FragmentState> states) override {
+    log.push_back("synced");
+    synced_states = std::move(states);
+    if (on_synced) on_synced();
+  }
+  void applied(int64_t fragment, const net::FragmentState& state) override {
+    log.push_back(fmt::format("applied {} {}", fragment, state.version));
+  }
+  void progress(uint64_t step, float) override { last_step = step; }
+  void leave(const std::string& reason) override { log.push_back("leave " + reason); }
+  std::optional<net::MemberEvent> wait(net::Duration patience) override {
+    if (events.empty()) {
+      silence += patience;
+      if (patience > net::Duration{0} && on_silence) on_silence();
+    }
+    if (events.empty()) return std::nullopt;
+    net::MemberEvent event = std::move(events.front());
+    events.pop_front();
+    return event;
+  }
+  int64_t bytes_sent() const override { return 0; }
+  int64_t bytes_received() const override { return 0; }
+
+  std::deque<net::MemberEvent> events;
+  std::vector<std::string> log;
+  std::vector<net::FragmentState> synced_states;
+  uint64_t last_step = 0;
+  net::Duration silence{0};
+  std::function<void(int64_t fragment, uint64_t step)> on_ready;
+  std::function<void()> on_fetch, on_synced, on_silence;
+};
+
+using Log = std::vector<std::string>;
+
+constexpr int64_t kTokens = 10;  // Per inner step.
+const std::function<bool()> kNeverStop = [] { return false; };
+
+// One node with a scripted swarm. Plain averaging, so that the numbers are easy: the outer
+// parameters after a round are what the round says.
+struct Scenario {
+  explicit Scenario(int64_t fragments = 1, int64_t steps_total = 0) {
+    config.inner_steps = 4;
+    config.fragments = fragments;
+    config.codec = "fp32";
+    config.learning_rate = 1;
+    config.momentum = 0;
+    node = std::make_unique<TestNode>(config, make_layout({3, 4, 5}));
+    donor = std::make_unique<TestNode>(config, make_layout({3, 4, 5}));
+    loop = OuterLoop::create({.config = config,
+                              .steps_total = steps_total,
+                              .join_timeout = std::chrono::seconds(5),
+                              .round_patience = std::chrono::seconds(7)},
+                             *node->state, swarm);
+  }
+
+  // A round after which all outer parameters of the fragment are `value`.
+  net::Committed commit(int64_t fragment, uint64_t step, float value, bool contributed) const {
+    OuterState& state = *node->state;
+    net::Committed commit{.fragment = fragment};
+    commit.round = state.states()[size_t(fragment)].version + 1;
+    commit.step = step;
+    commit.contributed = contributed;
+    std::vector<float> change;
+    for (const float old : state.outer_parameters(fragment)) change.push_back(old - value);
+    const auto bytes = std::as_bytes(std::span(change));
+    commit.results.push_back(make_part(0, 1, {bytes.begin(), bytes.end()}));
+    return commit;
+  }
+  void say(net::MemberEvent event) { swarm.events.push_back(std::move(event)); }
+
+  void join(uint64_t step = 0) {
+    say(net::Started{.peer = 3, .step = step});
+    REQUIRE(loop->join(true, kNeverStop)->step == step);
+  }
+  // An inner step of 1 on every parameter, and what comes after it.
+  StepOutcome step(uint64_t steps_done, const std::function<bool()>& stop = kNeverStop) {
+    for (auto& unit : node->local.units) {
+      for (float& value : unit) value += 1;
+    }
+    return loop->after_step(steps_done, kTokens, 2.5, stop);
+  }
+  void steps(uint64_t first, uint64_t last) {
+    for (uint64_t s = first; s <= last; ++s) {
+      const StepOutcome outcome = step(s);
+      REQUIRE(outcome.rounds.empty());
+      REQUIRE(!outcome.lost);
+    }
+  }
+  // All blocks of the donor, one of them damaged if told so, and the word that all is there.
+  void deliver_donor_state(bool is_damaged = false) {
+    for (int64_t f = 0; f < node->state->fragment_count(); ++f) {
+      auto block = donor->state->read_block(f, 0);
+      if (is_damaged) block->bytes[0] ^= std::byte{1};
+      REQUIRE(node->state->write_block(f, 0, block->bytes).ok());
+    }
+    say(net::Fetched{.expected = donor->state->states()});
+  }
+  // The donor's outer parameters are `value`, at version 5.
+  void advance_donor(float value) {
+    for (int64_t f = 0; f < donor->state->fragment_count(); ++f) {
+      const size_t count = donor->state->outer_parameters(f).size();
+      donor->state->restore(f, 5, std::vector<float>(count, value),
+                            std::vector<float>(count, 0.5f));
+    }
+  }
+  void require_local(float value) const {
+    for (const float local : node->local.all()) REQUIRE(local == value);
+  }
+  void require_fragment(int64_t fragment, float value) const {
+    for (const int64_t unit : node->state->fragment(fragment).units) {
+      for (const float local : node->local.units[size_t(unit)]) REQUIRE(local == value);
+    }
+  }
+
+  OuterConfig config;
+  std::unique_ptr<TestNode> node;
+  std::unique_ptr<TestNode> donor;
+  ScriptedSwarm swarm;
+  std::unique_ptr<OuterLoop> loop;
+};
+
+}  // namespace
+
+TEST_CASE("a round in which everybody takes part", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.swarm.on_ready = [&](int64_t f, uint64_t step) { s.say(s.commit(f, step, 100, true)); };
+  for (uint64_t round = 1; round <= 3; ++round) {
+    s.swarm.log.clear();
+    s.steps(4 * round - 3, 4 * round - 1);
+    REQUIRE(s.swarm.log.empty());
+    REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{3 * kTokens});
+    const StepOutcome outcome = s.step(4 * round);
+    REQUIRE(s.swarm.log == Log{fmt::format("ready 0 {} {}", 4 * kTokens, 4 * round),
+                               fmt::format("applied 0 {}", round)});
+    REQUIRE(outcome.rounds.size() == 1);
+    REQUIRE(outcome.rounds[0].contributed);
+    REQUIRE(outcome.rounds[0].round == round);
+    REQUIRE(outcome.rounds[0].step == 4 * round);
+    REQUIRE(outcome.rounds[0].digest == s.node->state->states()[0].digest);
+    REQUIRE(outcome.rounds[0].exposed_seconds >= outcome.rounds[0].apply_seconds);
+    REQUIRE(!outcome.jump_to_step);
+    REQUIRE(!outcome.state_replaced);
+    REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{0});
+    s.require_local(100);
+    REQUIRE(s.swarm.last_step == 4 * round);
+  }
+}
+
+TEST_CASE("a round without us, heard of between two steps", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.steps(1, 1);
+  s.say(s.commit(0, 4, 100, false));
+  const StepOutcome outcome = s.step(2);
+  REQUIRE(outcome.jump_to_step == 4);
+  REQUIRE(outcome.rounds.size() == 1);
+  REQUIRE(!outcome.rounds[0].contributed);
+  s.require_local(102);  // Our two steps are kept,
+  REQUIRE(s.swarm.log == Log{"applied 0 1"});
+  REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{2 * kTokens});
+  s.steps(5, 7);
+  s.swarm.on_ready = [&](int64_t f, uint64_t step) { s.say(s.commit(f, step, 200, true)); };
+  s.step(8);
+  REQUIRE(s.swarm.log[1] ==
+          fmt::format("ready 0 {} 8", 6 * kTokens));  // and weigh in the next round.
+  s.require_local(200);
+}
+
+TEST_CASE("a round of this very step was held without us", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.steps(1, 3);
+  SECTION("known before we are ready: nothing is announced") {
+    s.say(s.commit(0, 4, 100, false));
+    const StepOutcome outcome = s.step(4);
+    REQUIRE(s.swarm.log == Log{"applied 0 1"});
+    REQUIRE(!outcome.jump_to_step);
+  }
+  SECTION("known afterwards: the announcement is taken back") {
+    s.swarm.on_silence = [&] { s.say(s.commit(0, 4, 100, false)); };
+    const StepOutcome outcome = s.step(4);
+    REQUIRE(s.swarm.log == Log{"ready 0 40 4", "applied 0 1", "ready 0 -1 4"});
+    REQUIRE(outcome.rounds.size() == 1);
+  }
+  s.require_local(104);
+  REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{4 * kTokens});
+}
+
+TEST_CASE("the result of an older round does not end the wait for this one", "[outer][loop]") {
+  Scenario s;
+  s.join(4);
+  s.steps(5, 7);
+  int words = 0;
+  s.swarm.on_silence = [&] {
+    ++words;
+    if (words == 1) s.say(s.commit(0, 4, 100, false));
+    if (words == 2) s.say(s.commit(0, 8, 200, true));
+  };
+  const StepOutcome outcome = s.step(8);
+  REQUIRE(s.swarm.log == Log{"ready 0 40 8", "applied 0 1", "ready 0 40 8", "applied 0 2"});
+  REQUIRE(outcome.rounds.size() == 2);
+  s.require_local(200);
+}
+
+TEST_CASE("rounds that do not fit the version are not applied", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  net::Committed old = s.commit(0, 4, 100, false);
+  old.round = 0;
+  net::Committed early = s.commit(0, 4, 100, false);
+  early.round = 2;
+  s.say(old);
+  s.say(early);
+  REQUIRE(s.step(1).rounds.empty());
+  REQUIRE(s.swarm.log.empty());
+  REQUIRE(s.node->state->states()[0].version == 0);
+  s.require_local(1);
+}
+
+TEST_CASE("catching up in the middle of training keeps progress and jumps", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.steps(1, 1);
+  s.advance_donor(100);
+  bool first_is_damaged = false;
+  SECTION("at once") {}
+  SECTION("after a fetch that went wrong") {
+    first_is_damaged = true;
+  }
+  int fetches = 0;
+  s.swarm.on_fetch = [&] { s.deliver_donor_state(first_is_damaged && ++fetches == 1); };
+  const bool is_started_at_once = GENERATE(true, false);
+  const net::Started started{.peer = 7, .step = 40};
+  s.swarm.on_synced = [&] {
+    if (is_started_at_once) s.say(started);
+  };
+  s.say(net::CatchUpNeeded{.fragments = {0}});
+  StepOutcome outcome = s.step(2);
+  REQUIRE(s.swarm.log ==
+          (first_is_damaged ? Log{"fetch", "fetch", "synced"} : Log{"fetch", "synced"}));
+  REQUIRE(s.swarm.synced_states == s.donor->state->states());
+  REQUIRE(s.node->state->states() == s.donor->state->states());
+  REQUIRE(outcome.state_replaced);
+  s.require_local(102);
+  REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{2 * kTokens});
+  if (!is_started_at_once) {
+    REQUIRE(!outcome.jump_to_step);
+    s.say(started);
+    outcome = s.step(3);
+  }
+  REQUIRE(outcome.jump_to_step == 40);
+  REQUIRE(outcome.peer == 7);
+  REQUIRE(s.swarm.log.back() == "synced");  // The state is of step 40: nothing is due there.
+}
+
+TEST_CASE("catching up while waiting for a round", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.steps(1, 3);
+  s.advance_donor(100);
+  uint64_t started_at = 4;
+  s.swarm.on_silence = [&] {
+    if (s.swarm.log == Log{"ready 0 40 4"}) s.say(net::CatchUpNeeded{});
+  };
+  s.swarm.on_fetch = [&] { s.deliver_donor_state(); };
+  s.swarm.on_synced = [&] { s.say(net::Started{.peer = 3, .step = started_at}); };
+  SECTION("and still at that step: we announce again") {
+    s.swarm.on_ready = [&](int64_t f, uint64_t step) {
+      if (s.swarm.log.size() > 1) s.say(s.commit(f, step, 300, true));
+    };
+    const StepOutcome outcome = s.step(4);
+    REQUIRE(s.swarm.log == Log{"ready 0 40 4", "fetch", "synced", "ready 0 40 4", "applied 0 6"});
+    REQUIRE(outcome.rounds.size() == 1);
+    s.require_local(300);
+  }
+  SECTION("and the swarm has moved on: we go with it") {
+    started_at = 8;
+    const StepOutcome outcome = s.step(4);
+    REQUIRE(s.swarm.log == Log{"ready 0 40 4", "fetch", "synced", "ready 0 -1 8"});
+    REQUIRE(outcome.jump_to_step == 8);
+    s.require_local(104);
+  }
+}
+
+TEST_CASE("a state that never verifies is not trained on", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.advance_donor(100);
+  s.swarm.on_fetch = [&] { s.deliver_donor_state(true); };
+  s.say(net::CatchUpNeeded{});
+  REQUIRE_THROWS_AS(s.step(1), base::Error);
+  REQUIRE(s.swarm.log.size() < 20);
+}
+
+TEST_CASE("a lost coordinator", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.steps(1, 3);
+  SECTION("it is said while we wait; we may save, and nothing waits any more") {
+    s.swarm.on_ready = [&](int64_t, uint64_t) { s.say(net::Stopped{.reason = "gone"}); };
+    REQUIRE(s.step(4).lost == "gone");
+    s.require_local(4);
+    REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{4 * kTokens});
+    REQUIRE(s.step(8).lost == "gone");
+    REQUIRE(s.swarm.log == Log{"ready 0 40 4"});
+  }
+  SECTION("nothing at all is heard in a round") {
+    REQUIRE(s.step(4).lost);
+    REQUIRE(s.swarm.silence == std::chrono::seconds(7));
+  }
+  SECTION("while the state is fetched there is nothing to save") {
+    s.say(net::CatchUpNeeded{});
+    s.swarm.on_fetch = [&] { s.say(net::Stopped{.reason = "gone"}); };
+    REQUIRE_THROWS_AS(s.step(4), base::Error);
+  }
+}
+
+TEST_CASE("a stop request while waiting", "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.steps(1, 3);
+  int asked = 0;
+  const auto stop = [&] { return ++asked > 3; };
+  SECTION("in a round: readiness is withdrawn and nothing is lost") {
+    const StepOutcome outcome = s.step(4, stop);
+    REQUIRE(s.swarm.log == Log{"ready 0 40 4", "ready 0 -1 4"});
+    REQUIRE(!outcome.lost);
+    s.require_local(4);
+    REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{4 * kTokens});
+    s.loop->leave("stopped");
+    REQUIRE(s.swarm.log.back() == "leave stopped");
+  }
+  SECTION("while the state is fetched") {
+    s.say(net::CatchUpNeeded{});
+    REQUIRE_THROWS_AS(s.step(4, stop), base::Error);
+  }
+}
+
+TEST_CASE("several fragments come in turn, and all at the end", "[outer][loop]") {
+  Scenario s(2, 7);
+  s.join();
+  s.swarm.on_ready = [&](int64_t f, uint64_t step) {
+    s.say(s.commit(f, step, 100.0f * float(step), true));
+  };
+  s.steps(1, 1);
+  REQUIRE(s.step(2).rounds.size() == 1);
+  s.require_fragment(0, 200);
+  s.require_fragment(1, 2);
+  REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{0, 2 * kTokens});
+  s.steps(3, 3);
+  REQUIRE(s.step(4).rounds.size() == 1);
+  s.require_fragment(0, 202);
+  s.require_fragment(1, 400);
+  s.steps(5, 5);
+  REQUIRE(s.step(6).rounds.size() == 1);
+  REQUIRE(s.step(7).rounds.size() == 2);
+  s.require_local(700);
+  REQUIRE(s.swarm.log == Log{"ready 0 20 2", "applied 0 1", "ready 1 40 4", "applied 1 1",
+                             "ready 0 40 6", "applied 0 2", "ready 0 10 7", "ready 1 30 7",
+                             "applied 0 3", "applied 1 2"});
+}
+
+TEST_CASE("moved to a step at which another fragment is due, we take part in its round",
+          "[outer][loop]") {
+  Scenario s(2, 7);
+  s.join();
+  s.say(s.commit(0, 7, 100, false));
+  s.swarm.on_ready = [&](int64_t f, uint64_t step) { s.say(s.commit(f, step, 200, true)); };
+  const StepOutcome outcome = s.step(1);
+  REQUIRE(s.swarm.log == Log{"applied 0 1", "ready 1 10 7", "applied 1 1"});
+  REQUIRE(outcome.jump_to_step == 7);
+  s.require_fragment(0, 101);
+  s.require_fragment(1, 200);
+}
+
+TEST_CASE("parameters that are not finite have no weight and are healed by the round",
+          "[outer][loop]") {
+  Scenario s;
+  s.join();
+  s.steps(1, 3);
+  s.node->local.units[1][2] = std::numeric_limits<float>::quiet_NaN();
+  const bool contributed = GENERATE(true, false);
+  s.swarm.on_ready = [&](int64_t f, uint64_t step) { s.say(s.commit(f, step, 100, contributed)); };
+  const StepOutcome outcome = s.step(4);
+  REQUIRE(s.swarm.log[0] == "ready 0 0 4");
+  REQUIRE(outcome.state_replaced);
+  s.require_local(100);
+  REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{0});
+}
+
+TEST_CASE("joining", "[outer][loop]") {
+  Scenario s;
+  SECTION("with the state in force") {
+    s.say(net::MembershipChanged{.epoch = 9, .members = {0, 5}});
+    s.say(net::Started{.peer = 5, .step = 12});
+    const auto entry = s.loop->join(false, kNeverStop);
+    REQUIRE(entry->peer == 5);
+    REQUIRE(entry->step == 12);
+    REQUIRE(!entry->state_replaced);
+    REQUIRE(entry->memberships.size() == 1);
+    REQUIRE(entry->memberships[0].epoch == 9);
+    REQUIRE(s.swarm.log.empty());
+  }
+  SECTION("with another one, and progress of our own that we keep or not") {
+    const bool keep = GENERATE(true, false);
+    s.loop->restore_tokens_since_commit({70});
+    for (auto& unit : s.node->local.units) std::ranges::fill(unit, 3.0f);
+    s.advance_donor(100);
+    s.swarm.on_fetch = [&] { s.deliver_donor_state(); };
+    s.swarm.on_synced = [&] { s.say(net::Started{.peer = 1, .step = 8}); };
+    s.say(net::CatchUpNeeded{.fragments = {0}});
+    const auto entry = s.loop->join(keep, kNeverStop);
+    REQUIRE(entry->state_replaced);
+    REQUIRE(entry->step == 8);
+    s.require_local(keep ? 103.0f : 100.0f);
+    REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{keep ? 70 : 0});
+  }
+  SECTION("rejected") {
+    s.say(net::Stopped{.reason = "another config", .restart_makes_sense = false});
+    try {
+      (void)s.loop->join(false, kNeverStop);
+      FAIL("joined");
+    } catch (const base::Error& error) {
+      REQUIRE(error.code() == base::ExitCode::kBadInput);
+      REQUIRE(std::string(error.what()).find("another config") != std::string::npos);
+    }
+  }
+  SECTION("nobody there") {
+    try {
+      (void)s.loop->join(false, kNeverStop);
+      FAIL("joined");
+    } catch (const base::Error& error) {
+      REQUIRE(error.code() == base::ExitCode::kResourceLost);
+      REQUIRE(s.swarm.silence == std::chrono::seconds(5));
+    }
+  }
+  SECTION("stopped before anybody answered") {
+    int asked = 0;
+    REQUIRE(!s.loop->join(false, [&] { return ++asked > 2; }));
+  }
+}

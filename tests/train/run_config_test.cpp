@@ -1,0 +1,105 @@
+// The run's config: overrides, checks between fields, and that configs/ and configs/README.md are in step with the code.
+#include "train/run_config.h"
+
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <sstream>
+
+#include "support/temporary_folder.h"
+#undef CHECK
+#include "support/catch.h"
+
+namespace {
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+train::RunConfig load(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  const test::TemporaryFolder folder;
+  const auto storage = base::make_disk_storage();
+  const std::string path = folder.path() + "/run.json";
+  storage->write_atomically(path, text);
+  return train::load_run_config(*storage, path, overrides);
+}
+
+std::string error_of(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  try {
+    load(text, overrides);
+  } catch (const base::Error& error) {
+    REQUIRE(error.code() == base::ExitCode::kBadInput);
+    return std::string(error.what()) + " | " + error.hint();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("RunConfig: overrides come after the file, in order") {
+  const auto config = load(R"({"training": {"steps": 10}})", {"training.steps=20", "node.name=left", "training.steps=30"});
+  REQUIRE(config.training.steps == 30);
+  REQUIRE(config.node.name == "left");
+  REQUIRE(config.optimizer.schedule.total_steps == 30);
+}
+
+TEST_CASE("RunConfig: what it prints reads back as the same") {
+  const auto config = load(R"({"data": {"sources": [{"prefix": "a", "weight": 0.25}, {"prefix": "b"}]}, "name": "x"})");
+  const auto again = load(train::to_json(config));
+  REQUIRE(train::to_json(again) == train::to_json(config));
+  REQUIRE(train::shared_digest(again) == train::shared_digest(config));
+  REQUIRE(again.data.sources.size() == 2);
+  REQUIRE(again.data.sources[0].weight == 0.25);
+}
+
+TEST_CASE("RunConfig: the digest covers what nodes must share and nothing else") {
+  const auto digest = [](const std::vector<std::string>& overrides) { return train::shared_digest(load("{}", overrides)); };
+  const auto reference = digest({});
+  for (const char* same : {"node.name=other", "node.threads=3", "checkpoint.keep=9", "training.batch_rows=64",
+                           "swarm.coordinator=host:1", "evaluation.rows=3"})
+    REQUIRE(digest({same}) == reference);
+  for (const char* different : {"name=other", "seed=1", "model.width=128", "optimizer.learning_rate=0.1", "outer.codec=fp32",
+                                "outer.inner_steps=7", "training.steps=5"})
+    REQUIRE(digest({different}) != reference);
+}
+
+TEST_CASE("RunConfig: errors name the key and help") {
+  REQUIRE(contains(error_of(R"({"outr": {}})"), "outr"));
+  REQUIRE(contains(error_of(R"({"outr": {}})"), "outer"));
+  REQUIRE(contains(error_of("{}", {"training.micro_batch_rows=3"}), "micro_batch_rows"));
+  REQUIRE(contains(error_of("{}", {"outer.fragments=99"}), "outer.fragments"));
+  REQUIRE(contains(error_of("{}", {"node.listen=nonsense"}), "node.listen"));
+  REQUIRE(contains(error_of("{}", {"swarm.members_min=3"}), "members_min"));
+  REQUIRE(contains(error_of("{}", {"no_equals_sign"}), "key=value"));
+  REQUIRE(contains(error_of(R"({"model": {"kv_heads": 3}})"), "kv_heads"));
+}
+
+TEST_CASE("RunConfig: every preset loads") {
+  const auto storage = base::make_disk_storage();
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(ATOLL_SOURCE_ROOT "/configs")) {
+    if (entry.path().extension() != ".json") continue;
+    REQUIRE_NOTHROW(train::load_run_config(*storage, entry.path().string(), {}));
+    ++count;
+  }
+  REQUIRE(count >= 2);
+}
+
+TEST_CASE("RunConfig: configs/README.md documents exactly the keys there are") {
+  train::RunConfig defaults;
+  std::set<std::string> keys;
+  for (const auto& key : base::list_config_keys([&](base::ConfigVisitor& v) { train::describe(v, defaults); }))
+    keys.insert(key.path);
+  std::set<std::string> documented;
+  const std::string readme = read_file(ATOLL_SOURCE_ROOT "/configs/README.md");
+  const std::regex row(R"(\n\| `([^`]+)` \|)");
+  for (auto match = std::sregex_iterator(readme.begin(), readme.end(), row); match != std::sregex_iterator(); ++match)
+    documented.insert((*match)[1]);
+  REQUIRE(documented == keys);
+}
