@@ -23,7 +23,7 @@ DOORS = [  # (header, where it may be included); tests may include what they tes
 ]
 BANNED = [  # (pattern, where it is allowed, why not)
     (r"\bsleep_(for|until)\b|\bu?sleep\s*\(", (), "nothing sleeps: wait for an event with a deadline"),
-    (r"std::cout\b|\bf?printf\s*\(|\bputs\s*\(", ("src/cli/",), "output goes through base/log.h or src/cli"),
+    (r"std::cout\b|\bf?printf\s*\(|\bputs\s*\(", ("src/cli/", "tests/"), "output goes through base/log.h or src/cli"),
 ]
 CODE = (".cpp", ".h", ".cu", ".cuh")
 TEXT = CODE + (".md", ".py", ".json", "meson.build", "meson_options.txt")

@@ -8,11 +8,13 @@
 
 namespace backend {
 
-// One object per rank; every rank calls the same operations in the same order, each from its own thread. Asynchronous on
-// `stream`. A rank that does not arrive within the deadline given at creation makes the operation throw resource_lost on
-// all others, naming the rank; after that every further call throws too.
+// One object per rank; every rank calls the same operations in the same order, each from its own
+// thread. Asynchronous on `stream`. A rank that does not arrive within the deadline given at
+// creation makes the operation throw resource_lost on all others, naming the rank; after that every
+// further call throws too.
 //
-// n elements per rank, R ranks. Sums are made in rank order, in fp32, so that a fixed R gives fixed bits.
+// n elements per rank, R ranks. all_gather and broadcast move any type; the others sum fp32, in
+// rank order, so that a fixed R gives fixed bits.
 class Communicator {
  public:
   virtual ~Communicator() = default;

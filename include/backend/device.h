@@ -1,8 +1,8 @@
 // A compute device: its memory, its streams, and the order of what runs on it.
 //
-// Everything that takes a Stream is asynchronous: it returns once the work is queued, and work on one stream runs in
-// order. The CPU device runs everything at once, on the calling thread and its pool; a Stream is then a formality, but the
-// callers do not know that.
+// Everything that takes a Stream is asynchronous: it returns once the work is queued, and work on
+// one stream runs in order. The CPU device runs everything at once, on the calling thread and its
+// pool; a Stream is then a formality, but the callers do not know that.
 #pragma once
 
 #include <cstdint>
@@ -43,11 +43,13 @@ class Device {
   virtual ~Device() = default;
 
   virtual std::string name() const = 0;  // "AMD EPYC, 2 threads", "NVIDIA H100 80GB HBM3"
-  // The type of weights and activations: fp32 on CPUs, bf16 on GPUs. Masters, moments and gradients are fp32 on both.
+  // The type of weights and activations: fp32 on CPUs, bf16 on GPUs. Masters, moments and gradients
+  // are fp32 on both.
   virtual DType compute_dtype() const = 0;
 
-  // Zero-filled, 64-byte aligned (256 on GPUs). Throws resource_lost with a hint when memory is short. `label` names it in
-  // the memory report. Nothing is allocated in steady state: after set_steady(), allocating is a bug.
+  // Zero-filled, 64-byte aligned (256 on GPUs). Throws resource_lost with a hint when memory is
+  // short. `label` names it in the memory report. Nothing is allocated in steady state: after
+  // set_steady(), allocating is a bug.
   virtual std::unique_ptr<Buffer> allocate(int64_t byte_count, const std::string& label) = 0;
   // The same in host memory that the device can copy from and to quickly (pinned on GPUs).
   virtual std::unique_ptr<Buffer> allocate_host(int64_t byte_count, const std::string& label) = 0;
@@ -63,7 +65,8 @@ class Device {
   virtual void wait(Stream& stream, const Event& event) = 0;  // The stream waits, not the host.
   virtual void synchronize(Stream& stream) = 0;               // The host waits.
 
-  virtual int64_t allocated_bytes() const = 0;  // Device memory held by buffers now.
+  // Held by the buffers of allocate() now; those of allocate_host() do not count.
+  virtual int64_t allocated_bytes() const = 0;
 };
 
 }  // namespace backend

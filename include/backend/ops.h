@@ -1,13 +1,14 @@
-// Every operation of the model, forward and backward: the contract between the model and a backend. `src/cpu/` is the
-// plain version and the oracle.
+// Every operation of the model, forward and backward: the contract between the model and a backend.
+// `src/cpu/` is the plain version and the oracle.
 //
-// Conventions: gradients of parameters accumulate (+=), gradients of activations overwrite (=); exceptions are named at the
-// operation. Gradients of parameters, losses, rstd and lse are fp32; weights and activations have the device's
-// compute_dtype(). All operations are asynchronous on `stream` and give the same bits for the same inputs on the same
-// device with the same thread count. Tensors of one call do not overlap unless it says so.
+// Conventions: gradients of parameters accumulate (+=), gradients of activations overwrite (=);
+// exceptions are named at the operation. Gradients of parameters, losses, rstd and lse are fp32;
+// weights and activations have the device's compute_dtype(). All operations are asynchronous on
+// `stream` and give the same bits for the same inputs on the same device with the same thread
+// count. Tensors of one call do not overlap unless it says so.
 //
-// Shape letters: B rows of the batch, T positions of a row, N = B*T tokens, C model width, H query heads, K key/value
-// heads, D head size, F feed-forward width, V vocabulary.
+// Shape letters: B rows of the batch, T positions of a row, N = B*T tokens, C model width, H query
+// heads, K key/value heads, D head size, F feed-forward width, V vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,9 @@
 
 namespace backend {
 
-// out = a' b' (+ out if accumulate), where x' is x or its transpose. out (m, n); a (m, k), or (k, m) if transpose_a;
-// b (k, n), or (n, k) if transpose_b. fp32 accumulation. 2*m*n*k FLOP.
+// out = a' b' (+ out if accumulate), where x' is x or its transpose.
+//   out (m, n);  a (m, k), or (k, m) if transpose_a;  b (k, n), or (n, k) if transpose_b.
+// Accumulates in fp32. 2*m*n*k FLOP.
 struct MatmulArgs {
   Tensor out, a, b;
   bool transpose_a = false;
@@ -30,31 +32,36 @@ struct MatmulArgs {
 struct EmbeddingForwardArgs {
   Tensor out, weight, tokens;
 };
-// weight_gradient[tokens[i]] += out_gradient[i], for one token in the order of i.  weight_gradient (V, C) fp32.
+// weight_gradient[tokens[i]] += out_gradient[i], for equal tokens in the order of i.
+//   weight_gradient (V, C) fp32, out_gradient (N, C), tokens (N) int32 in [0, V).
 struct EmbeddingBackwardArgs {
   Tensor weight_gradient, out_gradient, tokens;
 };
 
-// residual_out = in + delta (delta may be absent, then residual_out may be too);
+// residual_out = in + delta   (delta may be absent, then residual_out may be too),
 // out = residual_out * rstd * weight,  rstd = 1 / sqrt(mean(residual_out^2) + epsilon), row by row.
-//   in, delta, residual_out, out (N, C); residual_out may be the same memory as in.  weight (C).  rstd (N) fp32.
-// `rstd` may be absent (evaluation).
+//   in, delta, residual_out, out (N, C);  weight (C);  rstd (N) fp32, may be absent (evaluation).
+//   residual_out may be the same memory as in.
 struct RmsnormForwardArgs {
   Tensor out, residual_out, rstd, in, delta, weight;
   float epsilon = 1e-5f;
 };
 // With x the norm's input (residual_out of the forward) and dy = out_gradient:
-//   in_gradient = residual_gradient + rstd * (dy*w - x * rstd^2 * mean(dy*w*x))   residual_gradient absent counts as 0 and
-//   weight_gradient += sum over rows of dy * x * rstd                             may be the same memory as in_gradient.
-// If `out` is present, the forward's output is made again there (for a weight gradient that needs it).
+//   in_gradient = residual_gradient + rstd * (dy*w - x * rstd^2 * mean(dy*w*x)),
+//   weight_gradient += sum over rows of dy * x * rstd.
+// residual_gradient absent counts as 0; it may be the same memory as in_gradient.
+// If `out` is present, the forward's output is made again there (for a weight gradient that needs
+// it).
 struct RmsnormBackwardArgs {
   Tensor in_gradient, weight_gradient, out, out_gradient, residual_gradient, in, weight, rstd;
 };
 
-// Rotates the query and key parts of qkv in place, Hugging Face half-rotation: for j < D/2, with angle
-// a = position * base^(-2j/D):  x[j] = x[j] cos a - x[j+D/2] sin a,  x[j+D/2] = x[j+D/2] cos a + x[j] sin a.
+// Rotates the query and key parts of qkv in place, Hugging Face half-rotation: for j < D/2, with
+// angle a = position * base^(-2j/D),
+//   x[j] = x[j] cos a - x[j+D/2] sin a,   x[j+D/2] = x[j+D/2] cos a + x[j] sin a.
 // `inverse` rotates by -a (the backward). Row n has position n mod T.
-//   qkv (N, (H+2K)*D) laid out as H query heads, K key heads, K value heads.  table (>=T, D) fp32: D/2 cosines, D/2 sines.
+//   qkv (N, (H+2K)*D) laid out as H query heads, K key heads, K value heads.
+//   table (>=T, D) fp32: per position D/2 cosines, then D/2 sines.
 struct RopeArgs {
   Tensor qkv, table;
   int64_t sequence_length = 0;  // T
@@ -62,37 +69,41 @@ struct RopeArgs {
   bool inverse = false;
 };
 
-// Causal grouped-query attention inside documents. Position i of a row attends to j with document_start[i] <= j <= i:
-// out = softmax(q k^T / sqrt(D)) v;  query head h uses key/value head h / (H/K).
-//   qkv (N, (H+2K)*D), out (N, H*D), lse (B, H, T) fp32 = log sum exp of the scaled scores (absent in evaluation),
-//   document_start (N) int32: for each position the row-relative position (0..i) at which its document begins.
+// Causal grouped-query attention inside documents. Position i of a row attends to the j with
+// document_start[i] <= j <= i; query head h uses key/value head h / (H/K):
+//   out = softmax(q k^T / sqrt(D)) v.
+//   qkv (N, (H+2K)*D) as above, out (N, H*D).
+//   lse (B, H, T) fp32 = log sum exp of the scaled scores; may be absent (evaluation).
+//   document_start (N) int32: the row-relative position, 0 to i, at which i's document begins.
 struct AttentionForwardArgs {
   Tensor out, lse, qkv, document_start;
   int64_t sequence_length = 0;
   int64_t heads = 0, kv_heads = 0, head_size = 0;
 };
-// qkv_gradient (N, (H+2K)*D) is overwritten.
+// The same with `out` and `lse` of the forward. qkv_gradient (N, (H+2K)*D) is overwritten.
 struct AttentionBackwardArgs {
   Tensor qkv_gradient, out_gradient, out, lse, qkv, document_start;
   int64_t sequence_length = 0;
   int64_t heads = 0, kv_heads = 0, head_size = 0;
 };
 
-// out = silu(gate) * up,  silu(x) = x / (1 + exp(-x)).  gate_up (N, 2F): F gates, then F ups, per row.  out (N, F).
+// out = silu(gate) * up,  silu(x) = x / (1 + exp(-x)).
+//   gate_up (N, 2F): F gates, then F ups, per row.  out (N, F).
 struct SwigluForwardArgs {
   Tensor out, gate_up;
 };
-// gate_up is overwritten by its gradient. If `out` is present, the forward's output is made again there in the same pass.
+// gate_up is overwritten by its gradient. If `out` is present, the forward's output is made again
+// there in the same pass.
 struct SwigluBackwardArgs {
   Tensor gate_up, out, out_gradient;
 };
 
 // Softmax cross-entropy of a chunk of rows with the max-z loss of Baichuan 2 (w * max_logit^2):
-//   loss[i] = lse(logits[i]) - logits[i][targets[i]],  z_loss[i] = z_weight * max(logits[i])^2.
-// If `compute_gradient`, logits are overwritten by gradient_scale * d(loss[i] + z_loss[i]) / d logits[i]; the gradient of
-// the maximum goes to the first largest logit. Otherwise logits are left.
+//   loss[i] = lse(logits[i]) - logits[i][targets[i]],   z_loss[i] = z_weight * max(logits[i])^2.
+//   logits (M, V);  targets (M) int32 in [-1, V);  loss, z_loss (M) fp32.
 // A target of -1 is not counted: both losses and the gradient are 0.
-//   logits (M, V); targets (M) int32; loss, z_loss (M) fp32.
+// If `compute_gradient`, logits are overwritten by gradient_scale * d(loss + z_loss) / d logits,
+// where the gradient of the maximum goes to the first largest logit. Otherwise they are left.
 struct CrossEntropyArgs {
   Tensor loss, z_loss, logits, targets;
   float z_weight = 0;
@@ -105,22 +116,25 @@ struct SumOfSquaresArgs {
   Tensor out, in;
   bool accumulate = false;
 };
-// scale[0] = min(1, norm_max / (sqrt(sum_of_squares[0]) + 1e-6)); norm_max <= 0 gives 1.  Both (1) fp32, on the device.
+// scale[0] = min(1, norm_max / (sqrt(sum_of_squares[0]) + 1e-6)); norm_max <= 0 gives 1.
+//   Both (1) fp32, in the device's memory.
 struct ClipScaleArgs {
   Tensor scale, sum_of_squares;
   float norm_max = 1;
 };
 
-// Decoupled weight decay (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2):
+// Decoupled weight decay (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR
+// 2019, algorithm 2):
 //   g = gradient * gradient_scale[0];  m = beta1*m + (1-beta1)*g;  v = beta2*v + (1-beta2)*g^2;
 //   p -= learning_rate * (m/(1-beta1^step) / (sqrt(v/(1-beta2^step)) + epsilon) + weight_decay*p).
-// All fp32 of one size; `step` counts from 1. `copy`, if present, receives p in its dtype in the same pass.
+// All fp32 of one size; gradient_scale (1) fp32; `step` counts from 1. `copy` (fp32 or bf16), if
+// present, receives the new p in the same pass.
 struct AdamwArgs {
   Tensor parameter, gradient, m, v, copy, gradient_scale;
   float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f, weight_decay = 0;
   int64_t step = 1;
 };
-// p -= learning_rate * (gradient * gradient_scale[0] + weight_decay*p).
+// p -= learning_rate * (gradient * gradient_scale[0] + weight_decay*p).  Tensors as in AdamwArgs.
 struct SgdArgs {
   Tensor parameter, gradient, copy, gradient_scale;
   float learning_rate = 0, weight_decay = 0;
@@ -130,7 +144,7 @@ struct SgdArgs {
 struct AddArgs {
   Tensor out, in;
 };
-// out = in, converting the dtype.
+// out = in: between equal types, or between fp32 and bf16 (round to nearest, ties to even).
 struct CastArgs {
   Tensor out, in;
 };

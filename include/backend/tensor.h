@@ -15,10 +15,13 @@ enum class DType : uint8_t { kFloat32, kBfloat16, kInt32, kInt8, kUint8 };
 constexpr int64_t bytes_per_element(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
-    case DType::kInt32: return 4;
-    case DType::kBfloat16: return 2;
+    case DType::kInt32:
+      return 4;
+    case DType::kBfloat16:
+      return 2;
     case DType::kInt8:
-    case DType::kUint8: return 1;
+    case DType::kUint8:
+      return 1;
   }
   return 0;
 }
@@ -26,13 +29,21 @@ constexpr int64_t bytes_per_element(DType dtype) {
 template <class T>
 struct DTypeOf;
 template <>
-struct DTypeOf<float> { static constexpr DType value = DType::kFloat32; };
+struct DTypeOf<float> {
+  static constexpr DType value = DType::kFloat32;
+};
 template <>
-struct DTypeOf<int32_t> { static constexpr DType value = DType::kInt32; };
+struct DTypeOf<int32_t> {
+  static constexpr DType value = DType::kInt32;
+};
 template <>
-struct DTypeOf<int8_t> { static constexpr DType value = DType::kInt8; };
+struct DTypeOf<int8_t> {
+  static constexpr DType value = DType::kInt8;
+};
 template <>
-struct DTypeOf<uint8_t> { static constexpr DType value = DType::kUint8; };
+struct DTypeOf<uint8_t> {
+  static constexpr DType value = DType::kUint8;
+};
 
 // Up to four dimensions, row-major, dense.
 class Shape {
@@ -56,8 +67,9 @@ class Shape {
   int rank_ = 0;
 };
 
-// A typed, shaped, dense view. Does not own; the memory outlives it. `data` may be device memory: only operations of the
-// device's backend look behind it. A default-made Tensor is "absent" (operations say which arguments may be).
+// A typed, shaped, dense view. Does not own; the memory outlives it. `data` may be device memory:
+// only operations of the device's backend look behind it. A default-made Tensor is "absent"
+// (operations say which arguments may be).
 struct Tensor {
   void* data = nullptr;
   DType dtype = DType::kFloat32;

@@ -99,7 +99,8 @@ struct Ready {
 };
 struct Done { base::Digest results; };  // SHA-256 over the result chunks' bytes in order.
 struct Applied { base::Digest digest; };
-struct Leave { std::string reason; };
+struct Leave { std::string reason; };  // kDoneReason: all steps are done; anything else is for people.
+inline constexpr const char* kDoneReason = "done";
 
 struct Welcome { PeerId peer = kNobody; uint32_t heartbeat_interval_ms = 0; uint32_t dead_after_ms = 0; };
 struct Reject { std::string reason; };

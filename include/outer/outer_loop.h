@@ -4,17 +4,13 @@
 // Blocking mode: a due fragment is announced ready, and the call returns when its round is
 // committed and applied. What happens otherwise:
 //   - The round was closed without us: its result is applied by rebasing (our progress is kept for
-//   the next round), and we
-//     jump to the global step.
+//     the next round), and we jump to the global step.
 //   - We are behind or our digest differs: the committed state is fetched from a peer and verified;
-//   own progress since the
-//     last commit is kept.
+//     own progress since the last commit is kept.
 //   - Our parameters are not finite: we take part without weight and go on from the result.
-//   - The coordinator is lost for good: resource_lost, after the caller had the chance to save (see
-//   StepOutcome::lost).
+//   - The coordinator is lost for good: the outcome says so, and the caller saves and exits.
 //   - The coordinator is lost, or we are to stop, while the state is being fetched: there is
-//   nothing whole to save, so
-//     resource_lost is thrown at once, and the node goes on from its last checkpoint.
+//     nothing whole to save. resource_lost is thrown; the node goes on from its last checkpoint.
 #pragma once
 
 #include <cstdint>
@@ -57,8 +53,9 @@ struct StepOutcome {
   std::optional<uint64_t> jump_to_step;  // So many steps count as done; go on from there.
   std::optional<net::PeerId> peer;       // We are an active member again, under this number.
   std::optional<std::string> lost;       // The swarm is lost; save and exit with kResourceLost.
-  bool state_replaced =
-      false;  // The committed state was fetched from a peer, or replaced ours (not finite).
+  // The committed state was fetched from a peer, or took the place of parameters of ours that were
+  // not finite.
+  bool state_replaced = false;
 };
 
 class OuterLoop {
@@ -66,10 +63,9 @@ class OuterLoop {
   struct Options {
     OuterConfig config;
     int64_t steps_total = 0;
-    net::Duration join_timeout =
-        std::chrono::minutes(30);  // No event at all for so long while joining.
-    net::Duration round_patience =
-        std::chrono::minutes(30);  // The same in a round: the swarm is lost.
+    // No event at all for so long, while joining or in a round: the swarm is lost.
+    net::Duration join_timeout = std::chrono::minutes(30);
+    net::Duration round_patience = std::chrono::minutes(30);
   };
   // Arguments outlive the object.
   static std::unique_ptr<OuterLoop> create(const Options& options, OuterState& state,
@@ -82,8 +78,8 @@ class OuterLoop {
   struct Entry {
     net::PeerId peer = net::kNobody;
     uint64_t step = 0;
-    bool state_replaced = false;  // The local parameters are the swarm's; inner optimiser state
-                                  // from before does not fit.
+    // The local parameters are the swarm's; inner optimiser state from before does not fit.
+    bool state_replaced = false;
     std::vector<MembershipReport> memberships;
   };
   virtual std::optional<Entry> join(bool has_local_progress,

@@ -4,10 +4,9 @@
 //
 // Outer optimiser, elementwise in fp32, each operation rounded (no contraction), the same on every
 // machine:
-//   m = momentum * m + d;  theta = theta - learning_rate * (d + momentum * m)       d: decoded mean
-//   pseudo-gradient
-// (DiLoCo, Douillard et al. 2023, arXiv 2311.08105, algorithm 1, with Nesterov as PyTorch's SGD
-// defines it.)
+//   m = momentum * m + d;  theta = theta - learning_rate * (d + momentum * m)
+// with d the decoded mean pseudo-gradient (DiLoCo, Douillard et al. 2023, arXiv 2311.08105,
+// algorithm 1, with Nesterov as PyTorch's SGD defines it).
 //
 // Memory: 8 bytes per parameter, plus scratch of two chunks per thread.
 //
@@ -55,8 +54,8 @@ class OuterState : public net::FragmentStore {
                                             LocalParameters& local, base::ThreadPool& pool);
 
   virtual const Fragment& fragment(int64_t index) const = 0;
-  virtual std::vector<net::FragmentState> states()
-      const = 0;  // Version and digest of each fragment.
+  // Version and digest of each fragment.
+  virtual std::vector<net::FragmentState> states() const = 0;
 
   // Are this node's own parameters of a fragment fit to be sent?
   virtual bool local_is_finite(int64_t fragment) = 0;

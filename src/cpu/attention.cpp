@@ -109,7 +109,7 @@ void unstack(const Geometry& g, const Block& block, const float* stacked, float*
   }
 }
 
-float max_of(const float* x, int64_t count) {
+VECTOR_LOOP float max_of(const float* x, int64_t count) {
   float max = kMinusInfinity;
 #pragma omp simd reduction(max : max)
   for (int64_t j = 0; j < count; ++j) max = x[j] > max ? x[j] : max;
@@ -117,7 +117,7 @@ float max_of(const float* x, int64_t count) {
 }
 
 // x = e^(x - shift); returns the sum.
-float exp_in_place(float* x, float shift, int64_t count) {
+VECTOR_LOOP float exp_in_place(float* x, float shift, int64_t count) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < count; ++j) {
@@ -209,7 +209,7 @@ void softmax_backward_row(float* scores, float* slopes, Visible visible, int64_t
   std::fill(slopes + last, slopes + tile_keys, 0.0f);
 }
 
-float dot(const float* a, const float* b, int64_t count) {
+VECTOR_LOOP float dot(const float* a, const float* b, int64_t count) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t j = 0; j < count; ++j) sum += a[j] * b[j];

@@ -7,6 +7,7 @@
 // inputs give the same bits in every run, whoever computed which piece.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -36,15 +37,17 @@ class Workers {
       body(index * piece, std::min(count, (index + 1) * piece), worker);
     };
     if (piece_count == 1) return item(0, 0);
-    pool_.parallel_items(
-        piece_count, std::cref(item));  // A reference fits into std::function without allocating.
+    // A reference fits into std::function without allocating.
+    pool_.parallel_items(piece_count, std::cref(item));
   }
 
-  // The same with one piece per thread (fewer if it would be smaller than `piece_min`), for bodies
-  // that pay per piece.
+  // The same for bodies that pay per piece: two pieces per thread, so that a thread that another
+  // program holds up costs half as much, but none smaller than `piece_min`; borders are multiples
+  // of `multiple`.
   template <class Body>
   void for_threads(int64_t count, int64_t piece_min, int64_t multiple, const Body& body) {
-    const int64_t even = base::div_ceil(count, thread_count());
+    const int64_t piece_count = thread_count() == 1 ? 1 : 2 * thread_count();
+    const int64_t even = base::div_ceil(count, piece_count);
     for_pieces(count, base::round_up(std::max(even, piece_min), multiple), body);
   }
 

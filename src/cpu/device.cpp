@@ -1,12 +1,11 @@
-// The processor as a device: memory from the kernel, streams that are formalities, threads with
-// scratch memory, and the function that puts a backend together. Compiled for the oldest processor,
-// unlike the operations: it is what says that the processor is too old.
+// The processor as a device: memory from the kernel, streams that are formalities, and the function
+// that puts a backend together. Compiled for the oldest processor, unlike the operations: it is
+// what says that the processor is too old.
 #include <atomic>
 #include <cblas.h>
-#include <cstdlib>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <new>
 #include <sys/mman.h>
 
 #include "backend/backend.h"
@@ -126,33 +125,6 @@ void require_instructions() {
 }
 
 }  // namespace
-
-Workers::Workers(int thread_count) : pool_(thread_count), scratch_(size_t(thread_count) + 1) {}
-
-void Workers::Free::operator()(float* memory) const {
-  std::free(memory);
-}
-
-float* Workers::Scratch::at_least(int64_t count_needed) {
-  if (count < count_needed) {
-    constexpr size_t kAlignment = 64;
-    const size_t bytes = size_t(base::round_up(count_needed * 4, kAlignment));
-    memory.reset();
-    memory.reset(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
-    if (!memory)
-      throw base::resource_lost(fmt::format("cannot allocate {} bytes of scratch memory", bytes));
-    count = count_needed;
-  }
-  return memory.get();
-}
-
-float* Workers::scratch(int worker, int64_t count) {
-  return scratch_[size_t(worker)].at_least(count);
-}
-
-float* Workers::shared_scratch(int64_t count) {
-  return scratch_.back().at_least(count);
-}
 
 }  // namespace cpu
 

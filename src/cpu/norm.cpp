@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cpu/cpu_backend.h"
+#include "cpu/vector_math.h"
 
 namespace cpu {
 
@@ -12,23 +13,23 @@ using backend::Stream;
 
 namespace {
 
-// sum = in + delta; returns the sum of its squares.
-float add_and_square(const float* in, const float* delta, float* sum, int64_t count) {
-  float squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (int64_t c = 0; c < count; ++c) {
-    const float x = in[c] + delta[c];
-    sum[c] = x;
-    squares += x * x;
-  }
-  return squares;
+void add_rows(const float* in, const float* delta, float* sum, int64_t count) {
+#pragma omp simd
+  for (int64_t c = 0; c < count; ++c) sum[c] = in[c] + delta[c];
 }
 
-float square(const float* in, int64_t count) {
+VECTOR_LOOP float squares_of(const float* in, int64_t count) {
   float squares = 0;
 #pragma omp simd reduction(+ : squares)
   for (int64_t c = 0; c < count; ++c) squares += in[c] * in[c];
   return squares;
+}
+
+VECTOR_LOOP float dot_of_three(const float* a, const float* b, const float* c, int64_t count) {
+  float dot = 0;
+#pragma omp simd reduction(+ : dot)
+  for (int64_t i = 0; i < count; ++i) dot += a[i] * b[i] * c[i];
+  return dot;
 }
 
 void scale(const float* in, const float* weight, float factor, float* out, int64_t count) {
@@ -44,9 +45,7 @@ struct BackwardRow {
 };
 
 void backward_row(const BackwardRow& row, int64_t count) {
-  float dot = 0;
-#pragma omp simd reduction(+ : dot)
-  for (int64_t c = 0; c < count; ++c) dot += row.dy[c] * row.weight[c] * row.x[c];
+  const float dot = dot_of_three(row.dy, row.weight, row.x, count);
   const float rstd = row.rstd;
   const float pull = rstd * rstd * dot / float(count);
   if (row.residual) {
@@ -84,15 +83,13 @@ void CpuOps::rmsnorm_forward(const RmsnormForwardArgs& args, Stream&) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t at = row * width;
       const float* x = in + at;
-      float squares;
       if (delta) {
-        squares = add_and_square(in + at, delta + at, residual_out + at, width);
+        add_rows(in + at, delta + at, residual_out + at, width);
         x = residual_out + at;
-      } else {
-        squares = square(x, width);
-        if (residual_out && residual_out != in) std::copy_n(x, width, residual_out + at);
+      } else if (residual_out && residual_out != in) {
+        std::copy_n(x, width, residual_out + at);
       }
-      const float factor = 1.0f / std::sqrt(squares / float(width) + args.epsilon);
+      const float factor = 1.0f / std::sqrt(squares_of(x, width) / float(width) + args.epsilon);
       if (rstd) rstd[row] = factor;
       scale(x, weight, factor, out + at, width);
     }

@@ -5,6 +5,7 @@
 
 #include "cpu/bfloat16.h"
 #include "cpu/cpu_backend.h"
+#include "cpu/vector_math.h"
 
 namespace cpu {
 
@@ -20,7 +21,7 @@ namespace {
 
 constexpr int64_t kPieceElements = 16384;
 
-double sum_of_squares_of(const float* in, int64_t count) {
+VECTOR_LOOP double sum_of_squares_of(const float* in, int64_t count) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < count; ++i) sum += double(in[i]) * double(in[i]);

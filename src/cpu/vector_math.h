@@ -7,6 +7,11 @@
 #include <cstdint>
 #include <limits>
 
+// For functions that are one loop with `#pragma omp simd reduction`. GCC 12 forgets the pragma when
+// it duplicates such a loop for the branches around it, and then adds one number after the other:
+// so there is nothing around it.
+#define VECTOR_LOOP [[gnu::noinline]]
+
 namespace cpu {
 namespace {
 

@@ -15,7 +15,7 @@ using backend::Stream;
 
 namespace {
 
-float max_of(const float* x, int64_t count) {
+VECTOR_LOOP float max_of(const float* x, int64_t count) {
   float max = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : max)
   for (int64_t v = 0; v < count; ++v) max = x[v] > max ? x[v] : max;
@@ -23,7 +23,7 @@ float max_of(const float* x, int64_t count) {
 }
 
 // Returns the sum of e^(x - max); leaves the terms in `terms`, which may be x.
-float exp_sum(const float* x, float max, float* terms, int64_t count) {
+VECTOR_LOOP float exp_sum(const float* x, float max, float* terms, int64_t count) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t v = 0; v < count; ++v) {
@@ -34,7 +34,7 @@ float exp_sum(const float* x, float max, float* terms, int64_t count) {
   return sum;
 }
 
-float exp_sum(const float* x, float max, int64_t count) {
+VECTOR_LOOP float exp_sum(const float* x, float max, int64_t count) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t v = 0; v < count; ++v) sum += exp_fast(x[v] - max);

@@ -1,7 +1,7 @@
 // Reads text files one after another and writes each document as: begin id, text, end id.
 #include "data/prepare.h"
 
-#include <cstring>
+#include <algorithm>
 #include <filesystem>
 #include <string_view>
 

@@ -3,6 +3,7 @@
 #include "data/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <optional>
 

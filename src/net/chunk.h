@@ -21,6 +21,8 @@ struct ChunkName {
   uint64_t round = 0;
   uint32_t attempt = 0;  // The one that gave the chunk its owner.
   uint32_t chunk = 0;    // Or block.
+  PeerId contributor =
+      kNobody;  // Of a contribution that is wanted; it does not travel, the provider is it.
   auto operator<=>(const ChunkName&) const = default;
 };
 ChunkName chunk_name(WantKind kind, const Authority& authority);

@@ -1,11 +1,12 @@
-// Who is a member, and which state is the run's. Rounds are in net/round_keeper.h, the choice of the
-// state in net/lineage.h.
+// Who is a member, and which state is the run's. Rounds are in net/round_keeper.h, the choice of
+// the state in net/lineage.h.
 //
 // Every event is taken in first, then review() draws all conclusions from what is known. So it does
 // not matter by which of several events a condition came true.
 #include "net/coordinator.h"
 
 #include "base/log.h"
+#include "net/dispatch.h"
 #include "net/lineage.h"
 #include "net/round_keeper.h"
 #include "net/wire.h"
@@ -50,7 +51,7 @@ class CoordinatorMachine : public Coordinator {
   base::Result<void> on_synced(MemberRecord& member, Synced synced, Turn turn);
   void on_leave(const MemberRecord& member, const Leave& leave, Turn turn);
   void activate(MemberRecord& member, Turn turn);
-  void demote(MemberRecord& member, const std::string& reason, Turn turn);
+  bool demote_stale(Turn turn);
   void lose(PeerId peer, const std::string& reason, Turn turn);
   void forget(PeerId peer, Turn turn);
   void change_epoch(Turn turn);
@@ -184,7 +185,7 @@ base::Result<void> CoordinatorMachine::may_join(const Hello& hello) const {
     return base::Failure{fmt::format("you have {} fragments, the run has {}", hello.states.size(),
                                      options_.fragment_count)};
   }
-  const bool is_replacing = const_cast<Roster&>(roster_).find_node(hello.node_key) != nullptr;
+  const bool is_replacing = roster_.has_node(hello.node_key);
   if (!is_replacing && roster_.count() >= kMembersMax) {
     return base::Failure{fmt::format("the run is full: it has {} members", kMembersMax)};
   }
@@ -237,37 +238,25 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
                                                  Turn turn) {
   const Authority& authority = message.authority;
   if (message.run != speaker_.run()) return base::Failure{"it speaks of another run"};
-  if (authority.fragment >= in_force_.size()) return base::Failure{"a fragment that does not exist"};
-  const auto with = [&]<class T>(const base::Result<T>& payload, auto handle) -> base::Result<void> {
-    if (!payload.ok()) return base::Failure{payload.reason()};
-    return handle(*payload);
-  };
-  const std::span<const std::byte> bytes(*message.payload);
-  using None = base::Result<void>;
+  if (authority.fragment >= in_force_.size())
+    return base::Failure{"a fragment that does not exist"};
   switch (message.type) {
     case MessageType::kHeartbeat:
-      return with(decode<Heartbeat>(bytes),
-                  [&](const auto& heartbeat) { return on_heartbeat(member, heartbeat, turn), None{}; });
+      return dispatch<Heartbeat>(message, [&](const auto& h) { on_heartbeat(member, h, turn); });
     case MessageType::kSynced:
-      return with(decode<Synced>(bytes),
-                  [&](const auto& synced) { return on_synced(member, synced, turn); });
+      return dispatch<Synced>(message, [&](const auto& s) { return on_synced(member, s, turn); });
     case MessageType::kReady:
-      return with(decode<Ready>(bytes), [&](const auto& ready) {
-        return rounds_.on_ready(member, authority, ready), None{};
-      });
+      return dispatch<Ready>(message,
+                             [&](const auto& r) { rounds_.on_ready(member, authority, r); });
     case MessageType::kDone:
-      return with(decode<Done>(bytes), [&](const auto& done) {
-        return rounds_.on_done(member, authority, done), None{};
-      });
+      return dispatch<Done>(message, [&](const auto& d) { rounds_.on_done(member, authority, d); });
     case MessageType::kApplied:
-      return with(decode<Applied>(bytes), [&](const auto& applied) {
+      return dispatch<Applied>(message, [&](const auto& applied) {
         FragmentState& state = member.states[authority.fragment];
         if (state.version == authority.round) state.digest = applied.digest;
-        return None{};
       });
     case MessageType::kLeave:
-      return with(decode<Leave>(bytes),
-                  [&](const auto& leave) { return on_leave(member, leave, turn), None{}; });
+      return dispatch<Leave>(message, [&](const auto& leave) { on_leave(member, leave, turn); });
     default:
       return base::Failure{fmt::format("message {} was not expected", int(message.type))};
   }
@@ -289,7 +278,8 @@ void CoordinatorMachine::on_heartbeat(MemberRecord& member, const Heartbeat& hea
 }
 
 base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced synced, Turn turn) {
-  if (synced.states.size() != in_force_.size()) return base::Failure{"a state without all fragments"};
+  if (synced.states.size() != in_force_.size())
+    return base::Failure{"a state without all fragments"};
   if (member.standing != Standing::kCatchingUp) return {};
   member.states = std::move(synced.states);
   member.catch_up.reset();  // If this is not the state in force any more, it must be told again.
@@ -309,14 +299,20 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   rounds_.add_receiver(member, turn);
 }
 
-// Of an active member whose state is not the one in force. It leaves the open rounds.
-void CoordinatorMachine::demote(MemberRecord& member, const std::string& reason, Turn turn) {
-  base::log_warning("{} must catch up: {}", member.name, reason);
-  member.standing = Standing::kCatchingUp;
-  member.catch_up.reset();
-  for (auto& ready : member.ready) ready.reset();
-  rounds_.remove(member.peer);
-  change_epoch(turn);
+// Active members whose state is not the one in force leave the open rounds. True if there were any.
+bool CoordinatorMachine::demote_stale(Turn turn) {
+  bool is_changed = false;
+  for (auto& [peer, member] : roster_.all()) {
+    if (!member.is_active() || holds_state(member)) continue;
+    base::log_warning("{} must catch up: its state is not the one in force", member.name);
+    member.standing = Standing::kCatchingUp;
+    member.catch_up.reset();
+    for (auto& ready : member.ready) ready.reset();
+    rounds_.remove(peer);
+    is_changed = true;
+  }
+  if (is_changed) change_epoch(turn);
+  return is_changed;
 }
 
 void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave, Turn turn) {
@@ -360,14 +356,12 @@ void CoordinatorMachine::change_epoch(Turn turn) {
 void CoordinatorMachine::review(Turn turn) {
   start_if_due(turn);
   if (!is_started_) return;
-  rounds_.review(turn);
-  for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
-    settle_digest(fragment, turn);
-  }
-  for (const PeerId peer : roster_.active_peers()) {
-    MemberRecord& member = *roster_.find(peer);
-    if (!holds_state(member)) demote(member, "its state is not the one in force", turn);
-  }
+  do {
+    rounds_.review(turn);
+    for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
+      settle_digest(fragment, turn);
+    }
+  } while (demote_stale(turn));
   start_over_if_lost(turn);
   for (auto& [peer, member] : roster_.all()) {
     if (member.standing != Standing::kCatchingUp) continue;
@@ -395,7 +389,8 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   if (!are_all && !(are_enough && is_grace_over)) return;
   if (!elect_states()) return;  // Somebody who has the state must come.
   is_started_ = true;
-  // The step of those who have the state; a node with an older one may have gone further on its own.
+  // The step of those who have the state; a node with an older one may have gone further on its
+  // own.
   step_floor_ = 0;
   for (auto& [peer, member] : roster_.all()) {
     member.standing = Standing::kCatchingUp;
@@ -416,8 +411,8 @@ bool CoordinatorMachine::elect_states() {
   return true;
 }
 
-// A node that comes late, to a coordinator that has forgotten, may be the one that knows how far the
-// run was.
+// A node that comes late, to a coordinator that has forgotten, may be the one that knows how far
+// the run was.
 void CoordinatorMachine::adopt_newer(const MemberRecord& member, Turn turn) {
   for (size_t fragment = 0; fragment < in_force_.size(); ++fragment) {
     const FragmentState& state = member.states[fragment];
@@ -469,8 +464,8 @@ CatchUp CoordinatorMachine::catch_up_for(const MemberRecord& member) const {
   return catch_up;
 }
 
-// Everybody who had the state is gone. What the rest still has, they must say anew: their blocks may
-// be half replaced. So all register again, and the rule of the start decides.
+// Everybody who had the state is gone. What the rest still has, they must say anew: their blocks
+// may be half replaced. So all register again, and the rule of the start decides.
 void CoordinatorMachine::start_over_if_lost(Turn turn) {
   if (!roster_.active_peers().empty()) return;
   for (size_t fragment = 0; fragment < in_force_.size(); ++fragment) {
@@ -478,8 +473,10 @@ void CoordinatorMachine::start_over_if_lost(Turn turn) {
       return is_current(entry.second.states[fragment], in_force_[fragment]);
     };
     if (std::ranges::any_of(roster_.all(), holds)) continue;
-    base::log_warning("nobody has version {} of fragment {} any more: the run waits for members",
-                      in_force_[fragment].version, fragment);
+    if (roster_.count() > 0) {
+      base::log_warning("nobody has version {} of fragment {} any more: the run starts over",
+                        in_force_[fragment].version, fragment);
+    }
     is_started_ = false;
     speaker_.raise_term(speaker_.term() + 1);
     for (const PeerId peer : roster_.peers()) {
@@ -509,8 +506,7 @@ CoordinatorReport CoordinatorMachine::report() const {
   CoordinatorReport report;
   report.epoch = speaker_.epoch();
   for (const auto& [peer, member] : roster_.all()) {
-    report.members.push_back(
-        {peer, member.name, member.is_active(), member.step, member.loss});
+    report.members.push_back({peer, member.name, member.is_active(), member.step, member.loss});
   }
   report.states = in_force_;
   report.rounds_committed = rounds_.committed_count();

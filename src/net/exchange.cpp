@@ -78,7 +78,9 @@ std::vector<Exchange::Missing> Exchange::missing() const {
     for (int64_t index = 0; index < contributor_count(); ++index) {
       const bool is_there = !c.parts.empty() && c.parts[size_t(index)];
       if (index == *self_index_ || is_there || contains(excluded_, index)) continue;
-      missing.push_back({name_of(WantKind::kContribution, chunk), provider(index)});
+      ChunkName name = name_of(WantKind::kContribution, chunk);
+      name.contributor = provider(index).peer;
+      missing.push_back({name, provider(index)});
     }
   }
   return missing;

@@ -159,7 +159,8 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
     return std::nullopt;
   }
   peer.heard_at = turn.now;
-  const ChunkName name = chunk_name(*kind, message.authority);
+  ChunkName name = chunk_name(*kind, message.authority);
+  if (name.kind == WantKind::kContribution) name.contributor = id;
   const auto lane = peer.lanes.find({name.kind, name.kind == WantKind::kState ? 0 : name.fragment});
   if (lane == peer.lanes.end() || lane->second.in_flight.erase(name) == 0) return std::nullopt;
   if (message.type == MessageType::kGone) {

@@ -1,7 +1,8 @@
 // Which state is the run's: pure functions over what members say they have.
 //
-// The one idea: a higher version always wins, whoever has it, so a node that starts from nothing can
-// never make an older run forget what it learnt. Among equal versions the majority's digest wins.
+// The one idea: a higher version always wins, whoever has it, so a node that starts from nothing
+// can never make an older run forget what it learnt. Among equal versions the majority's digest
+// wins.
 #pragma once
 
 #include <optional>
@@ -18,8 +19,8 @@ struct Claim {
 };
 
 // The newest version among the claims and, among the digests for it that are known, the most
-// frequent one; ties go to the lowest peer. Nothing if nobody has a usable state. The digest is zero
-// if nobody knows it.
+// frequent one; ties go to the lowest peer. Nothing if nobody has a usable state. The digest is
+// zero if nobody knows it.
 std::optional<FragmentState> elect_state(std::span<const Claim> claims);
 
 // The digest that more than half of all claims for `version` have. Claims whose digest is not known

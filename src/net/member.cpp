@@ -5,6 +5,7 @@
 #include "net/member.h"
 
 #include "base/log.h"
+#include "net/dispatch.h"
 #include "net/exchange.h"
 #include "net/fetcher.h"
 #include "net/registration.h"
@@ -205,13 +206,6 @@ void MemberMachine::work(Turn turn) {
 
 // --- The coordinator's words.
 
-template <class T, class Handle>
-base::Result<void> with(const Message& message, Handle handle) {
-  const auto payload = decode<T>(*message.payload);
-  if (!payload.ok()) return base::Failure{payload.reason()};
-  return handle(*payload);
-}
-
 MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn turn) {
   const Authority& authority = message.authority;
   if (message.run != run_) return base::Failure{"it belongs to another run"};
@@ -219,24 +213,30 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
   term_ = std::max(term_, authority.term);
   switch (message.type) {
     case MessageType::kWelcome:
-      return with<Welcome>(message, [&](const auto& welcome) { return on_welcome(welcome, turn); });
+      return dispatch<Welcome>(message,
+                               [&](const auto& welcome) { return on_welcome(welcome, turn); });
     case MessageType::kReject:
-      return with<Reject>(message, [&](const auto& reject) {
+      return dispatch<Reject>(message, [&](const auto& reject) {
         stop({.reason = reject.reason, .restart_makes_sense = false}, turn);
         return Handled{};
       });
     case MessageType::kCatchUp:
-      return with<CatchUp>(message, [&](const auto& to) { return on_catch_up(to, turn); });
+      return dispatch<CatchUp>(message, [&](const auto& to) { return on_catch_up(to, turn); });
     case MessageType::kStart:
-      return with<Start>(message, [&](const auto& start) { return on_start_message(start, turn); });
+      return dispatch<Start>(message,
+                             [&](const auto& start) { return on_start_message(start, turn); });
     case MessageType::kMembership:
-      return with<Membership>(message, [&](const auto& m) { return on_membership(m, message); });
+      return dispatch<Membership>(message,
+                                  [&](const auto& m) { return on_membership(m, message); });
     case MessageType::kOpen:
-      return with<Open>(message, [&](const auto& open) { return on_open(open, authority, turn); });
+      return dispatch<Open>(message,
+                            [&](const auto& open) { return on_open(open, authority, turn); });
     case MessageType::kReown:
-      return with<Reown>(message, [&](const auto& reown) { return on_reown(reown, authority); });
+      return dispatch<Reown>(message,
+                             [&](const auto& reown) { return on_reown(reown, authority); });
     case MessageType::kCommit:
-      return with<Commit>(message, [&](const auto& c) { return on_commit(c, authority, turn); });
+      return dispatch<Commit>(message,
+                              [&](const auto& c) { return on_commit(c, authority, turn); });
     case MessageType::kAbort:
       return on_abort(authority);
     case MessageType::kHeartbeatReply:
@@ -265,6 +265,7 @@ MemberMachine::Handled MemberMachine::on_catch_up(const CatchUp& catch_up, Turn 
 }
 
 MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn turn) {
+  if (!state_sync_.is_settled()) return base::Failure{"it started us before we had the state"};
   is_active_ = true;
   state_sync_.on_started();
   on_event_(Started{.peer = self_, .step = start.step});
@@ -391,6 +392,7 @@ void MemberMachine::close_round(int64_t fragment) {
 void MemberMachine::ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
                           Outbox& out) {
   CHECK(fragment >= 0 && fragment < int64_t(rounds_.size()), "fragment {}", fragment);
+  if (is_over_ || !state_sync_.takes_ready(fragment)) return;
   auto& ready = rounds_[size_t(fragment)].ready;
   ready = Ready{.weight_tokens = weight_tokens, .step = step};
   if (is_active_) tell_ready(fragment, {now, out});

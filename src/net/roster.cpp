@@ -6,7 +6,8 @@ namespace net {
 namespace {
 
 MemberRecord* find_if(std::map<PeerId, MemberRecord>& members, auto is_it) {
-  const auto found = std::ranges::find_if(members, [&](auto& entry) { return is_it(entry.second); });
+  const auto found =
+      std::ranges::find_if(members, [&](auto& entry) { return is_it(entry.second); });
   return found == members.end() ? nullptr : &found->second;
 }
 
@@ -32,6 +33,11 @@ MemberRecord* Roster::find_link(LinkId link) {
 
 MemberRecord* Roster::find_node(uint64_t node_key) {
   return find_if(members_, [&](const MemberRecord& member) { return member.node_key == node_key; });
+}
+
+bool Roster::has_node(uint64_t node_key) const {
+  return std::ranges::any_of(members_,
+                             [&](const auto& entry) { return entry.second.node_key == node_key; });
 }
 
 std::vector<PeerId> Roster::peers() const {

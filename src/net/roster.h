@@ -27,16 +27,16 @@ struct MemberRecord {
   Standing standing = Standing::kWaiting;
   bool was_active = false;
 
-  std::vector<FragmentState> states;         // A zero digest: a round was committed, Applied is to come.
-  std::vector<std::optional<Ready>> ready;   // Per fragment.
+  std::vector<FragmentState> states;  // A zero digest: a round was committed, Applied is to come.
+  std::vector<std::optional<Ready>> ready;  // Per fragment.
 
   Bytes catch_up;  // The last one that was sent.
 
   uint64_t step = 0;
   float loss = 0;
-  Instant heard_at{};       // Anything.
-  uint64_t progress = 0;    // Of the heartbeats,
-  Instant progress_at{};    // and when it last rose.
+  Instant heard_at{};     // Anything.
+  uint64_t progress = 0;  // Of the heartbeats,
+  Instant progress_at{};  // and when it last rose.
   Instant heartbeat_at{};
   std::array<std::optional<Instant>, size_t(kMembersMax)> waiting_since{};  // For a peer's chunks.
 
@@ -52,6 +52,7 @@ class Roster {
   MemberRecord* find(PeerId peer);
   MemberRecord* find_link(LinkId link);
   MemberRecord* find_node(uint64_t node_key);
+  bool has_node(uint64_t node_key) const;
 
   std::map<PeerId, MemberRecord>& all() { return members_; }
   const std::map<PeerId, MemberRecord>& all() const { return members_; }

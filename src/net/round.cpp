@@ -32,7 +32,9 @@ std::set<PeerId> Round::numbers() const {
   return numbers;
 }
 
-void Round::set_done(PeerId peer, const base::Digest& results) { receivers_.at(peer) = results; }
+void Round::set_done(PeerId peer, const base::Digest& results) {
+  receivers_.at(peer) = results;
+}
 
 void Round::remove(PeerId peer) {
   receivers_.erase(peer);
@@ -45,7 +47,8 @@ void Round::remove(PeerId peer) {
 Round::Verdict Round::verdict(bool is_overdue) const {
   const bool is_all_done = std::ranges::all_of(
       receivers_, [](const auto& receiver) { return receiver.second.has_value(); });
-  if (is_all_done || is_overdue) return are_enough(agreement()) ? Verdict::kCommit : Verdict::kAbort;
+  if (is_all_done || is_overdue)
+    return are_enough(agreement()) ? Verdict::kCommit : Verdict::kAbort;
   if (contributors_left() < members_min_) return Verdict::kAbort;
   return is_reown_due_ ? Verdict::kReown : Verdict::kGoOn;
 }
@@ -83,8 +86,8 @@ Round::Agreement Round::agreement() const {
 }
 
 bool Round::are_enough(const Agreement& agreement) const {
-  const auto contributor_count = std::ranges::count_if(
-      agreement.peers, [&](PeerId peer) { return is_contributor(peer); });
+  const auto contributor_count =
+      std::ranges::count_if(agreement.peers, [&](PeerId peer) { return is_contributor(peer); });
   return contributor_count >= members_min_;
 }
 
@@ -98,8 +101,8 @@ std::optional<PeerId> Round::stalling(const Roster& roster, Instant now,
     for (const auto& [other, other_done] : receivers_) {
       const MemberRecord& record = roster.all().at(other);
       const auto since = record.waiting_since[peer];
-      const bool waits =
-          other != peer && since && record.heartbeat_at - std::max(*since, changed_at_) >= stall_after;
+      const bool waits = other != peer && since &&
+                         record.heartbeat_at - std::max(*since, changed_at_) >= stall_after;
       waiters += waits;
     }
     // Of two that are equally wanted, the one that came later goes.

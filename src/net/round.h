@@ -57,8 +57,8 @@ class Round {
   };
   Agreement agreement() const;
 
-  // The receiver that keeps the others from going on for `stall_after`, if there is one: the one that
-  // more than half of the others wait for, or else one that is not done and does not move.
+  // The receiver that keeps the others from going on for `stall_after`, if there is one: the one
+  // that more than half of the others wait for, or else one that is not done and does not move.
   std::optional<PeerId> stalling(const Roster& roster, Instant now, Duration stall_after) const;
 
  private:
@@ -73,7 +73,8 @@ class Round {
   int64_t members_min_;
   Instant opened_at_;
   Instant changed_at_;  // By Open or Reown.
-  std::map<PeerId, std::optional<base::Digest>> receivers_;  // And what they hold, if they are done.
+  std::map<PeerId, std::optional<base::Digest>>
+      receivers_;  // And what they hold, if they are done.
   ContributorMask excluded_ = 0;
   bool is_reown_due_ = false;
   std::vector<std::pair<Authority, Reown>> reowns_;

@@ -1,6 +1,7 @@
 #include "net/round_keeper.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "base/log.h"
 #include "net/lineage.h"
@@ -32,7 +33,8 @@ void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority
   if (is_this) round->set_done(member.peer, done.results);
 }
 
-// A contributor that was excluded and has come back stays out: the chunks' owners have forgotten it.
+// A contributor that was excluded and has come back stays out: the chunks' owners have forgotten
+// it.
 void RoundKeeper::add_receiver(const MemberRecord& member, Turn turn) {
   for (Slot& slot : slots_) {
     if (!slot.round || slot.round->is_contributor(member.peer)) continue;
@@ -97,23 +99,23 @@ void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready, Turn 
   if (std::ranges::any_of(open.contributors, has_weight)) {
     std::erase_if(open.contributors, std::not_fn(has_weight));
   }
-  slot.round.emplace(Round::Setup{
-      .authority = {.term = speaker_.term(),
-                    .round = in_force_[size_t(fragment)].version + 1,
-                    .attempt = ++slot.attempt,
-                    .fragment = uint32_t(fragment)},
-      .open = std::move(open),
-      .receivers = current_members(fragment),
-      .chunk_count = options_.chunk_counts[size_t(fragment)],
-      .members_min = options_.members_min,
-      .opened_at = turn.now});
+  slot.round.emplace(Round::Setup{.authority = {.term = speaker_.term(),
+                                                .round = in_force_[size_t(fragment)].version + 1,
+                                                .attempt = ++slot.attempt,
+                                                .fragment = uint32_t(fragment)},
+                                  .open = std::move(open),
+                                  .receivers = current_members(fragment),
+                                  .chunk_count = options_.chunk_counts[size_t(fragment)],
+                                  .members_min = options_.members_min,
+                                  .opened_at = turn.now});
   for (const PeerId peer : slot.round->receivers()) {
     tell_open(*slot.round, *roster_.find(peer), turn);
   }
 }
 
 void RoundKeeper::tell_open(const Round& round, const MemberRecord& member, Turn turn) const {
-  speaker_.send(member.link, MessageType::kOpen, round.open_authority(), encode(round.open()), turn);
+  speaker_.send(member.link, MessageType::kOpen, round.open_authority(), encode(round.open()),
+                turn);
   for (const auto& [authority, reown] : round.reowns()) {
     speaker_.send(member.link, MessageType::kReown, authority, encode(reown), turn);
   }
@@ -166,8 +168,8 @@ void RoundKeeper::reown(int64_t fragment, Turn turn) {
   }
 }
 
-// What the others were told stands, so this cannot be taken back: it is done for all before anything
-// else is looked at. Members that do not get the Commit have an older version from now on.
+// What the others were told stands, so this cannot be taken back: it is done for all before
+// anything else is looked at. Members that do not get the Commit have an older version from now on.
 void RoundKeeper::commit(int64_t fragment, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
   const Round& round = *slot.round;

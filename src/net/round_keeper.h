@@ -37,7 +37,8 @@ class RoundKeeper {
   struct Slot {  // Of one fragment.
     std::optional<Round> round;
     std::optional<Instant> ready_since;  // Enough members to open a round.
-    uint32_t attempt = 0;  // The last one of this round number: an aborted round is not mistaken for its successor.
+    uint32_t attempt = 0;  // The last one of this round number: an aborted round is not mistaken
+                           // for its successor.
     Instant committed_at{};
   };
 

@@ -40,10 +40,8 @@ std::set<int64_t> StateSync::stale_fragments() const {
 StateSync::Outcome StateSync::review() {
   if (!expected_ || !being_applied_.empty() || phase_ == Phase::kVerifying) return {};
   const std::set<int64_t> stale = stale_fragments();
-  if (stale.empty()) {
-    phase_ = Phase::kSettled;
-    return TellSynced{};
-  }
+  // What was announced to the trainer takes its way, even if it is not needed any more.
+  if (phase_ == Phase::kSettled && stale.empty()) return TellSynced{};
   const bool is_known = std::ranges::includes(announced_, stale);
   if (phase_ == Phase::kFetching && is_known) {
     for (const int64_t fragment : stale) {
@@ -62,10 +60,10 @@ StateSync::Outcome StateSync::review() {
 }
 
 StateSync::Outcome StateSync::begin_fetch(Instant now) {
+  CHECK(expected_ && phase_ != Phase::kSettled, "no fetch was asked for");
   phase_ = Phase::kFetching;
   moved_at_ = now;
   ++fetch_count_;
-  CHECK(expected_, "there is nothing to catch up with");
   for (const int64_t fragment : stale_fragments()) {
     announced_.insert(fragment);
     fetch(fragment, expected_->states[size_t(fragment)].version);
@@ -75,12 +73,10 @@ StateSync::Outcome StateSync::begin_fetch(Instant now) {
 }
 
 StateSync::Outcome StateSync::synced(std::vector<FragmentState> states) {
-  CHECK(states.size() == states_.size(), "{} states", states.size());
+  CHECK(phase_ == Phase::kVerifying && states.size() == states_.size(), "{} states", states.size());
   states_ = std::move(states);
-  if (phase_ != Phase::kAnnounced) {
-    phase_ = Phase::kSettled;
-    announced_.clear();
-  }
+  phase_ = Phase::kSettled;
+  announced_.clear();
   return review();
 }
 

@@ -39,6 +39,12 @@ class StateSync {
   Outcome applied(int64_t fragment, const FragmentState& state);
   // We are an active member: from now on rounds change the state.
   void on_started() { expected_.reset(); }
+  bool is_settled() const { return phase_ == Phase::kSettled; }
+  // Whether a ready() that comes now is about the state as it is. If not, the trainer said it
+  // before it heard of the commit or of the CatchUpNeeded that crossed it.
+  bool takes_ready(int64_t fragment) const {
+    return is_settled() && !being_applied_.contains(fragment);
+  }
 
   Outcome deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
   Answer answer(const ChunkName& name) const;

@@ -5,11 +5,10 @@
 //
 //   fp32   little-endian floats as they are.
 //   int8   blocks of 512 elements (the last may be shorter): first one fp32 scale per block, then
-//   one int8 per element.
+//          one int8 per element, 8.0625 bits in all.
 //            scale = absmax / 127,  q = round_to_nearest_even(x * (127 / absmax)),  x' = q * scale
-//          8.0625 bits per element; |x - x'| <= absmax / 254. A block of zeros has scale 0, and so
-//          has a block below 2^-100, whose arithmetic would touch subnormal numbers, which some
-//          threads and devices flush to zero.
+//          |x - x'| <= absmax / 254. A block of zeros has scale 0, and so has a block below 2^-100,
+//          whose arithmetic would touch subnormal numbers: some threads and devices flush them.
 #pragma once
 
 #include <cstddef>

@@ -259,10 +259,11 @@ void BlockingOuterLoop::on_event(const net::MembershipChanged& event, StepOutcom
 void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome) {
   FragmentProgress& progress = fragments_[size_t(event.fragment)];
   const uint64_t version = state_.states()[size_t(event.fragment)].version;
-  if (is_replacing_ || event.round != version + 1) {
-    // The state that is being fetched has it, or another one will be fetched for what we missed.
-    base::log_info("outer: round {} of fragment {} is not applied to version {}", event.round,
-                   event.fragment, version);
+  if (is_replacing_) return;  // What is being fetched contains it, or we shall fetch again.
+  if (event.round != version + 1) {
+    base::log_warning("outer: round {} of fragment {} does not follow version {}", event.round,
+                      event.fragment, version);
+    swarm_.applied(event.fragment, state_.states()[size_t(event.fragment)]);  // What we have.
     return;
   }
   const Clock::time_point start = Clock::now();

@@ -28,10 +28,10 @@ void run_benchmark(Rig& rig, const Benchmark& benchmark, const std::function<voi
   }
   std::sort(microseconds.begin(), microseconds.end());
   const double median = microseconds[microseconds.size() / 2];
-  std::string line = fmt::format(
-      R"({{"benchmark":"{}","shape":"{}","device":"{}","median_us":{:.1f},"fastest_us":{:.1f},"runs":{})",
-      benchmark.name, benchmark.shape, rig.device().name(), median, microseconds.front(),
-      microseconds.size());
+  std::string line = fmt::format(R"({{"benchmark":"{}","shape":"{}","device":"{}")", benchmark.name,
+                                 benchmark.shape, rig.device().name());
+  line += fmt::format(R"(,"median_us":{:.1f},"fastest_us":{:.1f},"runs":{})", median,
+                      microseconds.front(), microseconds.size());
   if (benchmark.flop > 0)
     line += fmt::format(R"(,"gflop_per_second":{:.1f})", benchmark.flop / median / 1e3);
   if (benchmark.bytes > 0)

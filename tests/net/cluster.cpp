@@ -1,0 +1,154 @@
+#include "net/cluster.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/log.h"
+
+namespace net {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+Endpoint address_of(HostId host) {
+  return {fmt::format("10.0.0.{}", host + 1), 4000};
+}
+
+}  // namespace
+
+ClusterOptions quick_cluster(uint64_t seed, int64_t node_count) {
+  ClusterOptions options;
+  options.network.seed = seed;
+  options.node_count = node_count;
+  options.coordinator.start_members = node_count;
+  options.coordinator.start_grace = seconds(10);
+  options.coordinator.ready_grace = seconds(5);
+  options.coordinator.round_timeout = seconds(40);
+  options.coordinator.stall_after = seconds(6);
+  options.coordinator.dead_after = seconds(4);
+  return options;
+}
+
+Cluster::Cluster(const ClusterOptions& options) : world(options.network), options_(options) {
+  options_.coordinator.run_name = "simulated";
+  options_.coordinator.config.bytes[0] = 1;
+  options_.coordinator.fragment_count = options.trainer.fragment_count;
+  options_.coordinator.chunk_counts.assign(size_t(options.trainer.fragment_count),
+                                           options.trainer.chunk_count);
+  for (HostId host = 0; host <= options.node_count; ++host) {
+    world.add_host(host, address_of(host));
+    if (host > 0) nodes_[host].disk = FakeTrainer::fresh(options.trainer);
+  }
+  // The trainer learns only the round; the term of a commit is read from the wire.
+  first_on_delivery = [this](HostId, HostId to, Message& message) {
+    if (message.type == MessageType::kCommit && is_running(to)) {
+      node(to).set_commit_term(message.authority.term);
+    }
+  };
+  world.on_delivery = first_on_delivery;
+  const bool is_loud = std::getenv("ATOLL_LOG") != nullptr;
+  base::configure_log({.prefix = "",
+                       .file = "",
+                       .stderr_level = is_loud ? base::LogLevel::kInfo : base::LogLevel::kError});
+}
+
+void Cluster::start_all() {
+  start_coordinator();
+  for (HostId node = 1; node <= options_.node_count; ++node) start_node(node);
+}
+
+void Cluster::start_coordinator() {
+  coordinator_ = Coordinator::create(options_.coordinator);
+  world.turn_on(kCoordinatorHost, *coordinator_);
+}
+
+void Cluster::crash_coordinator() {
+  world.turn_off(kCoordinatorHost);
+}
+
+MemberOptions Cluster::member_options(HostId node) const {
+  MemberOptions options;
+  options.run_name = options_.coordinator.run_name;
+  options.config = options_.coordinator.config;
+  options.node_name = fmt::format("node-{}", node);
+  options.node_key = 1000 + uint64_t(node);
+  options.coordinator = address_of(kCoordinatorHost);
+  options.advertise = {"", address_of(node).port};
+  options.coordinator_patience = seconds(60);
+  options.fetch_patience = seconds(30);
+  return options;
+}
+
+void Cluster::start_node(HostId node, Memory memory) {
+  Node& n = nodes_.at(node);
+  if (memory == Memory::kLost) n.disk = FakeTrainer::fresh(options_.trainer);
+  n.trainer = std::make_unique<FakeTrainer>(world, node, options_.trainer, n.disk, oracle);
+  const auto special = special_.find(node);
+  world.turn_on(node, n.trainer->make_member(special == special_.end() ? member_options(node)
+                                                                       : special->second));
+}
+
+void Cluster::crash_node(HostId node, bool is_silent) {
+  world.turn_off(node, is_silent);
+  nodes_.at(node).disk = nodes_.at(node).trainer->checkpoint();
+}
+
+void Cluster::restart_stopped() {
+  for (const HostId node : running_nodes()) {
+    const auto& stopped = this->node(node).stopped();
+    if (!stopped || !stopped->restart_makes_sense) continue;
+    crash_node(node);
+    start_node(node);
+  }
+}
+
+bool Cluster::run_until(const std::function<bool()>& is_true, Duration limit) {
+  return world.run_until(is_true, limit);
+}
+
+bool Cluster::reaches(uint64_t version, Duration limit) {
+  return run_until([&] { return lowest_version() >= version; }, limit);
+}
+
+bool Cluster::all_active(Duration limit) {
+  const auto is_active = [&](HostId node) { return nodes_.at(node).trainer->is_active(); };
+  return run_until([&] { return std::ranges::all_of(running_nodes(), is_active); }, limit);
+}
+
+uint64_t Cluster::lowest_version() const {
+  uint64_t lowest = kNoVersion;
+  for (const HostId node : running_nodes()) {
+    for (const FragmentState& state : nodes_.at(node).trainer->states()) {
+      lowest = std::min(lowest, state.version);
+    }
+  }
+  return lowest;
+}
+
+uint64_t Cluster::highest_version() const {
+  uint64_t highest = 0;
+  for (const HostId node : running_nodes()) {
+    for (const FragmentState& state : nodes_.at(node).trainer->states()) {
+      highest = std::max(highest, state.version);
+    }
+  }
+  return highest;
+}
+
+std::vector<HostId> Cluster::running_nodes() const {
+  std::vector<HostId> running;
+  for (const auto& [node, n] : nodes_) {
+    if (n.trainer && world.is_on(node)) running.push_back(node);
+  }
+  return running;
+}
+
+std::string Cluster::violations() const {
+  std::string all;
+  for (const std::string& violation : oracle.violations()) all += violation + "\n";
+  return all;
+}
+
+}  // namespace net

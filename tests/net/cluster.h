@@ -1,0 +1,81 @@
+// A coordinator and its nodes in a simulated world, with everything that can happen to them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "net/coordinator.h"
+#include "net/fake_trainer.h"
+#include "net/simulator.h"
+
+namespace net {
+
+inline constexpr HostId kCoordinatorHost = 0;  // Nodes are 1, 2, ...
+
+struct ClusterOptions {
+  NetworkOptions network;
+  TrainerOptions trainer;
+  CoordinatorOptions coordinator;  // Names, digests and chunk counts are filled in.
+  int64_t node_count = 3;
+};
+// Times that suit a round of a second.
+ClusterOptions quick_cluster(uint64_t seed, int64_t node_count);
+
+class Cluster {
+ public:
+  explicit Cluster(const ClusterOptions& options);
+
+  World world;
+  Oracle oracle;
+  // What world.on_delivery is at first. Whoever replaces it calls the one before.
+  std::function<void(HostId, HostId, Message&)> first_on_delivery;
+
+  void start_all();
+  void start_coordinator();
+  void crash_coordinator();
+  Coordinator& coordinator() { return *coordinator_; }
+  bool has_coordinator() const { return coordinator_ != nullptr; }
+
+  enum class Memory { kKept, kLost };
+  // With the state that it had at its last commit, or with none.
+  void start_node(HostId node, Memory memory = Memory::kKept);
+  void crash_node(HostId node, bool is_silent = false);
+  bool is_running(HostId node) const { return nodes_.contains(node) && world.is_on(node); }
+  FakeTrainer& node(HostId node) { return *nodes_.at(node).trainer; }
+  // A node that has stopped by itself is started again, as a service manager would, if that makes
+  // sense; those that are rejected stay down.
+  void restart_stopped();
+
+  // For nodes that are not like the others.
+  MemberOptions member_options(HostId node) const;
+  void change_member_options(HostId node, const MemberOptions& options) {
+    special_[node] = options;
+  }
+
+  bool run_until(const std::function<bool()>& is_true, Duration limit);
+  // All nodes that run have at least this version of every fragment.
+  bool reaches(uint64_t version, Duration limit);
+  bool all_active(Duration limit);
+  uint64_t lowest_version() const;
+  uint64_t highest_version() const;
+  std::vector<HostId> running_nodes() const;
+  // Empty if nothing was wrong.
+  std::string violations() const;
+
+ private:
+  struct Node {
+    std::unique_ptr<FakeTrainer> trainer;
+    FakeTrainer::Checkpoint disk;
+  };
+
+  ClusterOptions options_;
+  std::unique_ptr<Coordinator> coordinator_;
+  std::map<HostId, Node> nodes_;
+  std::map<HostId, MemberOptions> special_;
+};
+
+}  // namespace net

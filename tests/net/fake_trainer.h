@@ -1,0 +1,150 @@
+// A node's trainer and its numbers, small enough to check every one of them.
+//
+// The oracle: node i contributes 2^i * (chunk + 1) with weight 1000 + 2^i, and applying a round
+// adds its sums to the state. So a result says whose parts are in it, each at most once, and
+// everything that net says about it (contributors, weight, order, base) can be compared with that.
+// What does not fit goes to a list of violations.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "net/member.h"
+#include "net/simulator.h"
+
+namespace net {
+
+struct TrainerOptions {
+  int64_t fragment_count = 1;
+  int64_t chunk_count = 6;
+  int64_t block_count = 3;
+  int64_t padding_bytes = 0;  // After each encoded chunk and block, to make them large.
+  uint64_t steps_per_round = 5;
+  Duration step_time = std::chrono::milliseconds(200);
+  Duration apply_time = std::chrono::milliseconds(30);
+};
+
+// What all trainers of a cluster find wrong, and what they must agree on.
+class Oracle {
+ public:
+  void violated(const std::string& what) { violations_.push_back(what); }
+  const std::vector<std::string>& violations() const { return violations_; }
+
+  struct RoundKey {
+    uint32_t term = 0;
+    int64_t fragment = 0;
+    uint64_t round = 0;
+    auto operator<=>(const RoundKey&) const = default;
+  };
+  // One member's view of a commit: everybody's must be the same.
+  void saw_commit(const RoundKey& key, const base::Digest& results);
+  void saw_state(const RoundKey& key, const base::Digest& before, const base::Digest& after);
+  int64_t round_count() const { return int64_t(results_.size()); }
+
+ private:
+  std::map<RoundKey, base::Digest> results_;
+  std::map<RoundKey, std::pair<base::Digest, base::Digest>> states_;
+  std::vector<std::string> violations_;
+};
+
+class FakeTrainer : public FragmentStore {
+ public:
+  // What survives a crash.
+  struct Checkpoint {
+    uint64_t step = 0;
+    std::vector<uint64_t> versions;             // Per fragment.
+    std::vector<std::vector<uint64_t>> values;  // Per fragment and chunk.
+  };
+  static Checkpoint fresh(const TrainerOptions& options);
+
+  FakeTrainer(World& world, HostId host, const TrainerOptions& options, Checkpoint checkpoint,
+              Oracle& oracle);
+
+  // The machine, as long as it lives. Made here, because the two need each other.
+  Member& make_member(const MemberOptions& options);
+
+  int64_t fragment_count() const override { return options_.fragment_count; }
+  int64_t chunk_count(int64_t) const override { return options_.chunk_count; }
+  std::vector<std::byte> encode_contribution(int64_t fragment, int64_t chunk) override;
+  base::Result<void> check(int64_t fragment, int64_t chunk,
+                           std::span<const std::byte> encoded) const override;
+  std::vector<std::byte> reduce(int64_t fragment, int64_t chunk,
+                                std::span<const Part> parts) override;
+  int64_t block_count(int64_t) const override { return options_.block_count; }
+  std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
+  base::Result<void> write_block(int64_t fragment, int64_t block,
+                                 std::span<const std::byte> bytes) override;
+
+  const Checkpoint& checkpoint() const { return checkpoint_; }
+  std::vector<FragmentState> states() const;
+  uint64_t version(int64_t fragment) const { return live_.versions[size_t(fragment)]; }
+  bool is_active() const { return is_running_; }
+  int64_t catch_up_count() const { return catch_up_count_; }
+  int64_t start_count() const { return start_count_; }
+  uint64_t last_start_step() const { return last_start_step_; }
+  PeerId peer() const { return peer_; }
+  const std::optional<Stopped>& stopped() const { return stopped_; }
+  const std::vector<Committed>& commits() const { return commits_; }
+  uint64_t step() const { return live_.step; }
+
+  // Faults and wishes.
+  void spoil_state(int64_t fragment) { live_.values[size_t(fragment)][0] += 7777; }
+  void set_serving(bool is_serving) {
+    is_serving_ = is_serving;
+  }  // false: contributions never come.
+  void set_step_time(Duration step_time) { options_.step_time = step_time; }
+  void spoil_contributions(int64_t count) { spoiled_left_ = count; }
+  void set_weight(int64_t weight_tokens) { weight_ = weight_tokens; }
+  void set_commit_term(uint32_t term) { commit_term_ = term; }
+
+ private:
+  struct Encoded;
+
+  void handle(MemberEvent event);
+  void handle_next();
+  void on_catch_up_needed();
+  void on_fetched(const Fetched& fetched);
+  void on_started(const Started& started);
+  void on_committed(const Committed& committed);
+  void check_results(const Committed& committed);
+  void step();
+  void later(Duration delay, std::function<void(Instant now, Outbox& out)> call);
+  base::Digest digest(int64_t fragment) const;
+  uint64_t digest_word(int64_t fragment) const;
+  std::string where(int64_t fragment, uint64_t round) const;
+
+  World& world_;
+  const HostId host_;
+  TrainerOptions options_;
+  Oracle& oracle_;
+  Checkpoint live_;
+  Checkpoint checkpoint_;
+  std::unique_ptr<Member> member_;
+  std::deque<std::pair<MemberEvent, uint32_t>> events_;
+  std::shared_ptr<bool> is_alive_ = std::make_shared<bool>(true);
+
+  int64_t weight_;
+  std::vector<bool> is_waiting_;     // Said ready; no event yet.
+  std::vector<bool> is_changing_;    // The state is being changed.
+  std::vector<uint64_t> synced_at_;  // Step of the last round.
+  bool is_running_ = false;
+  bool is_stepping_ = false;
+  bool is_serving_ = true;
+  int64_t spoiled_left_ = 0;
+  uint32_t commit_term_ = 0;
+  PeerId peer_ = kNobody;
+  int64_t catch_up_count_ = 0;
+  int64_t start_count_ = 0;
+  uint64_t last_start_step_ = 0;
+  std::optional<Stopped> stopped_;
+  std::vector<Committed> commits_;
+};
+
+int64_t weight_of(HostId host);
+
+}  // namespace net

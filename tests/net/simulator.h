@@ -1,0 +1,130 @@
+// A world for machines: virtual time, a network with faults, one seed. Nothing in it knows what the
+// machines are for.
+//
+// The model is TCP between hosts: a link delivers in order, or breaks; bytes take time by latency,
+// jitter and bandwidth; what is sent into a cut waits, and after kGiveUpAfter the link breaks at
+// both ends. A frozen host (SIGSTOP) neither acts nor closes anything. Every host has its own
+// clock.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <queue>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/hash.h"
+#include "net/machine.h"
+
+namespace net {
+
+using HostId = int;
+
+struct NetworkOptions {
+  uint64_t seed = 1;
+  Duration latency_min = std::chrono::milliseconds(5);
+  Duration latency_max = std::chrono::milliseconds(60);  // Between two hosts; chosen once.
+  Duration jitter = std::chrono::milliseconds(10);
+  double bytes_per_second = 10e6;  // Each link and direction.
+  double connect_failure_chance = 0;
+};
+
+class World {
+ public:
+  explicit World(const NetworkOptions& options);
+  ~World();
+
+  Instant now() const { return now_; }
+  base::Random& random() { return random_; }
+  void after(Duration delay, std::function<void()> call);
+  void run_for(Duration duration);
+  // Runs until `is_true` or the time is over; returns whether it is true.
+  bool run_until(const std::function<bool()>& is_true, Duration limit);
+
+  void add_host(HostId host, const Endpoint& address);
+  // The machine outlives its being on.
+  void turn_on(HostId host, Machine& machine);
+  // Its links break; with `is_silent` the other ends notice only much later, as after a power cut.
+  void turn_off(HostId host, bool is_silent = false);
+  bool is_on(HostId host) const { return hosts_.at(host).machine != nullptr; }
+  void freeze(HostId host) { hosts_.at(host).is_frozen = true; }
+  void thaw(HostId host);
+  void cut(HostId a, HostId b) { cuts_.insert(std::minmax(a, b)); }
+  void heal(HostId a, HostId b);
+  void heal_all();
+  void break_links(HostId a, HostId b);
+  void set_connect_failure_chance(double chance) { options_.connect_failure_chance = chance; }
+
+  // Calls the machine of a host that is on, or keeps the call while the host is frozen. Lost if the
+  // host is turned off before.
+  void call(HostId host, std::function<void(Instant now, Outbox& out)> call);
+
+  // Sees (and may change the world, or the message) before every delivery.
+  std::function<void(HostId from, HostId to, Message& message)> on_delivery;
+  int64_t delivered_count() const { return delivered_count_; }
+
+ private:
+  class HostOutbox;
+  struct Host {
+    Endpoint address;
+    Machine* machine = nullptr;
+    std::unique_ptr<HostOutbox> out;
+    int64_t incarnation = 0;
+    bool is_frozen = false;
+    Duration clock_offset{};
+    std::deque<std::function<void()>> held;  // While frozen.
+  };
+  struct Direction {
+    Instant free_at{};
+    Instant last_arrival{};
+    int64_t queued_bytes = 0;
+    bool was_above = false;
+    std::deque<std::function<void()>> held;  // By a cut.
+  };
+  struct Link {
+    HostId ends[2] = {};               // The dialler, the listener.
+    bool is_alive[2] = {true, false};  // As each end knows it.
+    Instant open_at{};
+    Direction directions[2];  // By who sends.
+    bool is_giving_up = false;
+  };
+  struct Event {
+    Instant at{};
+    uint64_t order = 0;
+    std::function<void()> call;
+    bool operator<(const Event& other) const {
+      return std::tie(other.at, other.order) < std::tie(at, order);
+    }
+  };
+
+  LinkId connect(HostId from, const Endpoint& endpoint);
+  void send(HostId from, LinkId id, Message message);
+  void close(HostId from, LinkId id);
+  int64_t queued_bytes(HostId from, LinkId id) const;
+  void sent(LinkId id, int side, int64_t bytes);
+  void arrive(LinkId id, int side, std::function<void()> deliver);
+  void end(LinkId id, int side, const std::string& reason);
+  void give_up(LinkId id);
+  void tick(HostId host, int64_t incarnation);
+  void call_later(HostId host, int64_t incarnation, std::function<void()> call);
+  bool is_cut(HostId a, HostId b) const { return cuts_.contains(std::minmax(a, b)); }
+  Duration latency(HostId a, HostId b);
+  Duration uniform(Duration from, Duration to);
+
+  NetworkOptions options_;
+  base::Random random_;
+  Instant now_{};
+  uint64_t event_count_ = 0;
+  std::priority_queue<Event> events_;
+  std::map<HostId, Host> hosts_;
+  std::map<LinkId, Link> links_;
+  LinkId last_link_ = 0;
+  std::set<std::pair<HostId, HostId>> cuts_;
+  std::map<std::pair<HostId, HostId>, Duration> latencies_;
+  int64_t delivered_count_ = 0;
+};
+
+}  // namespace net

@@ -1,0 +1,269 @@
+// Whole nodes in one process: a coordinator and members with their own threads over loopback
+// sockets, with trainers that add a constant to every parameter. Weights and constants are such
+// that all arithmetic is exact in fp32, so that the outer parameters are compared with an oracle in
+// double precision without a tolerance. No clock decides anything: deadlines are far away, and
+// where two nodes must wait for each other they say so.
+#include "net/swarm.h"
+
+#include <atomic>
+#include <future>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "fixture.h"
+#include "net/coordinator.h"
+#include "outer/outer_loop.h"
+#undef CHECK
+#include "support/catch.h"
+
+using namespace outer;
+using namespace outer::testing;
+
+namespace {
+
+constexpr int64_t kInnerSteps = 3;
+const std::function<bool()> kNeverStop = [] { return false; };
+constexpr auto kPatience =
+    std::chrono::seconds(40);  // A failure then ends the test instead of hanging it.
+
+OuterConfig exact_config(int64_t fragments) {
+  OuterConfig config;
+  config.inner_steps = kInnerSteps;
+  config.fragments = fragments;
+  config.codec = "fp32";
+  config.learning_rate = 0.5;
+  config.momentum = 0.5;
+  return config;
+}
+
+shard::Layout test_layout() {
+  return make_layout({9000, 20'000, 5000});
+}
+
+float start_value(int64_t element) {
+  return float(element % 32);
+}
+
+class TestCoordinator {
+ public:
+  TestCoordinator(const OuterConfig& config, int64_t start_members) {
+    net::CoordinatorOptions options;
+    options.run_name = "test";
+    for (const Fragment& fragment : make_fragments(test_layout(), config.fragments)) {
+      options.chunk_counts.push_back(chunk_count(fragment.element_count));
+    }
+    options.fragment_count = config.fragments;
+    options.start_members = start_members;
+    options.ready_grace = std::chrono::minutes(5);
+    options.start_grace = std::chrono::minutes(5);
+    machine_ = net::Coordinator::create(options);
+    host_ = net::Host::create({.listen = {"127.0.0.1", 0}}, *machine_);
+    host_->start();
+  }
+  net::Endpoint endpoint() const { return host_->listening_on(); }
+
+ private:
+  std::unique_ptr<net::Coordinator> machine_;
+  std::unique_ptr<net::Host> host_;  // Last: its thread calls the machine.
+};
+
+// What a trainer does, and what it saw.
+struct Trainer {
+  float step_size = 0;
+  int64_t tokens_per_step = 1;
+  uint64_t steps_total = 0;
+  uint64_t dies_after = 0;                    // Without a word; 0: never.
+  std::function<void(uint64_t)> before_step;  // With the number of steps done.
+  std::function<void()> on_joined;
+
+  std::map<std::pair<int64_t, uint64_t>, RoundReport> rounds;  // By fragment and round.
+  net::PeerId peer = net::kNobody;
+  uint64_t first_step = 0;
+  bool state_replaced = false;
+  std::vector<std::vector<float>> outer_parameters;
+  std::string failure;
+};
+
+void run_trainer(Trainer& trainer, const OuterConfig& config, const net::Endpoint& coordinator,
+                 uint64_t node_key) {
+  TestNode node(config, test_layout(), start_value);
+  const auto swarm = net::Swarm::join({.listen = {"127.0.0.1", 0}},
+                                      {.run_name = "test",
+                                       .node_name = fmt::format("node{}", node_key),
+                                       .node_key = node_key,
+                                       .coordinator = coordinator},
+                                      *node.state, node.state->states(), 0);
+  const auto loop = OuterLoop::create({.config = config,
+                                       .steps_total = int64_t(trainer.steps_total),
+                                       .join_timeout = kPatience,
+                                       .round_patience = kPatience},
+                                      *node.state, *swarm);
+  const auto entry = loop->join(false, kNeverStop);
+  trainer.peer = entry->peer;
+  trainer.first_step = entry->step;
+  trainer.state_replaced = entry->state_replaced;
+  if (trainer.on_joined) trainer.on_joined();
+  for (uint64_t step = entry->step; step < trainer.steps_total;) {
+    if (trainer.before_step) trainer.before_step(step);
+    for (auto& unit : node.local.units) {
+      for (float& value : unit) value += trainer.step_size;
+    }
+    ++step;
+    if (step == trainer.dies_after) return;
+    const StepOutcome outcome = loop->after_step(step, trainer.tokens_per_step, 1.0, kNeverStop);
+    if (outcome.lost) throw base::resource_lost(*outcome.lost);
+    for (const RoundReport& round : outcome.rounds) {
+      trainer.rounds[{round.fragment, round.round}] = round;
+    }
+    step = outcome.jump_to_step.value_or(step);
+  }
+  for (int64_t f = 0; f < config.fragments; ++f) {
+    const std::span<const float> outer = node.state->outer_parameters(f);
+    trainer.outer_parameters.emplace_back(outer.begin(), outer.end());
+  }
+  loop->leave("done");
+}
+
+std::thread start(Trainer& trainer, const OuterConfig& config, const net::Endpoint& coordinator,
+                  uint64_t node_key) {
+  return std::thread([&trainer, config, coordinator, node_key] {
+    try {
+      run_trainer(trainer, config, coordinator, node_key);
+    } catch (const std::exception& error) {
+      trainer.failure = error.what();
+    }
+  });
+}
+
+// The outer optimiser in double precision for all elements at once: every element moves alike.
+struct Oracle {
+  double moved = 0;
+  double m = 0;
+  void round(double mean_progress) {
+    const double d = -mean_progress;
+    m = 0.5 * m + d;
+    moved -= 0.5 * (d + 0.5 * m);
+  }
+};
+
+void require_outer(const Trainer& trainer, const OuterConfig& config, const Oracle& oracle) {
+  const auto fragments = make_fragments(test_layout(), config.fragments);
+  for (size_t f = 0; f < fragments.size(); ++f) {
+    size_t next = 0;
+    for (const int64_t unit : fragments[f].units) {
+      const int64_t first = test_layout().unit_offset(unit);
+      const int64_t count = test_layout().units[size_t(unit)].element_count;
+      for (int64_t i = first; i < first + count; ++i) {
+        REQUIRE(trainer.outer_parameters[f][next++] == float(start_value(i) + oracle.moved));
+      }
+    }
+    REQUIRE(next == trainer.outer_parameters[f].size());
+  }
+}
+
+void require_equal_digests(const Trainer& a, const Trainer& b) {
+  for (const auto& [name, round] : a.rounds) {
+    const auto other = b.rounds.find(name);
+    if (other != b.rounds.end()) REQUIRE(round.digest == other->second.digest);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("three nodes over loopback do exactly what DiLoCo says", "[outer][swarm]") {
+  const int64_t fragments = GENERATE(1, 2);
+  const OuterConfig config = exact_config(fragments);
+  const TestCoordinator coordinator(config, 3);
+  // Weights of a quarter, a quarter and a half.
+  std::vector<Trainer> trainers(3);
+  trainers[0].step_size = 1;
+  trainers[1].step_size = -2;
+  trainers[2].step_size = 4;
+  trainers[2].tokens_per_step = 2;
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 3; ++i) {
+    trainers[i].steps_total = 15;
+    threads.push_back(start(trainers[i], config, coordinator.endpoint(), i + 1));
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const Trainer& trainer : trainers) REQUIRE(trainer.failure == "");
+
+  const double progress = 0.25 * 1 + 0.25 * -2 + 0.5 * 4;
+  for (const Trainer& trainer : trainers) {
+    for (const auto& [name, round] : trainer.rounds) {
+      REQUIRE(round.contributed);
+      REQUIRE(round.members == std::vector<net::PeerId>{0, 1, 2});
+    }
+    require_equal_digests(trainer, trainers[0]);
+  }
+  if (fragments == 1) {
+    Oracle oracle;
+    for (int round = 0; round < 5; ++round) oracle.round(kInnerSteps * progress);
+    for (const Trainer& trainer : trainers) {
+      REQUIRE(trainer.rounds.size() == 5);
+      require_outer(trainer, config, oracle);
+    }
+  } else {
+    // Fragment 0 after steps 1, 4, 7, 10, 13 and at the end; fragment 1 after 3, 6, 9, 12, 15.
+    Oracle first, second;
+    for (const int steps : {1, 3, 3, 3, 3, 2}) first.round(steps * progress);
+    for (int round = 0; round < 5; ++round) second.round(kInnerSteps * progress);
+    for (const Trainer& trainer : trainers) {
+      REQUIRE(trainer.rounds.size() == 11);
+      REQUIRE(trainer.outer_parameters[0][1] == float(start_value(1) + first.moved));
+      REQUIRE(trainer.outer_parameters[1][1] == float(start_value(29'001) + second.moved));
+    }
+  }
+}
+
+TEST_CASE("a node dies without a word and another one joins", "[outer][swarm]") {
+  const OuterConfig config = exact_config(1);
+  const TestCoordinator coordinator(config, 3);
+  std::vector<Trainer> trainers(4);
+  std::promise<void> fourth_has_joined;
+  const std::shared_future<void> joined = fourth_has_joined.get_future().share();
+  std::promise<void> survivors_are_there[2];
+  for (size_t i = 0; i < 4; ++i) {
+    trainers[i].step_size = float(1 << i);
+    trainers[i].steps_total = 24;
+  }
+  trainers[2].tokens_per_step = 2;
+  trainers[2].dies_after = 7;
+  for (size_t i = 0; i < 2; ++i) {
+    // The survivors wait at step 12 until the newcomer is in, so that nobody races with its
+    // transfer.
+    trainers[i].before_step = [&, i](uint64_t step) {
+      if (step != 12) return;
+      survivors_are_there[i].set_value();
+      if (joined.wait_for(kPatience) != std::future_status::ready) {
+        throw base::resource_lost("the fourth node did not join");
+      }
+    };
+  }
+  trainers[3].tokens_per_step = 2;
+  trainers[3].on_joined = [&] { fourth_has_joined.set_value(); };
+
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 3; ++i) {
+    threads.push_back(start(trainers[i], config, coordinator.endpoint(), i + 1));
+  }
+  for (auto& survivor : survivors_are_there) survivor.get_future().wait_for(kPatience);
+  threads.push_back(start(trainers[3], config, coordinator.endpoint(), 4));
+  for (std::thread& thread : threads) thread.join();
+  for (const Trainer& trainer : trainers) REQUIRE(trainer.failure == "");
+
+  REQUIRE(trainers[3].state_replaced);
+  REQUIRE(trainers[3].first_step == 12);
+  REQUIRE(trainers[2].rounds.size() == 2);
+  REQUIRE(trainers[3].rounds.size() == 4);
+  for (const size_t survivor : {0, 1}) {
+    REQUIRE(trainers[survivor].rounds.size() == 8);
+    for (const Trainer& trainer : trainers) require_equal_digests(trainers[survivor], trainer);
+  }
+  Oracle oracle;
+  for (int round = 1; round <= 2; ++round) oracle.round(3 * (0.25 * 1 + 0.25 * 2 + 0.5 * 4));
+  for (int round = 3; round <= 4; ++round) oracle.round(3 * (0.5 * 1 + 0.5 * 2));
+  for (int round = 5; round <= 8; ++round) oracle.round(3 * (0.25 * 1 + 0.25 * 2 + 0.5 * 8));
+  for (const size_t survivor : {0, 1, 3}) require_outer(trainers[survivor], config, oracle);
+}
