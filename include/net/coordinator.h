@@ -31,6 +31,8 @@ struct CoordinatorOptions {
   int64_t fragment_count = 1;
   std::vector<int64_t> chunk_counts;  // Per fragment.
   uint64_t steps_total = 0;        // Only for messages; 0: endless.
+  uint32_t term = 1;               // Above that of every earlier coordinator of the run, e.g. seconds since 1970. Members
+                                   // that knew one raise it, but they may come too late.
   int64_t start_members = 1;
   int64_t members_min = 1;         // Below it no round opens.
   Duration start_grace = std::chrono::seconds(120);

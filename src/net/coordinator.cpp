@@ -89,7 +89,7 @@ class CoordinatorMachine : public Coordinator {
 
 CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
     : options_(options),
-      speaker_(run_hash(options.run_name)),
+      speaker_(run_hash(options.run_name), options.term),
       in_force_(size_t(options.fragment_count)),
       rounds_(options_, roster_, in_force_, speaker_) {
   CHECK(int64_t(options.chunk_counts.size()) == options.fragment_count, "{} chunk counts for {}",

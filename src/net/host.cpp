@@ -71,6 +71,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void send(LinkId link, Message message) override;
   void close(LinkId link) override;
   int64_t queued_bytes(LinkId link) const override;
+  void wake() override;
 
   // LinkObserver, for the links.
   void link_opened(LinkId link, const Endpoint& remote) override;
@@ -82,6 +83,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void on_connection(int status);
   void on_mail();
   void on_timer();
+  void tick();
 
   sockaddr_storage listen_address();
   void run();
@@ -118,6 +120,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
       retired_;  // May still be on the call stack: the timer frees them.
   std::deque<Event> events_;
   bool is_in_machine_ = false;
+  bool must_tick_ = false;  // The machine has asked for it.
   bool is_stopping_ = false;
   Instant last_warning_ = -kWarningInterval;
 };
@@ -226,7 +229,8 @@ void UvHost::on_mail() {
     call_machine([&](Instant now) { call(now, *this); });
     deliver_events();
   }
-  if (must_stop) stop();
+  if (must_stop) return stop();
+  if (std::exchange(must_tick_, false)) tick();
 }
 
 void UvHost::on_timer() {
@@ -244,8 +248,11 @@ void UvHost::on_timer() {
       }
     }
   }
-  if (is_stopping_) return;
-  call_machine([&](Instant tick) { machine_.on_tick(tick, *this); });
+  if (!is_stopping_) tick();
+}
+
+void UvHost::tick() {
+  call_machine([&](Instant now) { machine_.on_tick(now, *this); });
   deliver_events();
 }
 
@@ -306,6 +313,12 @@ void UvHost::close(LinkId id) {
 int64_t UvHost::queued_bytes(LinkId link) const {
   const auto found = links_.find(link);
   return found == links_.end() ? 0 : found->second->queued_bytes();
+}
+
+// The loop looks at the sockets before it comes back to its own mail.
+void UvHost::wake() {
+  must_tick_ = true;
+  uv_async_send(&mail_);
 }
 
 void UvHost::link_opened(LinkId link, const Endpoint& remote) {

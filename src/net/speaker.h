@@ -10,7 +10,7 @@ namespace net {
 
 class Speaker {
  public:
-  explicit Speaker(uint64_t run) : run_(run) {}
+  Speaker(uint64_t run, uint32_t term) : run_(run), term_(term) {}
 
   uint64_t run() const { return run_; }
   uint32_t term() const { return term_; }
@@ -32,7 +32,7 @@ class Speaker {
 
  private:
   const uint64_t run_;
-  uint32_t term_ = 1;
+  uint32_t term_;
   uint64_t epoch_ = 0;
 };
 

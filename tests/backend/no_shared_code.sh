@@ -3,7 +3,8 @@
 #
 # The CPU operations are compiled for newer processors and with other floating-point rules than the rest. An inline function
 # of a header that got its own copy in them could be picked by the linker for the whole program. So there must be none.
-shared=$(nm -C "$1" 2>/dev/null | grep -E ' [Wu] ')
+symbols=$(nm -C "$1") || exit 1
+shared=$(echo "$symbols" | grep -E ' [Wu] ')
 [ -z "$shared" ] && exit 0
 echo "compiled for newer processors, but visible to all:"
 echo "$shared"

@@ -31,9 +31,13 @@ class DamagedRun {
   std::string path(const std::string& file) const { return directory_ + "/" + file; }
   std::string read(const std::string& file) const { return disk_->read_text(path(file)); }
 
+  std::string refusal() const {
+    return bad_input_of([&] { checkpoint::Reader::open(*disk_, directory_); });
+  }
+
   // `file` is damaged now: both ways of opening find that, and say which file it is.
   void require_refused(const std::string& file) const {
-    const std::string message = bad_input_of([&] { checkpoint::Reader::open(*disk_, directory_); });
+    const std::string message = refusal();
     REQUIRE(contains(message, path(file)));
     Names warnings;
     const auto reader = checkpoint::open_newest(
@@ -95,6 +99,19 @@ TEST_CASE("A file that is too short, too long or missing is found", "[checkpoint
     write_file(run.path(file), whole);
     run.require_whole();
   }
+}
+
+TEST_CASE("The message says what is wrong with a file", "[checkpoint]") {
+  const DamagedRun run;
+  const std::string file = "parameters.safetensors";
+  const std::string whole = run.read(file);
+  write_file(run.path(file), whole.substr(1));
+  REQUIRE(contains(run.refusal(),
+                   fmt::format("expected {} bytes, found {}", whole.size(), whole.size() - 1)));
+  write_file(run.path(file), whole.substr(1) + whole.substr(0, 1));
+  REQUIRE(contains(run.refusal(), "expected SHA-256 "));
+  std::filesystem::remove(run.path(file));
+  REQUIRE(contains(run.refusal(), "the file is missing"));
 }
 
 TEST_CASE("Files of two checkpoints do not mix", "[checkpoint]") {

@@ -99,6 +99,12 @@ TEST_CASE("Every flipped bit and every cut of a manifest is found", "[checkpoint
     if (!contains(refusal_of(text), "folder/manifest.json: ")) FAIL("bit " << bit);
     text[bit / 8] = char(text[bit / 8] ^ mask);
   }
+  // Another space at the end is JSON as well, and it is behind the bytes that the hash covers.
+  for (const size_t from_end : {size_t{1}, size_t{3}}) {
+    std::string changed = text;
+    changed[changed.size() - from_end] = ' ';
+    REQUIRE(contains(refusal_of(changed), "the end is missing"));
+  }
   for (size_t length = 0; length < text.size(); ++length) {
     if (!contains(refusal_of(text.substr(0, length)), "folder/manifest.json: "))
       FAIL("length " << length);

@@ -127,10 +127,11 @@ TEST_CASE("Tensors larger than the buffer are asked for piece by piece", "[safet
 
 TEST_CASE("Files of other writers are read", "[safetensors]") {
   // The header is neither padded nor in the order of the data, and other dtypes stand beside F32.
-  const std::string file = make_file(
-      R"({"second":{"shape":[2],"data_offsets":[4,8],"dtype":"BF16"},)"
-      R"( "first":{"dtype":"F32","data_offsets":[0,4],"shape":[1,1,1,1,1,1]},"none":{"dtype":"I64","shape":[9,0],"data_offsets":[4,4]}})",
-      "abcdefgh");
+  const std::string file =
+      make_file(R"({"second":{"shape":[2],"data_offsets":[4,8],"dtype":"BF16"},)"
+                R"( "first":{"dtype":"F32","data_offsets":[0,4],"shape":[1,1,1,1,1,1]},)"
+                R"( "none":{"dtype":"I64","shape":[9,0],"data_offsets":[4,4]}})",
+                "abcdefgh");
   const auto tensors = checkpoint::parse_safetensors(bytes_of(file), "x");
   REQUIRE(tensors.size() == 3);
   REQUIRE(tensors.at("second").dtype == "BF16");
@@ -187,9 +188,11 @@ TEST_CASE("Whatever is not exactly the format is refused with a reason", "[safet
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
        "8 bytes, the tensors end at 4"},
       {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "expected a tensor at byte 0"},
-      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+      {R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+       R"("b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
        "expected a tensor at byte 8, the next one is at 4"},
-      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+      {R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
+       R"("a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
        "stands twice"},
       {R"({"__metadata__":{}})", "8 bytes, the tensors end at 0"},
   };

@@ -60,6 +60,7 @@ void Cluster::start_all() {
 }
 
 void Cluster::start_coordinator() {
+  options_.coordinator.term += 1000;  // As time would do it.
   coordinator_ = Coordinator::create(options_.coordinator);
   world.turn_on(kCoordinatorHost, *coordinator_);
 }

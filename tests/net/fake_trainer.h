@@ -98,7 +98,10 @@ class FakeTrainer : public FragmentStore {
     is_serving_ = is_serving;
   }  // false: contributions never come.
   void set_step_time(Duration step_time) { options_.step_time = step_time; }
-  void spoil_contributions(int64_t count) { spoiled_left_ = count; }
+  void spoil_contributions(int64_t count) {
+    spoiled_left_ = count;
+    was_spoiled_ |= count > 0;
+  }
   void set_weight(int64_t weight_tokens) { weight_ = weight_tokens; }
   void set_commit_term(uint32_t term) { commit_term_ = term; }
 
@@ -136,6 +139,7 @@ class FakeTrainer : public FragmentStore {
   bool is_stepping_ = false;
   bool is_serving_ = true;
   int64_t spoiled_left_ = 0;
+  bool was_spoiled_ = false;
   uint32_t commit_term_ = 0;
   PeerId peer_ = kNobody;
   int64_t catch_up_count_ = 0;
