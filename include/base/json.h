@@ -148,7 +148,7 @@ struct ConfigKey {
   std::string path;  // "optimizer.learning_rate", "data.sources[].prefix"
   std::string type;  // "integer", "number", "boolean", "text", "choice", "section", "list"
   std::string default_value;
-  std::string range;  // "1 to 64", "adamw | sgd", or empty
+  std::string range;  // "1 to 64", "adamw, sgd", or empty
   std::string help;
 };
 std::vector<ConfigKey> list_config_keys(const std::function<void(ConfigVisitor&)>& describe);

@@ -28,7 +28,7 @@ std::string expectation(std::string_view type, const Range& range) {
 }
 
 std::string joined(const Choices& choices) {
-  return fmt::format("{}", fmt::join(choices.names, " | "));
+  return fmt::format("{}", fmt::join(choices.names, ", "));
 }
 
 std::string join_path(const std::string& section, std::string_view name) {
@@ -225,7 +225,7 @@ class ConfigReader : public ConfigVisitor {
     auto text = found->as_string();
     const auto& names = choices.names;
     if (!text || std::find(names.begin(), names.end(), *text) == names.end()) {
-      fail(*found, joined(choices));
+      fail(*found, "one of " + joined(choices));
     }
     value = std::move(*text);
   }

@@ -109,7 +109,7 @@ TEST_CASE("Values out of range or of the wrong type name source, path, range and
   REQUIRE(message_of(R"({"outer": {"compile": 1}})") ==
           "run.json: outer.compile: expected true or false, found 1");
   REQUIRE(message_of(R"({"outer": {"codec": "int9"}})") ==
-          "run.json: outer.codec: expected fp32 | int8, found \"int9\"");
+          "run.json: outer.codec: expected one of fp32, int8, found \"int9\"");
   REQUIRE(message_of(R"({"outer": []})") == "run.json: outer: expected an object, found an array");
   REQUIRE(message_of(R"({"sources": {}})") ==
           "run.json: sources: expected an array of objects, found an object");
@@ -168,7 +168,7 @@ TEST_CASE("Keys are listed with type, default, range and help, lists with one el
       {"optimizer.beta1", "number", "0.9", "at least 0", "First moment."},
       {"optimizer.steps", "integer", "100", "1 to 1000", "Inner steps."},
       {"outer", "section", "", "", "Between nodes."},
-      {"outer.codec", "choice", "\"int8\"", "fp32 | int8", "Codec of contributions."},
+      {"outer.codec", "choice", "\"int8\"", "fp32, int8", "Codec of contributions."},
       {"outer.compile", "boolean", "false", "", "A switch."},
       {"sources", "list", "", "", "Where tokens come from."},
       {"sources[].prefix", "text", "\"\"", "", "Path without suffix."},

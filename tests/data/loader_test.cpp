@@ -106,8 +106,10 @@ TEST_CASE("loader: an error of the thread is thrown by next, after the good batc
   const MemoryDataset spoilt(documents);
   const data::Sampler sampler({&spoilt}, make_options());
   int64_t bad_step = 0;
-  while (!is_bad_input([&] { training_row(sampler, 0, bad_step); })) ++bad_step;
+  const int64_t end = sampler.training_window_count();  // Of one part, so four passes.
+  while (bad_step < end && !is_bad_input([&] { training_row(sampler, 0, bad_step); })) ++bad_step;
   REQUIRE(bad_step > 0);
+  REQUIRE(bad_step < end);
 
   data::Loader loader(sampler, {.part = 0, .prefetch = 4}, 0);
   for (int64_t step = 0; step < bad_step; ++step) REQUIRE(loader.next().step == step);

@@ -3,6 +3,8 @@
 // says what must come of it.
 #include "net/cluster.h"
 
+#include <algorithm>
+
 #undef CHECK
 #include "support/catch.h"
 
@@ -13,12 +15,529 @@ using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 
-TEST_CASE("nodes train together and stay equal") {
+// Does something once, before a message is delivered: exactly in a moment of the protocol.
+void once_before(Cluster& cluster,
+                 std::function<bool(HostId from, HostId to, const Message&)> is_the_moment,
+                 std::function<void()> act) {
+  auto done = std::make_shared<bool>(false);
+  cluster.world.on_delivery = [=, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                      Message& message) {
+    before(from, to, message);
+    if (*done || !is_the_moment(from, to, message)) return;
+    *done = true;
+    act();
+  };
+}
+
+bool is_chunk_of(const Message& message, WantKind kind) {
+  return message.type == MessageType::kChunk && (*message.payload)[0] == std::byte(kind);
+}
+
+const Committed* commit_of(FakeTrainer& node, uint64_t round) {
+  const auto found = std::ranges::find(node.commits(), round, &Committed::round);
+  return found == node.commits().end() ? nullptr : &*found;
+}
+
+TEST_CASE("cluster: nodes train together and stay equal") {
   Cluster cluster(quick_cluster(1, 4));
   cluster.start_all();
   REQUIRE(cluster.reaches(10, minutes(2)));
   REQUIRE(cluster.violations() == "");
+  const CoordinatorReport report = cluster.coordinator().report();
+  REQUIRE(report.members_lost == 0);
+  REQUIRE(report.members_joined == 4);
+  for (const HostId node : cluster.running_nodes()) {
+    REQUIRE(cluster.node(node).catch_up_count() == 0);
+    const Committed& committed = cluster.node(node).commits().front();
+    REQUIRE(committed.contributed);
+    REQUIRE(committed.members.size() == 4);
+    REQUIRE(committed.weight_tokens == weight_of(1) + weight_of(2) + weight_of(3) + weight_of(4));
+    REQUIRE(committed.bytes_sent > 0);
+    REQUIRE(committed.bytes_received > 0);
+    REQUIRE(committed.seconds > 0);
+  }
+}
+
+TEST_CASE("cluster: one node alone needs no network") {
+  Cluster cluster(quick_cluster(2, 1));
+  cluster.start_all();
+  bool has_data = false;
+  once_before(
+      cluster, [](HostId from, HostId to, const Message&) { return from != 0 && to != 0; },
+      [&] { has_data = true; });
+  REQUIRE(cluster.reaches(5, minutes(1)));
+  REQUIRE(!has_data);
+  REQUIRE(cluster.violations() == "");
+}
+
+// --- A node dies in round 3, at every moment of it. It was contributor and owner.
+
+struct Death {
+  const char* when;
+  // Before which delivery, by what has been delivered in the round so far.
+  std::function<bool(HostId from, HostId to, const Message&)> is_the_moment;
+  bool is_in_round;  // Its contribution counts, at least in some chunks.
+};
+
+TEST_CASE("cluster: a node that dies costs its own part and nothing else") {
+  constexpr HostId kVictim = 2;
+  constexpr uint64_t kRound = 3;
+  constexpr int64_t kChunks = 6;  // Of which two belong to each of three nodes.
+  int64_t count = 0;
+  const auto nth = [&](int64_t n, auto is_it) {
+    return [&count, n, is_it](HostId from, HostId to, const Message& message) {
+      if (message.authority.round != kRound || !is_it(from, to, message)) return false;
+      return ++count == n;
+    };
+  };
+  const auto from_victim = [](WantKind kind) {
+    return [kind](HostId from, HostId, const Message& m) {
+      return from == kVictim && is_chunk_of(m, kind);
+    };
+  };
+  const auto to_victim = [](WantKind kind) {
+    return [kind](HostId, HostId to, const Message& m) {
+      return to == kVictim && is_chunk_of(m, kind);
+    };
+  };
+  const auto done = [](HostId from, HostId, const Message& m) {
+    return from == kVictim && m.type == MessageType::kDone;
+  };
+  const auto open = [](HostId, HostId to, const Message& m) {
+    return to == kVictim && m.type == MessageType::kOpen;
+  };
+  const auto commit = [](HostId, HostId to, const Message& m) {
+    return to == kVictim && m.type == MessageType::kCommit;
+  };
+  const Death deaths[] = {
+      {"before it hears of the round", nth(1, open), false},
+      {"before it sums", nth(1, to_victim(WantKind::kContribution)), true},
+      {"when it has delivered one part", nth(1, from_victim(WantKind::kContribution)), true},
+      {"when it has delivered all parts",
+       nth(kChunks * 2 / 3, from_victim(WantKind::kContribution)), true},
+      {"when it has published one result", nth(1, from_victim(WantKind::kResult)), true},
+      {"when it has published all results", nth(kChunks * 2 / 3, from_victim(WantKind::kResult)),
+       true},
+      {"between Done and Commit", nth(1, done), true},
+      {"when it is told the Commit", nth(1, commit), true},
+  };
+  for (const Death& death : deaths) {
+    for (const bool is_silent : {false, true}) {
+      INFO(death.when << (is_silent ? ", silently" : ""));
+      count = 0;
+      Cluster cluster(quick_cluster(3, 3));
+      once_before(cluster, death.is_the_moment, [&] {
+        // The message before which it happens still arrives; what comes after it does not.
+        cluster.world.after(Duration(1), [&] { cluster.crash_node(kVictim, is_silent); });
+      });
+      cluster.start_all();
+      REQUIRE(cluster.run_until([&] { return !cluster.is_running(kVictim); }, minutes(1)));
+      REQUIRE(cluster.reaches(kRound, seconds(20)));
+      const Committed* const committed = commit_of(cluster.node(1), kRound);
+      REQUIRE(committed != nullptr);
+      // Before it heard of the round it may still have answered nothing.
+      if (death.is_in_round && std::string(death.when) != "before it sums") {
+        REQUIRE(committed->members.size() == 3);
+      }
+      REQUIRE(cluster.reaches(kRound + 2, minutes(1)));
+      cluster.start_node(kVictim);
+      REQUIRE(cluster.all_active(minutes(1)));
+      REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(1)));
+      REQUIRE(cluster.violations() == "");
+      // Nobody else had to do anything for it.
+      REQUIRE(cluster.node(1).catch_up_count() == 0);
+      REQUIRE(cluster.node(3).catch_up_count() == 0);
+    }
+  }
+}
+
+TEST_CASE("cluster: only the chunks of a dead owner are made again") {
+  Cluster cluster(quick_cluster(4, 4));
+  std::map<uint32_t, std::set<uint32_t>> attempts;  // By chunk, of the results of round 2.
+  cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                      Message& message) {
+    before(from, to, message);
+    if (message.authority.round == 2 && is_chunk_of(message, WantKind::kResult)) {
+      attempts[message.authority.chunk].insert(message.authority.attempt);
+    }
+  };
+  std::set<uint32_t> moved;
+  once_before(
+      cluster,
+      [](HostId, HostId to, const Message& m) {
+        return to == 2 && m.authority.round == 2 && is_chunk_of(m, WantKind::kContribution);
+      },
+      [&] { cluster.crash_node(2); });
+  cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                      Message& message) {
+    before(from, to, message);
+    if (message.type != MessageType::kReown || message.authority.round != 2) return;
+    const auto reown = decode<Reown>(*message.payload);
+    REQUIRE(reown->excluded.size() == 1);
+    for (const Reown::Move& move : reown->moves) moved.insert(move.chunk);
+  };
+  cluster.start_all();
+  REQUIRE(cluster.reaches(1, minutes(1)));
+  REQUIRE(cluster.run_until([&] { return !cluster.is_running(2); }, minutes(1)));
+  REQUIRE(cluster.reaches(2, seconds(20)));
+  REQUIRE(moved.size() >= 1);
+  REQUIRE(moved.size() <= 2);
+  for (const auto& [chunk, of_chunk] : attempts) {
+    INFO("chunk " << chunk);
+    REQUIRE(of_chunk == std::set<uint32_t>{moved.contains(chunk) ? 2u : 1u});
+  }
+  REQUIRE(cluster.violations() == "");
+}
+
+// --- Joining.
+
+TEST_CASE("cluster: a newcomer joins while rounds go on") {
+  ClusterOptions options = quick_cluster(5, 4);
+  options.coordinator.start_members = 3;
+  Cluster cluster(options);
+  cluster.start_coordinator();
+  for (const HostId node : {1, 2, 3}) cluster.start_node(node);
+  REQUIRE(cluster.reaches(4, minutes(1)));
+  const uint64_t version = cluster.highest_version();
+  cluster.start_node(4);
+  REQUIRE(cluster.all_active(seconds(20)));
+  REQUIRE(cluster.node(4).last_start_step() >= version * 5);
+  REQUIRE(cluster.reaches(version + 4, minutes(1)));
+  REQUIRE(cluster.node(4).commits().back().contributed);
+  REQUIRE(cluster.node(4).commits().back().members.size() == 4);
+  for (const HostId node : {1, 2, 3}) REQUIRE(cluster.node(node).catch_up_count() == 0);
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: a newcomer's donor dies") {
+  for (const bool is_silent : {false, true}) {
+    ClusterOptions options = quick_cluster(6, 4);
+    options.coordinator.start_members = 3;
+    options.trainer.padding_bytes = 20000;
+    options.trainer.step_time = milliseconds(1000);
+    options.network.bytes_per_second = 100e3;
+    Cluster cluster(options);
+    cluster.start_coordinator();
+    for (const HostId node : {1, 2, 3}) cluster.start_node(node);
+    REQUIRE(cluster.reaches(2, minutes(2)));
+    HostId donor = 0;
+    cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                        Message& message) {
+      before(from, to, message);
+      if (donor != 0 || !is_chunk_of(message, WantKind::kState)) return;
+      donor = from;
+      cluster.crash_node(from, is_silent);
+    };
+    cluster.start_node(4);
+    REQUIRE(cluster.run_until([&] { return donor != 0; }, minutes(1)));
+    REQUIRE(cluster.all_active(minutes(1)));
+    REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(2)));
+    REQUIRE(cluster.violations() == "");
+  }
+}
+
+TEST_CASE("cluster: the last one that has the state dies while another fetches it") {
+  ClusterOptions options = quick_cluster(7, 2);
+  options.coordinator.start_members = 1;
+  Cluster cluster(options);
+  cluster.start_coordinator();
+  cluster.start_node(1);
+  REQUIRE(cluster.reaches(3, minutes(1)));
+  once_before(
+      cluster, [](HostId, HostId, const Message& m) { return is_chunk_of(m, WantKind::kState); },
+      [&] { cluster.crash_node(1); });
+  cluster.start_node(2);
+  REQUIRE(cluster.run_until([&] { return !cluster.is_running(1); }, minutes(1)));
+  // Nobody has a state that could be trained. The newcomer must not make one up.
+  cluster.world.run_for(seconds(15));
+  REQUIRE(!cluster.node(2).is_active());
+  cluster.start_node(1);
+  REQUIRE(cluster.all_active(minutes(2)));
+  REQUIRE(cluster.reaches(5, minutes(1)));
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: who cannot get the state gives up and is started again") {
+  ClusterOptions options = quick_cluster(8, 2);
+  options.coordinator.start_members = 1;
+  Cluster cluster(options);
+  cluster.start_coordinator();
+  cluster.start_node(1);
+  REQUIRE(cluster.reaches(3, minutes(1)));
+  once_before(
+      cluster, [](HostId, HostId, const Message& m) { return is_chunk_of(m, WantKind::kState); },
+      [&] { cluster.crash_node(1); });
+  cluster.start_node(2);
+  REQUIRE(cluster.run_until([&] { return cluster.node(2).stopped().has_value(); }, minutes(2)));
+  REQUIRE(cluster.node(2).stopped()->restart_makes_sense);
+  cluster.restart_stopped();
+  REQUIRE(cluster.all_active(minutes(1)));  // From what it has; the other one never comes back.
+  REQUIRE(cluster.reaches(2, minutes(1)));
+  REQUIRE(cluster.violations() == "");
+}
+
+// --- Slow, stuck and silent members.
+
+TEST_CASE("cluster: a late member gets the results and keeps its work") {
+  Cluster cluster(quick_cluster(9, 3));
+  cluster.start_all();
+  REQUIRE(cluster.reaches(1, minutes(1)));
+  cluster.node(3).set_step_time(seconds(4));
+  REQUIRE(cluster.reaches(6, minutes(3)));
+  const auto& commits = cluster.node(3).commits();
+  REQUIRE(std::ranges::count(commits, false, &Committed::contributed) >= 2);
+  REQUIRE(cluster.node(3).catch_up_count() == 0);
+  REQUIRE(cluster.node(3).start_count() == 1);
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: a member that is alive and stuck is left out of the round, not of the run") {
+  Cluster cluster(quick_cluster(10, 4));
+  cluster.start_all();
+  REQUIRE(cluster.reaches(2, minutes(1)));
+  for (const HostId other : {1, 2, 4}) cluster.world.cut(3, other);
+  const auto others_reach = [&](uint64_t version) {
+    return cluster.run_until(
+        [&] {
+          return std::ranges::all_of(std::vector<HostId>{1, 2, 4}, [&](HostId node) {
+            return cluster.node(node).version(0) >= version;
+          });
+        },
+        seconds(20));
+  };
+  REQUIRE(others_reach(3));
+  REQUIRE(others_reach(5));
   REQUIRE(cluster.coordinator().report().members_lost == 0);
+  cluster.world.heal_all();
+  REQUIRE(cluster.all_active(minutes(1)));
+  REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(1)));
+  for (const HostId node : {1, 2, 4}) REQUIRE(cluster.node(node).catch_up_count() == 0);
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: a stopped member is given up after dead_after and comes back") {
+  Cluster cluster(quick_cluster(11, 3));
+  cluster.start_all();
+  REQUIRE(cluster.reaches(2, minutes(1)));
+  once_before(
+      cluster,
+      [](HostId from, HostId, const Message& m) {
+        return from == 2 && is_chunk_of(m, WantKind::kContribution);
+      },
+      [&] { cluster.world.freeze(2); });
+  const auto others_go_on = [&] {
+    return cluster.node(1).version(0) >= 6 && cluster.node(3).version(0) >= 6;
+  };
+  REQUIRE(cluster.run_until(others_go_on, seconds(30)));
+  REQUIRE(cluster.coordinator().report().members_lost == 1);
+  REQUIRE(cluster.node(2).version(0) < 6);
+  cluster.world.thaw(2);
+  REQUIRE(cluster.reaches(9, minutes(1)));
+  REQUIRE(cluster.node(2).catch_up_count() == 1);
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: a member whose state differs is repaired from the others") {
+  Cluster cluster(quick_cluster(12, 3));
+  cluster.start_all();
+  REQUIRE(cluster.reaches(3, minutes(1)));
+  cluster.node(2).spoil_state(0);
+  // The oracle must see it: a round has parts of two different states.
+  REQUIRE(cluster.reaches(cluster.highest_version() + 1, minutes(1)));
+  REQUIRE(cluster.run_until([&] { return cluster.node(2).catch_up_count() > 0; }, seconds(10)));
+  REQUIRE(cluster.violations() != "");
+  REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(1)));
+  REQUIRE(cluster.run_until(
+      [&] {
+        const auto states = cluster.node(1).states();
+        return states == cluster.node(2).states() && states == cluster.node(3).states();
+      },
+      seconds(10)));
+  REQUIRE(cluster.node(2).catch_up_count() == 1);
+  REQUIRE(cluster.node(1).catch_up_count() == 0);
+  REQUIRE(cluster.node(3).catch_up_count() == 0);
+}
+
+TEST_CASE("cluster: bad chunks cost the link, not the round") {
+  Cluster cluster(quick_cluster(13, 3));
+  cluster.start_all();
+  REQUIRE(cluster.reaches(2, minutes(1)));
+  cluster.node(2).spoil_contributions(3);
+  REQUIRE(cluster.reaches(6, minutes(1)));
+  for (const HostId node : {1, 2, 3}) REQUIRE(cluster.node(node).catch_up_count() == 0);
+  REQUIRE(cluster.coordinator().report().members_lost == 0);
+  REQUIRE(cluster.violations() == "");
+}
+
+// --- The coordinator.
+
+TEST_CASE("cluster: a member loses the coordinator in a round and finds it again") {
+  for (const MessageType type : {MessageType::kOpen, MessageType::kChunk, MessageType::kCommit}) {
+    Cluster cluster(quick_cluster(14, 3));
+    once_before(
+        cluster,
+        [&](HostId, HostId to, const Message& m) {
+          return to == 2 && m.type == type && m.authority.round == 3;
+        },
+        [&] { cluster.world.break_links(kCoordinatorHost, 2); });
+    cluster.start_all();
+    REQUIRE(cluster.reaches(6, minutes(1)));
+    REQUIRE(cluster.node(2).start_count() >= 2);
+    REQUIRE(cluster.coordinator().report().members_lost == 1);
+    REQUIRE(cluster.violations() == "");
+  }
+}
+
+TEST_CASE("cluster: a coordinator without memory finds the run where it was") {
+  Cluster cluster(quick_cluster(15, 4));
+  cluster.start_coordinator();
+  for (const HostId node : {1, 2, 3}) cluster.start_node(node);
+  REQUIRE(cluster.reaches(5, minutes(1)));
+  const uint64_t version = cluster.highest_version();
+  cluster.crash_coordinator();
+  cluster.world.run_for(seconds(2));
+  cluster.start_node(4, Cluster::Memory::kLost);
+  cluster.start_coordinator();
+  REQUIRE(cluster.all_active(minutes(1)));
+  REQUIRE(cluster.lowest_version() >= version);
+  REQUIRE(cluster.reaches(version + 3, minutes(1)));
+  for (const HostId node : {1, 2, 3}) REQUIRE(cluster.node(node).catch_up_count() <= 1);
+  REQUIRE(cluster.node(4).commits().front().round > version);
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: a fresh node that comes first never becomes the truth") {
+  ClusterOptions options = quick_cluster(16, 3);
+  options.coordinator.start_members = 1;
+  Cluster cluster(options);
+  cluster.start_coordinator();
+  cluster.start_node(1);
+  cluster.start_node(2);
+  REQUIRE(cluster.reaches(6, minutes(1)));
+  cluster.crash_coordinator();
+  cluster.crash_node(1);
+  cluster.crash_node(2);
+  cluster.start_coordinator();
+  cluster.start_node(3);
+  REQUIRE(
+      cluster.reaches(1, minutes(1)));  // It trains on its own: nobody is there who knows better.
+  cluster.start_node(1);
+  cluster.start_node(2);
+  REQUIRE(cluster.reaches(8, minutes(1)));
+  REQUIRE(cluster.node(3).catch_up_count() >= 1);
+  REQUIRE(cluster.node(1).commits().front().round >= 7);
+  REQUIRE(cluster.node(3).states() == cluster.node(1).states());
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: no coordinator for too long ends a node") {
+  Cluster cluster(quick_cluster(17, 2));
+  cluster.start_all();
+  REQUIRE(cluster.reaches(2, minutes(1)));
+  cluster.crash_coordinator();
+  cluster.world.run_for(seconds(50));
+  REQUIRE(!cluster.node(1).stopped());
+  cluster.world.run_for(seconds(30));
+  REQUIRE(cluster.node(1).stopped());
+  REQUIRE(cluster.node(1).stopped()->restart_makes_sense);
+}
+
+TEST_CASE("cluster: below members_min nothing is committed") {
+  ClusterOptions options = quick_cluster(18, 2);
+  options.coordinator.members_min = 2;
+  Cluster cluster(options);
+  cluster.start_all();
+  REQUIRE(cluster.reaches(3, minutes(1)));
+  once_before(
+      cluster,
+      [](HostId, HostId to, const Message& m) { return to == 2 && m.type == MessageType::kOpen; },
+      [&] { cluster.crash_node(2); });
+  REQUIRE(cluster.run_until([&] { return !cluster.is_running(2); }, minutes(1)));
+  const uint64_t version = cluster.node(1).version(0);
+  cluster.world.run_for(minutes(1));
+  REQUIRE(cluster.node(1).version(0) == version);
+  cluster.start_node(2);
+  REQUIRE(cluster.reaches(version + 3, minutes(1)));
+  REQUIRE(cluster.violations() == "");
+}
+
+// --- Several fragments, large chunks, odd weights.
+
+TEST_CASE("cluster: several fragments are in flight at once") {
+  ClusterOptions options = quick_cluster(19, 3);
+  options.trainer.fragment_count = 4;
+  options.trainer.padding_bytes = 5000;
+  options.network.bytes_per_second = 50e3;
+  Cluster cluster(options);
+  std::set<uint32_t> open;
+  size_t most = 0;
+  cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                      Message& message) {
+    before(from, to, message);
+    if (to != 1) return;
+    if (message.type == MessageType::kOpen) open.insert(message.authority.fragment);
+    if (message.type == MessageType::kCommit) open.erase(message.authority.fragment);
+    most = std::max(most, open.size());
+  };
+  cluster.start_all();
+  REQUIRE(cluster.reaches(4, minutes(3)));
+  REQUIRE(most >= 3);
+  cluster.crash_node(2);
+  REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(3)));
+  cluster.start_node(2);
+  REQUIRE(cluster.all_active(minutes(3)));
+  REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(3)));
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: what waits to be sent is bounded, and heartbeats do not wait for it") {
+  ClusterOptions options = quick_cluster(20, 2);
+  options.trainer.chunk_count = 24;
+  options.trainer.padding_bytes = 1 << 20;
+  options.network.bytes_per_second = 4e6;
+  Cluster cluster(options);
+  cluster.start_all();
+  REQUIRE(cluster.reaches(2, minutes(2)));
+  const int64_t most = cluster.world.queued_bytes_max();
+  REQUIRE(most > kQueuedBytesMax);  // Else nothing was tested.
+  REQUIRE(most <= kQueuedBytesMax + 2 * (1 << 20));
+  REQUIRE(cluster.coordinator().report().members_lost == 0);
+  REQUIRE(cluster.violations() == "");
+}
+
+TEST_CASE("cluster: who has no tokens does not contribute, unless nobody has") {
+  Cluster cluster(quick_cluster(21, 3));
+  cluster.start_all();
+  REQUIRE(cluster.reaches(1, minutes(1)));
+  cluster.node(2).set_weight(0);
+  REQUIRE(cluster.reaches(4, minutes(1)));
+  const Committed last = cluster.node(2).commits().back();
+  REQUIRE(!last.contributed);
+  REQUIRE(last.members.size() == 2);
+  REQUIRE(last.weight_tokens == weight_of(1) + weight_of(3));
+  for (const HostId node : {1, 3}) cluster.node(node).set_weight(0);
+  REQUIRE(cluster.reaches(cluster.highest_version() + 3, minutes(1)));
+  REQUIRE(cluster.node(2).commits().back().contributed);
+  REQUIRE(cluster.node(2).commits().back().members.size() == 3);
+  REQUIRE(cluster.node(2).commits().back().weight_tokens == 0);
+}
+
+TEST_CASE("cluster: who does not belong to the run is told so") {
+  Cluster cluster(quick_cluster(22, 3));
+  MemberOptions wrong_run = cluster.member_options(2);
+  wrong_run.run_name = "another";
+  cluster.change_member_options(2, wrong_run);
+  MemberOptions wrong_config = cluster.member_options(3);
+  wrong_config.config.bytes[5] = 99;
+  cluster.change_member_options(3, wrong_config);
+  cluster.start_all();
+  REQUIRE(cluster.reaches(0, seconds(1)));
+  REQUIRE(cluster.run_until([&] { return cluster.node(2).stopped() && cluster.node(3).stopped(); },
+                            seconds(20)));
+  REQUIRE(!cluster.node(2).stopped()->restart_makes_sense);
+  REQUIRE(cluster.node(2).stopped()->reason.find("run") != std::string::npos);
+  REQUIRE(!cluster.node(3).stopped()->restart_makes_sense);
+  REQUIRE(cluster.node(3).stopped()->reason.find("configuration") != std::string::npos);
 }
 
 }  // namespace

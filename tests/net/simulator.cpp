@@ -216,6 +216,7 @@ void World::send(HostId from, LinkId id, Message message) {
   Direction& direction = link.directions[side];
   const int64_t bytes = kHeaderBytes + int64_t(message.payload->size());
   direction.queued_bytes += bytes;
+  queued_bytes_max_ = std::max(queued_bytes_max_, direction.queued_bytes);
   direction.was_above |= direction.queued_bytes > kQueuedBytesMax;
   const Instant start = std::max({now_, direction.free_at, link.open_at});
   direction.free_at = start + Duration(int64_t(double(bytes) / options_.bytes_per_second * 1e9));
@@ -231,7 +232,6 @@ void World::send(HostId from, LinkId id, Message message) {
         if (!links_.at(id).is_alive[1 - side]) return;
         if (on_delivery) on_delivery(from, to, message);
         if (!links_.at(id).is_alive[1 - side] || hosts_.at(to).machine == nullptr) return;
-        ++delivered_count_;
         hosts_.at(to).machine->on_message(id, message, now, out);
       });
     });

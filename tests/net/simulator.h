@@ -64,7 +64,8 @@ class World {
 
   // Sees (and may change the world, or the message) before every delivery.
   std::function<void(HostId from, HostId to, Message& message)> on_delivery;
-  int64_t delivered_count() const { return delivered_count_; }
+  // The most that ever waited on a link.
+  int64_t queued_bytes_max() const { return queued_bytes_max_; }
 
  private:
   class HostOutbox;
@@ -124,7 +125,7 @@ class World {
   LinkId last_link_ = 0;
   std::set<std::pair<HostId, HostId>> cuts_;
   std::map<std::pair<HostId, HostId>, Duration> latencies_;
-  int64_t delivered_count_ = 0;
+  int64_t queued_bytes_max_ = 0;
 };
 
 }  // namespace net

@@ -2,11 +2,11 @@
 // sockets, with trainers that add a constant to every parameter. Weights and constants are such
 // that all arithmetic is exact in fp32, so that the outer parameters are compared with an oracle in
 // double precision without a tolerance. No clock decides anything: deadlines are far away, and
-// where two nodes must wait for each other they say so.
+// where nodes must wait for each other they meet. They do so after joining, because the coordinator
+// activates members one by one and those that are active do not wait for the next.
 #include "net/swarm.h"
 
-#include <atomic>
-#include <future>
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -44,6 +44,25 @@ shard::Layout test_layout() {
 float start_value(int64_t element) {
   return float(element % 32);
 }
+
+// Nobody goes on before all are there; if one never comes, the others fail.
+class Meeting {
+ public:
+  explicit Meeting(int expected) : missing_(expected) {}
+  void wait() {
+    std::unique_lock lock(mutex_);
+    --missing_;
+    changed_.notify_all();
+    if (!changed_.wait_for(lock, kPatience, [&] { return missing_ <= 0; })) {
+      throw base::resource_lost("somebody did not come to a meeting");
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int missing_;
+};
 
 class TestCoordinator {
  public:
@@ -175,6 +194,7 @@ TEST_CASE("three nodes over loopback do exactly what DiLoCo says", "[outer][swar
   const int64_t fragments = GENERATE(1, 2);
   const OuterConfig config = exact_config(fragments);
   const TestCoordinator coordinator(config, 3);
+  Meeting all_joined(3);
   // Weights of a quarter, a quarter and a half.
   std::vector<Trainer> trainers(3);
   trainers[0].step_size = 1;
@@ -184,6 +204,7 @@ TEST_CASE("three nodes over loopback do exactly what DiLoCo says", "[outer][swar
   std::vector<std::thread> threads;
   for (size_t i = 0; i < 3; ++i) {
     trainers[i].steps_total = 15;
+    trainers[i].on_joined = [&] { all_joined.wait(); };
     threads.push_back(start(trainers[i], config, coordinator.endpoint(), i + 1));
   }
   for (std::thread& thread : threads) thread.join();
@@ -221,34 +242,33 @@ TEST_CASE("a node dies without a word and another one joins", "[outer][swarm]") 
   const OuterConfig config = exact_config(1);
   const TestCoordinator coordinator(config, 3);
   std::vector<Trainer> trainers(4);
-  std::promise<void> fourth_has_joined;
-  const std::shared_future<void> joined = fourth_has_joined.get_future().share();
-  std::promise<void> survivors_are_there[2];
+  Meeting first_joined(3), survivors_at_12(3), newcomer_joined(3);
   for (size_t i = 0; i < 4; ++i) {
     trainers[i].step_size = float(1 << i);
     trainers[i].steps_total = 24;
+    trainers[i].on_joined = [&, i] { (i < 3 ? first_joined : newcomer_joined).wait(); };
   }
   trainers[2].tokens_per_step = 2;
   trainers[2].dies_after = 7;
+  trainers[3].tokens_per_step = 2;
   for (size_t i = 0; i < 2; ++i) {
-    // The survivors wait at step 12 until the newcomer is in, so that nobody races with its
-    // transfer.
-    trainers[i].before_step = [&, i](uint64_t step) {
+    // The survivors have committed step 12 and wait there until the newcomer is in.
+    trainers[i].before_step = [&](uint64_t step) {
       if (step != 12) return;
-      survivors_are_there[i].set_value();
-      if (joined.wait_for(kPatience) != std::future_status::ready) {
-        throw base::resource_lost("the fourth node did not join");
-      }
+      survivors_at_12.wait();
+      newcomer_joined.wait();
     };
   }
-  trainers[3].tokens_per_step = 2;
-  trainers[3].on_joined = [&] { fourth_has_joined.set_value(); };
 
   std::vector<std::thread> threads;
   for (size_t i = 0; i < 3; ++i) {
     threads.push_back(start(trainers[i], config, coordinator.endpoint(), i + 1));
   }
-  for (auto& survivor : survivors_are_there) survivor.get_future().wait_for(kPatience);
+  try {
+    survivors_at_12.wait();
+  } catch (const base::Error&) {
+    // The survivors say why.
+  }
   threads.push_back(start(trainers[3], config, coordinator.endpoint(), 4));
   for (std::thread& thread : threads) thread.join();
   for (const Trainer& trainer : trainers) REQUIRE(trainer.failure == "");
