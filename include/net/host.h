@@ -28,6 +28,7 @@ class Host {
   // The machine is not called before start().
   static std::unique_ptr<Host> create(const HostOptions& options, Machine& machine);
   // Stops the loop, closes everything, joins the thread. What was sent gets up to a second to go out.
+  // A name that is being looked up is waited for: the system's resolver cannot be interrupted.
   virtual ~Host() = default;
 
   virtual Endpoint listening_on() const = 0;

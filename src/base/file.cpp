@@ -33,6 +33,8 @@ Error cannot_write(const char* attempt, const std::string& path, int error) {
       case ENOSPC:
       case EDQUOT:
         return "free some space on the disk";
+      case EFBIG:
+        return "raise the limit on the size of files (ulimit -f)";
       case EACCES:
       case EPERM:
         return "check the owner and the permissions of the folder";

@@ -208,7 +208,8 @@ void MemberMachine::work(Turn turn) {
 
 MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn turn) {
   const Authority& authority = message.authority;
-  if (message.run != run_) return base::Failure{"it belongs to another run"};
+  const bool is_ours = message.run == run_ || message.type == MessageType::kReject;
+  if (!is_ours) return base::Failure{"it belongs to another run"};
   if (authority.fragment >= rounds_.size()) return base::Failure{"a fragment that does not exist"};
   term_ = std::max(term_, authority.term);
   switch (message.type) {

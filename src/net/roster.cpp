@@ -14,9 +14,11 @@ MemberRecord* find_if(std::map<PeerId, MemberRecord>& members, auto is_it) {
 }  // namespace
 
 MemberRecord* Roster::add(MemberRecord record, const std::set<PeerId>& reserved) {
-  for (PeerId peer = 0; peer < kMembersMax; ++peer) {
+  for (PeerId i = 0; i < kMembersMax; ++i) {
+    const PeerId peer = (next_ + i) % kMembersMax;
     if (members_.contains(peer) || reserved.contains(peer)) continue;
     record.peer = peer;
+    next_ = peer + 1;
     return &members_.emplace(peer, std::move(record)).first->second;
   }
   return nullptr;

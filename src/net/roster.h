@@ -45,7 +45,8 @@ struct MemberRecord {
 
 class Roster {
  public:
-  // Takes the lowest number that is neither in use nor reserved; nullptr if there is none.
+  // Gives it a number that is neither in use nor reserved; nullptr if there is none. Numbers are given
+  // in turn: a node that comes back has another one, and nobody takes its old connections for new.
   MemberRecord* add(MemberRecord record, const std::set<PeerId>& reserved);
   void remove(PeerId peer) { members_.erase(peer); }
 
@@ -63,6 +64,7 @@ class Roster {
 
  private:
   std::map<PeerId, MemberRecord> members_;
+  PeerId next_ = 0;
 };
 
 }  // namespace net

@@ -92,9 +92,13 @@ std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
     silence = event ? net::Duration{0} : silence + kPollInterval;
     if (event) handle(*event, outcome);
     if (stopped_) {
-      const std::string message = fmt::format("joining the swarm: {}", stopped_->reason);
-      if (stopped_->restart_makes_sense) throw base::resource_lost(message);
-      throw base::bad_input(message);
+      if (stopped_->restart_makes_sense) {
+        throw base::resource_lost(fmt::format("joining the swarm: {}", stopped_->reason),
+                                  "check swarm.coordinator and that the coordinator runs");
+      }
+      throw base::bad_input(
+          fmt::format("the coordinator rejects this node: {}", stopped_->reason),
+          "use one config on all nodes; only the node section and the batch may differ");
     }
     if (silence >= options_.join_timeout) {
       throw base::resource_lost(

@@ -42,7 +42,7 @@ class BadInputTest(ClusterTest):
     def test_truncated_dataset(self):
         path = self.folder / "corpus.bin"
         path.write_bytes(path.read_bytes()[:-1000])
-        self.fails(2, ["corpus.bin"], *self.train())
+        self.fails(2, ["corpus.idx", ".bin file", "Hint"], *self.train())
 
     def test_vocabulary_that_does_not_fit(self):
         self.fails(2, ["vocabulary", "Hint"], *self.train("model.vocabulary=128"))

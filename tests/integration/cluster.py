@@ -16,13 +16,13 @@ import unittest
 ATOLL = os.environ["ATOLL"]
 DEADLINE_SECONDS = 240
 
-# Small enough that a step takes milliseconds.
+# Small enough that a step takes some ten milliseconds, and large enough that a round is not over before a joiner has its state.
 TINY = {
     "name": "tiny",
     "model": {"vocabulary": 272, "width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_size": 8, "feed_forward": 64,
               "sequence_length": 32},
     "data": {"sources": [], "validation_fraction": 0.05},
-    "training": {"steps": 40, "batch_rows": 4, "micro_batch_rows": 2},
+    "training": {"steps": 40, "batch_rows": 32, "micro_batch_rows": 16},
     "optimizer": {"learning_rate": 3e-3, "schedule": {"kind": "constant", "warmup_steps": 5}},
     "outer": {"inner_steps": 5},
     "swarm": {"start_members": 1, "members_min": 1, "ready_grace_seconds": 20, "heartbeat_seconds": 0.2, "dead_seconds": 4,
@@ -104,7 +104,8 @@ class Coordinator:
         command = [ATOLL, "coordinate", "--config", str(config), "--listen", listen, "--json"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=open(log, "ab"), text=True)
+        with open(log, "ab") as errors:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         self.address = json.loads(self.process.stdout.readline())["listening"]
 
     def finish(self):
@@ -161,7 +162,11 @@ class ClusterTest(unittest.TestCase):
 
     def assert_finished(self, *nodes):
         for node in nodes:
-            self.assertEqual(node.finish(), 0, node.tail())
+            self.assertEqual(node.finish(), 0, node.tail() + self.coordinator_log())
+
+    def coordinator_log(self):
+        log = self.folder / "coordinator.txt"
+        return "\nThe coordinator:\n" + log.read_text()[-3000:] if log.exists() else ""
 
     def assert_digests_agree(self, nodes, at_least):
         """Equal digests for equal rounds, and at least so many rounds that several nodes applied."""

@@ -17,7 +17,7 @@ class CodecCurvesTest(ClusterTest):
         config["data"]["sources"] = [{"prefix": str(self.folder / "corpus")}]
         config["data"]["validation_fraction"] = 0.1
         config["training"] = {"steps": 60, "batch_rows": 4, "micro_batch_rows": 4}
-        config["optimizer"]["schedule"] = {"kind": "constant", "warmup_steps": 10}
+        config["optimizer"] = {"learning_rate": 1e-3, "schedule": {"kind": "constant", "warmup_steps": 10}}
         config["outer"] = {"inner_steps": 10, "codec": codec}
         config["evaluation"] = {"every_steps": 10, "rows": 16}
         config["node"] = {"threads": 1, "listen": "127.0.0.1:0", "device": "cpu"}

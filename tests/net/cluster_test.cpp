@@ -239,6 +239,8 @@ TEST_CASE("cluster: a newcomer's donor dies") {
 TEST_CASE("cluster: the last one that has the state dies while another fetches it") {
   ClusterOptions options = quick_cluster(7, 2);
   options.coordinator.start_members = 1;
+  options.trainer.padding_bytes = 20000;
+  options.network.bytes_per_second = 100e3;
   Cluster cluster(options);
   cluster.start_coordinator();
   cluster.start_node(1);
@@ -260,6 +262,8 @@ TEST_CASE("cluster: the last one that has the state dies while another fetches i
 TEST_CASE("cluster: who cannot get the state gives up and is started again") {
   ClusterOptions options = quick_cluster(8, 2);
   options.coordinator.start_members = 1;
+  options.trainer.padding_bytes = 20000;
+  options.network.bytes_per_second = 100e3;
   Cluster cluster(options);
   cluster.start_coordinator();
   cluster.start_node(1);

@@ -5,12 +5,14 @@
 #include <atomic>
 #include <future>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <thread>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "net/address.h"
 #include "net/parse_frames.h"
 #include "net/scripted_machine.h"
 #undef CHECK
@@ -272,6 +274,25 @@ TEST_CASE("failures to connect are told with what was tried and why") {
           fmt::format("cannot connect to 127.0.0.1:{}: connection refused", port));
   REQUIRE(contains(reason({"localhost", port}), "connection refused"));
   REQUIRE(contains(reason({std::string(300, 'a'), 1}), "cannot connect to aaa"));
+
+  // A process that may open no more files, until it may again.
+  rlimit files{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &files) == 0);
+  const rlimit no_files{.rlim_cur = 0, .rlim_max = files.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &no_files) == 0);
+  const std::string without_files = reason({"127.0.0.1", port});
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &files) == 0);
+  REQUIRE(contains(without_files, "too many open files"));
+}
+
+TEST_CASE("addresses survive the system's form") {
+  for (const Endpoint& endpoint : {Endpoint{"192.0.2.7", 7000}, Endpoint{"2001:db8::1", 65535}}) {
+    const auto address = numeric_address(endpoint);
+    REQUIRE(address.has_value());
+    REQUIRE(to_endpoint(*address) == endpoint);
+  }
+  REQUIRE(to_endpoint(*numeric_address({"::ffff:192.0.2.7", 1})) == Endpoint{"192.0.2.7", 1});
+  REQUIRE(!numeric_address({"localhost", 1}).has_value());
 }
 
 TEST_CASE("an address that cannot be listened on is bad input with a hint") {

@@ -227,7 +227,11 @@ void World::send(HostId from, LinkId id, Message message) {
   direction.last_arrival = std::max(direction.last_arrival + Duration(1), arrival);
   after(direction.last_arrival - now_, [=, this, message = std::move(message)]() mutable {
     arrive(id, side, [=, this]() mutable {
-      if (!links_.at(id).is_alive[1 - side]) return;
+      if (!links_.at(id).is_alive[1 - side]) {
+        // A system that has been started again does not know the link, and says so.
+        if (hosts_.at(to).machine != nullptr) end(id, side, "it was reset");
+        return;
+      }
       call(to, [=, this](Instant now, Outbox& out) mutable {
         if (!links_.at(id).is_alive[1 - side]) return;
         if (on_delivery) on_delivery(from, to, message);
