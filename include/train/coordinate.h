@@ -9,9 +9,11 @@
 
 namespace train {
 
-// Serves until everybody who ever trained has finished, or `stop_requested`. `on_listening` gets the address once it is bound.
-net::CoordinatorReport run_coordinator(const RunConfig& config, const net::Endpoint& listen,
-                                       const std::function<void(const net::Endpoint&)>& on_listening,
-                                       const std::function<bool()>& stop_requested);
+// Serves until everybody who ever trained has finished, or `stop_requested`. `on_listening` gets
+// the address once it is bound.
+net::CoordinatorReport run_coordinator(
+    const RunConfig& config, const net::Endpoint& listen,
+    const std::function<void(const net::Endpoint&)>& on_listening,
+    const std::function<bool()>& stop_requested);
 
 }  // namespace train

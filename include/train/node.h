@@ -18,13 +18,15 @@ struct NodeSummary {
   int64_t rounds = 0;
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;
-  std::string outer_digest;           // Of the last applied round of fragment 0; empty for solo runs.
+  std::string outer_digest;  // Of the last applied round of fragment 0; empty for solo runs.
   double seconds = 0;
-  bool finished = false;              // All steps done (not stopped by a signal).
+  bool finished = false;  // All steps done (not stopped by a signal).
 };
 
-// Trains until the last step, a signal (`stop_requested`), or a failure; resumes from the run directory if there is
-// something to resume. A stopped run has saved a checkpoint. Throws base::Error.
-NodeSummary run_node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested);
+// Trains until the last step, a signal (`stop_requested`), or a failure; resumes from the run
+// directory if there is something to resume. A stopped run has saved a checkpoint. Throws
+// base::Error.
+NodeSummary run_node(const RunConfig& config, base::Storage& storage,
+                     const std::function<bool()>& stop_requested);
 
 }  // namespace train

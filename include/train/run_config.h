@@ -1,5 +1,5 @@
-// The JSON config of a run: one struct of structs. The file is the same on every node but for the "node" section (and
-// whatever --set changes).
+// The JSON config of a run: one struct of structs. The file is the same on every node but for the
+// "node" section (and whatever --set changes).
 #pragma once
 
 #include <cstdint>
@@ -28,15 +28,15 @@ struct DataConfig {
 
 struct TrainingConfig {
   int64_t steps = 1000;
-  int64_t batch_rows = 8;         // Rows of T tokens per node and step.
-  int64_t micro_batch_rows = 8;   // Rows computed at once; divides batch_rows.
+  int64_t batch_rows = 8;           // Rows of T tokens per node and step.
+  int64_t micro_batch_rows = 8;     // Rows computed at once; divides batch_rows.
   std::string recompute = "cheap";  // none | cheap | block
   int64_t head_chunk_tokens = 1024;
   int64_t nonfinite_steps_max = 10;  // Skipped steps in a row that end the run.
 };
 
 struct SwarmConfig {
-  std::string coordinator;        // "host:port"; empty: a solo run without outer loop.
+  std::string coordinator;  // "host:port"; empty: a solo run without outer loop.
   int64_t start_members = 1;
   int64_t members_min = 1;
   double start_grace_seconds = 120;
@@ -50,12 +50,12 @@ struct SwarmConfig {
 };
 
 struct EvaluationConfig {
-  int64_t every_steps = 0;        // 0: only before the first and after the last step.
+  int64_t every_steps = 0;  // 0: only before the first and after the last step.
   int64_t rows = 64;
 };
 
 struct CheckpointConfig {
-  int64_t every_steps = 0;        // 0: only at the end and when stopped.
+  int64_t every_steps = 0;  // 0: only at the end and when stopped.
   int64_t keep = 3;
 };
 
@@ -63,15 +63,15 @@ struct CheckpointConfig {
 struct NodeConfig {
   std::string name = "node";
   std::string run_directory = "runs/atoll";
-  std::string device = "auto";    // auto | cpu | cuda
-  int64_t threads = 0;            // CPU threads; 0: all processors.
+  std::string device = "auto";  // auto | cpu | cuda
+  int64_t threads = 0;          // CPU threads; 0: all processors.
   std::string listen = "0.0.0.0:0";
-  std::string advertise;          // "host:port" that others dial; empty: the address the coordinator sees.
+  std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
 };
 
 struct RunConfig {
-  std::string comment;            // For people: the arithmetic behind the numbers.
-  std::string name = "atoll";     // Nodes of another name are refused.
+  std::string comment;         // For people: the arithmetic behind the numbers.
+  std::string name = "atoll";  // Nodes of another name are refused.
   int64_t seed = 42;
   model::ModelConfig model;
   DataConfig data;
@@ -86,15 +86,17 @@ struct RunConfig {
 
 void describe(base::ConfigVisitor& v, RunConfig& config);
 
-// Reads the file, applies overrides ("a.b=value") in order, checks what fields mean together, fills derived defaults
-// (schedule.total_steps). Throws bad_input that names file, key and what was found.
-RunConfig load_run_config(base::Storage& storage, const std::string& path, const std::vector<std::string>& overrides);
+// Reads the file, applies overrides ("a.b=value") in order, checks what fields mean together, fills
+// derived defaults (schedule.total_steps). Throws bad_input that names file, key and what was
+// found.
+RunConfig load_run_config(base::Storage& storage, const std::string& path,
+                          const std::vector<std::string>& overrides);
 
 // The whole config as JSON, as resolved.
 std::string to_json(const RunConfig& config);
 
-// Of everything that must be equal on all nodes of a run, and between a run and its checkpoints: name, seed, model, optimiser,
-// outer loop, number of steps.
+// Of everything that must be equal on all nodes of a run, and between a run and its checkpoints:
+// name, seed, model, optimiser, outer loop, number of steps.
 base::Digest shared_digest(const RunConfig& config);
 
 }  // namespace train

@@ -14,14 +14,15 @@ namespace train {
 struct EvaluateOptions {
   std::string checkpoint;  // A checkpoint's folder, or a run directory (then the newest).
   std::string data_prefix;
-  double validation_fraction = 0.01;  // As in the run: the same documents are held out for the same seed.
+  double validation_fraction =
+      0.01;  // As in the run: the same documents are held out for the same seed.
   int64_t seed = 42;
   int64_t rows = 256;
   int64_t threads = 0;
   std::string device = "auto";
 };
 struct EvaluateReport {
-  double loss = 0;        // Nats per token, cross-entropy alone.
+  double loss = 0;  // Nats per token, cross-entropy alone.
   double perplexity = 0;
   double bits_per_token = 0;
   int64_t tokens = 0;

@@ -1,15 +1,14 @@
 // bench: how fast this machine is.
+#include "train/bench.h"
+
 #include <CLI/CLI.hpp>
-
 #include <fmt/format.h>
-
 #include <iostream>
 #include <memory>
 
 #include "base/json.h"
 #include "base/math.h"
 #include "cli/commands.h"
-#include "train/bench.h"
 
 namespace cli {
 namespace {
@@ -24,10 +23,11 @@ struct BenchCommand {
 void print_report(const train::BenchStepReport& report, bool json) {
   if (!json) {
     std::cout << fmt::format(
-        "{}: {} parameters on {}\n{:.0f} tokens/s; {:.4f} TFLOP/s, {:.1f} % of the {:.4f} TFLOP/s that its matrix "
+        "{}: {} parameters on {}\n{:.0f} tokens/s; {:.4f} TFLOP/s, {:.1f} % of the {:.4f} TFLOP/s "
+        "that its matrix "
         "products reach alone\npeak memory {:.0f} MiB\n",
-        report.model, report.parameters, report.device, report.tokens_per_second, report.tflops_per_second,
-        100 * report.fraction_of_gemm_rate, report.gemm_tflops_per_second,
+        report.model, report.parameters, report.device, report.tokens_per_second,
+        report.tflops_per_second, 100 * report.fraction_of_gemm_rate, report.gemm_tflops_per_second,
         double(report.peak_memory_bytes) / double(base::kMiB));
     return;
   }
@@ -53,11 +53,15 @@ void print_report(const train::BenchStepReport& report, bool json) {
 void add_bench(CLI::App& app) {
   auto* bench = app.add_subcommand("bench", "Measure this machine");
   bench->require_subcommand(1);
-  auto* step = bench->add_subcommand("step", "Training steps of a config's model on random tokens, next to its matrix products alone");
+  auto* step = bench->add_subcommand(
+      "step",
+      "Training steps of a config's model on random tokens, next to its matrix products alone");
   auto options = std::make_shared<BenchCommand>();
   step->add_option("--config", options->config, "The run's JSON config")->required();
   step->add_option("--set", options->overrides, "Override one key")->allow_extra_args(false);
-  step->add_option("--steps", options->steps, "Timed steps; the median counts")->capture_default_str()->check(CLI::PositiveNumber);
+  step->add_option("--steps", options->steps, "Timed steps; the median counts")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   step->add_flag("--json", options->json, "Print the report as JSON");
   step->callback([options] {
     const auto storage = base::make_disk_storage();

@@ -1,4 +1,5 @@
-// One function per command: adds it to the command line with its options and what it does. A command throws base::Error.
+// One function per command: adds it to the command line with its options and what it does. A
+// command throws base::Error.
 #pragma once
 
 #include <functional>

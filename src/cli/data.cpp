@@ -1,6 +1,5 @@
 // prepare: text to a token dataset.
 #include <CLI/CLI.hpp>
-
 #include <iostream>
 #include <memory>
 
@@ -21,8 +20,9 @@ struct PrepareCommand {
 
 void print_report(const PrepareCommand& command, const data::PrepareReport& report) {
   if (!command.json) {
-    base::log_info("{}: {} documents, {} tokens from {:.1f} MiB of text; {} files skipped", command.options.output_prefix,
-                   report.documents, report.tokens, double(report.bytes) / double(base::kMiB), report.skipped_files);
+    base::log_info("{}: {} documents, {} tokens from {:.1f} MiB of text; {} files skipped",
+                   command.options.output_prefix, report.documents, report.tokens,
+                   double(report.bytes) / double(base::kMiB), report.skipped_files);
     return;
   }
   base::JsonWriter out;
@@ -39,13 +39,19 @@ void print_report(const PrepareCommand& command, const data::PrepareReport& repo
 }  // namespace
 
 void add_prepare(CLI::App& app) {
-  auto* command = app.add_subcommand("prepare", "Turn text files into a token dataset (Megatron indexed format)");
+  auto* command = app.add_subcommand(
+      "prepare", "Turn text files into a token dataset (Megatron indexed format)");
   auto options = std::make_shared<PrepareCommand>();
-  command->add_option("--input", options->options.inputs, "Text files, .jsonl files, or folders")->required();
-  command->add_option("--output", options->options.output_prefix, "Prefix of the .bin and .idx files")->required();
+  command->add_option("--input", options->options.inputs, "Text files, .jsonl files, or folders")
+      ->required();
+  command
+      ->add_option("--output", options->options.output_prefix, "Prefix of the .bin and .idx files")
+      ->required();
   command->add_option("--tokenizer", options->tokenizer, "bytes")->capture_default_str();
-  command->add_option("--field", options->options.jsonl_field, "The text's key in .jsonl lines")->capture_default_str();
-  command->add_option("--max-bytes", options->options.input_bytes_max, "Stop after so many bytes of text; 0: no limit");
+  command->add_option("--field", options->options.jsonl_field, "The text's key in .jsonl lines")
+      ->capture_default_str();
+  command->add_option("--max-bytes", options->options.input_bytes_max,
+                      "Stop after so many bytes of text; 0: no limit");
   command->add_flag("--json", options->json, "Print the report as JSON");
   command->callback([options] {
     const auto storage = base::make_disk_storage();

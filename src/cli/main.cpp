@@ -1,6 +1,6 @@
-// The command line. Each command reads its options, calls one function of train/ or data/, and prints; nothing is decided here.
+// The command line. Each command reads its options, calls one function of train/ or data/, and
+// prints; nothing is decided here.
 #include <CLI/CLI.hpp>
-
 #include <csignal>
 #include <cstdio>
 #include <iostream>
@@ -34,7 +34,8 @@ int fail(const base::Error& error) {
 
 int main(int argument_count, char** arguments) {
   install_signal_handlers();
-  CLI::App app("Atoll trains large language models on machines that have only the internet in common.");
+  CLI::App app(
+      "Atoll trains large language models on machines that have only the internet in common.");
   app.require_subcommand(1);
   app.set_version_flag("--version", ATOLL_VERSION);
   const auto stop_requested = [] { return stop_signal != 0; };
@@ -53,6 +54,7 @@ int main(int argument_count, char** arguments) {
   } catch (const base::Error& error) {
     return fail(error);
   } catch (const std::bad_alloc&) {
-    return fail(base::resource_lost("out of memory", "use a smaller model or training.micro_batch_rows"));
+    return fail(
+        base::resource_lost("out of memory", "use a smaller model or training.micro_batch_rows"));
   }
 }

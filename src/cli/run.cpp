@@ -1,6 +1,5 @@
 // train and coordinate.
 #include <CLI/CLI.hpp>
-
 #include <iostream>
 #include <memory>
 #include <string>
@@ -24,15 +23,18 @@ struct RunOptions {
 
 void add_config_options(CLI::App& command, RunOptions& options) {
   command.add_option("--config", options.config, "The run's JSON config")->required();
-  command.add_option("--set", options.overrides, "Override one key: --set training.steps=100 (may be given often)")
+  command
+      .add_option("--set", options.overrides,
+                  "Override one key: --set training.steps=100 (may be given often)")
       ->allow_extra_args(false);
   command.add_flag("--json", options.json, "Print reports as JSON");
 }
 
 void print_summary(const train::NodeSummary& summary, bool json) {
   if (!json) {
-    base::log_info("{} at step {}: {} tokens, {} rounds, {:.1f} s", summary.finished ? "finished" : "stopped",
-                   summary.step, summary.tokens, summary.rounds, summary.seconds);
+    base::log_info("{} at step {}: {} tokens, {} rounds, {:.1f} s",
+                   summary.finished ? "finished" : "stopped", summary.step, summary.tokens,
+                   summary.rounds, summary.seconds);
     return;
   }
   base::JsonWriter out;
@@ -53,15 +55,17 @@ void print_summary(const train::NodeSummary& summary, bool json) {
 
 void print_listening(const net::Endpoint& endpoint, bool json) {
   if (json)
-    std::cout << base::JsonWriter().begin_object().field("listening", endpoint.text()).end_object().text() << std::endl;
+    std::cout
+        << base::JsonWriter().begin_object().field("listening", endpoint.text()).end_object().text()
+        << std::endl;
   else
     base::log_info("coordinator listening on {}", endpoint.text());
 }
 
 void print_coordination(const net::CoordinatorReport& report, bool json) {
   if (!json) {
-    base::log_info("{} rounds committed; {} members joined, {} lost", report.rounds_committed, report.members_joined,
-                   report.members_lost);
+    base::log_info("{} rounds committed; {} members joined, {} lost", report.rounds_committed,
+                   report.members_joined, report.members_lost);
     return;
   }
   base::JsonWriter out;
@@ -78,7 +82,8 @@ void print_coordination(const net::CoordinatorReport& report, bool json) {
 }  // namespace
 
 void add_train(CLI::App& app, const StopRequested& stop_requested) {
-  auto* command = app.add_subcommand("train", "Train as one node; goes on from its run directory if there is something to resume");
+  auto* command = app.add_subcommand(
+      "train", "Train as one node; goes on from its run directory if there is something to resume");
   auto options = std::make_shared<RunOptions>();
   add_config_options(*command, *options);
   command->callback([options, stop_requested] {
@@ -89,10 +94,12 @@ void add_train(CLI::App& app, const StopRequested& stop_requested) {
 }
 
 void add_coordinate(CLI::App& app, const StopRequested& stop_requested) {
-  auto* command = app.add_subcommand("coordinate", "Be the meeting point of a run: admits members, opens and commits rounds");
+  auto* command = app.add_subcommand(
+      "coordinate", "Be the meeting point of a run: admits members, opens and commits rounds");
   auto options = std::make_shared<RunOptions>();
   add_config_options(*command, *options);
-  command->add_option("--listen", options->listen, "host:port; port 0 picks a free one")->capture_default_str();
+  command->add_option("--listen", options->listen, "host:port; port 0 picks a free one")
+      ->capture_default_str();
   command->callback([options, stop_requested] {
     const auto storage = base::make_disk_storage();
     const auto config = train::load_run_config(*storage, options->config, options->overrides);
@@ -100,7 +107,9 @@ void add_coordinate(CLI::App& app, const StopRequested& stop_requested) {
     if (!listen) throw base::bad_input("--listen: " + listen.reason(), "write it as host:port");
     base::configure_log({.prefix = "coordinator", .file = {}});
     const auto report = train::run_coordinator(
-        config, *listen, [&](const net::Endpoint& endpoint) { print_listening(endpoint, options->json); }, stop_requested);
+        config, *listen,
+        [&](const net::Endpoint& endpoint) { print_listening(endpoint, options->json); },
+        stop_requested);
     print_coordination(report, options->json);
   });
 }

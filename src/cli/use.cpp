@@ -1,8 +1,6 @@
 // evaluate and generate: what a trained model is good for.
 #include <CLI/CLI.hpp>
-
 #include <fmt/format.h>
-
 #include <iostream>
 #include <memory>
 
@@ -20,21 +18,29 @@ void add_evaluate(CLI::App& app) {
   };
   auto state = std::make_shared<Command>();
   auto& options = state->options;
-  command->add_option("--checkpoint", options.checkpoint, "A checkpoint's folder or a run directory")->required();
+  command
+      ->add_option("--checkpoint", options.checkpoint, "A checkpoint's folder or a run directory")
+      ->required();
   command->add_option("--data", options.data_prefix, "Prefix of the dataset")->required();
   command->add_option("--validation-fraction", options.validation_fraction, "As in the run")
-      ->capture_default_str()->check(CLI::Range(1e-9, 1.0));
+      ->capture_default_str()
+      ->check(CLI::Range(1e-9, 1.0));
   command->add_option("--seed", options.seed, "As in the run")->capture_default_str();
-  command->add_option("--rows", options.rows, "Held-out rows, at most")->capture_default_str()->check(CLI::PositiveNumber);
-  command->add_option("--threads", options.threads, "CPU threads; 0: all")->check(CLI::NonNegativeNumber);
-  command->add_option("--device", options.device, "auto, cpu or cuda")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  command->add_option("--rows", options.rows, "Held-out rows, at most")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  command->add_option("--threads", options.threads, "CPU threads; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--device", options.device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   command->add_flag("--json", state->json, "Print the report as JSON");
   command->callback([state] {
     const auto storage = base::make_disk_storage();
     const auto report = train::evaluate_checkpoint(*storage, state->options);
     if (!state->json) {
-      std::cout << fmt::format("step {}: loss {:.4f} nats, perplexity {:.3f}, {:.3f} bits per token, over {} tokens\n",
-                               report.step, report.loss, report.perplexity, report.bits_per_token, report.tokens);
+      std::cout << fmt::format(
+          "step {}: loss {:.4f} nats, perplexity {:.3f}, {:.3f} bits per token, over {} tokens\n",
+          report.step, report.loss, report.perplexity, report.bits_per_token, report.tokens);
       return;
     }
     base::JsonWriter out;
@@ -57,15 +63,25 @@ void add_generate(CLI::App& app) {
   };
   auto state = std::make_shared<Command>();
   auto& options = state->options;
-  command->add_option("--checkpoint", options.checkpoint, "A checkpoint's folder or a run directory")->required();
+  command
+      ->add_option("--checkpoint", options.checkpoint, "A checkpoint's folder or a run directory")
+      ->required();
   command->add_option("--prompt", options.prompt, "Text to go on from");
-  command->add_option("--tokens", options.tokens, "Tokens to write, at most")->capture_default_str()->check(CLI::PositiveNumber);
+  command->add_option("--tokens", options.tokens, "Tokens to write, at most")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   command->add_option("--temperature", options.temperature, "0: always the likeliest token")
-      ->capture_default_str()->check(CLI::Range(0.0, 100.0));
-  command->add_option("--top-k", options.top_k, "Choose among so many; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
-  command->add_option("--seed", options.seed, "The same seed writes the same text")->capture_default_str();
-  command->add_option("--threads", options.threads, "CPU threads; 0: all")->check(CLI::NonNegativeNumber);
-  command->add_option("--device", options.device, "auto, cpu or cuda")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 100.0));
+  command->add_option("--top-k", options.top_k, "Choose among so many; 0: all")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--seed", options.seed, "The same seed writes the same text")
+      ->capture_default_str();
+  command->add_option("--threads", options.threads, "CPU threads; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--device", options.device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   command->add_flag("--json", state->json, "Print prompt and text as JSON");
   command->callback([state] {
     const auto storage = base::make_disk_storage();

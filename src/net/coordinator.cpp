@@ -288,7 +288,9 @@ base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced sy
 }
 
 void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
-  const uint64_t step = global_step();
+  // Those who were there at the start begin together, however soon each says that it is in step.
+  const bool is_start = member.is_founder && rounds_.committed_count() == 0;
+  const uint64_t step = is_start ? step_floor_ : global_step();
   member.standing = Standing::kActive;
   joined_count_ += !member.was_active;
   member.was_active = true;
@@ -394,7 +396,8 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   step_floor_ = 0;
   for (auto& [peer, member] : roster_.all()) {
     member.standing = Standing::kCatchingUp;
-    if (holds_state(member)) step_floor_ = std::max(step_floor_, member.step);
+    member.is_founder = holds_state(member);
+    if (member.is_founder) step_floor_ = std::max(step_floor_, member.step);
   }
   base::log_info("the run starts with {} members at step {}, fragment 0 at version {}",
                  roster_.count(), step_floor_, in_force_[0].version);

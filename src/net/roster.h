@@ -26,6 +26,7 @@ struct MemberRecord {
   Endpoint data;
   Standing standing = Standing::kWaiting;
   bool was_active = false;
+  bool is_founder = false;  // Held the state in force when the run started.
 
   std::vector<FragmentState> states;  // A zero digest: a round was committed, Applied is to come.
   std::vector<std::optional<Ready>> ready;  // Per fragment.

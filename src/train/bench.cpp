@@ -1,9 +1,8 @@
 #include "train/bench.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
+#include <sys/resource.h>
 #include <vector>
 
 #include "base/hash.h"
@@ -15,7 +14,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 struct ProductShape {
   int64_t m, n, k;
@@ -40,12 +41,14 @@ double product_rate(backend::Backend& backend, const ProductShape& shape, double
     const auto begin = Clock::now();
     backend.ops->matmul(args, stream);
     backend.device->synchronize(stream);
-    best = std::max(best, 2.0 * double(shape.m) * double(shape.n) * double(shape.k) / seconds_since(begin));
+    best = std::max(
+        best, 2.0 * double(shape.m) * double(shape.n) * double(shape.k) / seconds_since(begin));
   }
   return best;
 }
 
-double best_rate(backend::Backend& backend, const std::vector<ProductShape>& shapes, double seconds) {
+double best_rate(backend::Backend& backend, const std::vector<ProductShape>& shapes,
+                 double seconds) {
   double best = 0;
   for (const ProductShape& shape : shapes)
     best = std::max(best, product_rate(backend, shape, seconds / double(shapes.size())));
@@ -63,7 +66,11 @@ std::vector<ProductShape> model_products(const model::ModelConfig& config, int64
 
 // Random tokens in documents of about a thousand.
 data::Batch random_batch(const model::ModelConfig& config, int64_t rows, int64_t step) {
-  data::Batch batch{.step = step, .tokens = {}, .targets = {}, .document_starts = {}, .target_count = rows * config.sequence_length};
+  data::Batch batch{.step = step,
+                    .tokens = {},
+                    .targets = {},
+                    .document_starts = {},
+                    .target_count = rows * config.sequence_length};
   base::Random random(uint64_t(step) + 1);
   const uint64_t document_length = 1000;
   for (int64_t row = 0; row < rows; ++row) {
@@ -93,22 +100,26 @@ double measure_gemm_rate(backend::Backend& backend, double seconds) {
 BenchStepReport bench_step(const RunConfig& config, int64_t steps) {
   constexpr int64_t kWarmUpSteps = 2;
   Engine engine(choose_backend(config.node.device, config.node.threads), config.model,
-                {.rows = config.training.micro_batch_rows, .head_chunk_tokens = config.training.head_chunk_tokens});
+                {.rows = config.training.micro_batch_rows,
+                 .head_chunk_tokens = config.training.head_chunk_tokens});
   optim::Optimizer optimizer(config.optimizer, engine.parameters, engine.backend);
   engine.parameters.initialize(uint64_t(config.seed));
   Trainer trainer(config.training, engine, optimizer);
 
   std::vector<double> seconds;
   for (int64_t step = 0; step < kWarmUpSteps + steps; ++step) {
-    const InnerStep report = trainer.step(random_batch(config.model, config.training.batch_rows, step));
+    const InnerStep report =
+        trainer.step(random_batch(config.model, config.training.batch_rows, step));
     if (step >= kWarmUpSteps) seconds.push_back(report.seconds);
   }
   std::ranges::nth_element(seconds, seconds.begin() + steps / 2);
   const double tokens = double(config.training.batch_rows * config.model.sequence_length);
   const double rate = tokens / seconds[size_t(steps / 2)];
 
-  // Big squares next to the model's own shapes: the rate of the machine, not of what the model happens to need.
-  auto shapes = model_products(config.model, config.training.micro_batch_rows * config.model.sequence_length);
+  // Big squares next to the model's own shapes: the rate of the machine, not of what the model
+  // happens to need.
+  auto shapes =
+      model_products(config.model, config.training.micro_batch_rows * config.model.sequence_length);
   shapes.insert(shapes.end(), {{1024, 1024, 1024}, {2048, 2048, 2048}});
   const double gemm_rate = best_rate(engine.backend, shapes, 3.0);
   const double causal = rate * model::flops_per_token_causal(config.model);

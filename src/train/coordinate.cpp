@@ -10,13 +10,17 @@
 namespace train {
 namespace {
 
-net::Duration seconds(double value) { return net::Duration(int64_t(value * 1e9)); }
+net::Duration seconds(double value) {
+  return net::Duration(int64_t(value * 1e9));
+}
 
 net::CoordinatorOptions coordinator_options(const RunConfig& config) {
   const SwarmConfig& swarm = config.swarm;
-  const auto fragments = outer::make_fragments(model::make_layout(config.model), config.outer.fragments);
+  const auto fragments =
+      outer::make_fragments(model::make_layout(config.model), config.outer.fragments);
   std::vector<int64_t> chunk_counts;
-  for (const auto& fragment : fragments) chunk_counts.push_back(outer::chunk_count(fragment.element_count));
+  for (const auto& fragment : fragments)
+    chunk_counts.push_back(outer::chunk_count(fragment.element_count));
   return {.run_name = config.name,
           .config = shared_digest(config),
           .fragment_count = int64_t(fragments.size()),
@@ -54,12 +58,14 @@ class ReportBox {
 
 }  // namespace
 
-net::CoordinatorReport run_coordinator(const RunConfig& config, const net::Endpoint& listen,
-                                       const std::function<void(const net::Endpoint&)>& on_listening,
-                                       const std::function<bool()>& stop_requested) {
+net::CoordinatorReport run_coordinator(
+    const RunConfig& config, const net::Endpoint& listen,
+    const std::function<void(const net::Endpoint&)>& on_listening,
+    const std::function<bool()>& stop_requested) {
   const auto coordinator = net::Coordinator::create(coordinator_options(config));
   ReportBox box;
-  const auto host = net::Host::create({.listen = listen, .thread_name = "atoll-coord"}, *coordinator);
+  const auto host =
+      net::Host::create({.listen = listen, .thread_name = "atoll-coord"}, *coordinator);
   host->start();
   on_listening(host->listening_on());
   while (!stop_requested()) {

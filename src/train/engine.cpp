@@ -1,8 +1,7 @@
 #include "train/engine.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <fmt/format.h>
 
 #include "base/math.h"
 
@@ -10,19 +9,22 @@ namespace train {
 
 backend::Backend choose_backend(const std::string& device, int64_t threads) {
   const bool use_cuda = device == "cuda" || (device == "auto" && backend::count_cuda_devices() > 0);
-  auto backends = use_cuda ? backend::make_cuda_backends({.ranks = 1})
-                           : backend::make_cpu_backends({.ranks = 1, .threads_per_rank = int(threads)});
+  auto backends = use_cuda
+                      ? backend::make_cuda_backends({.ranks = 1})
+                      : backend::make_cpu_backends({.ranks = 1, .threads_per_rank = int(threads)});
   return std::move(backends.front());
 }
 
-Engine::Engine(backend::Backend chosen, const model::ModelConfig& model, const model::TransformerOptions& options)
+Engine::Engine(backend::Backend chosen, const model::ModelConfig& model,
+               const model::TransformerOptions& options)
     : config(model),
       backend(std::move(chosen)),
       layout(model::make_layout(config)),
       parameters(layout, backend),
       transformer(config, options, parameters, backend) {}
 
-Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows, int64_t rows) {
+Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
+                    int64_t rows) {
   const int64_t length = engine.config.sequence_length;
   const int64_t row_count = std::min(rows, sampler.validation_row_count());
   std::vector<int32_t> tokens(size_t(micro_batch_rows * length));
@@ -31,9 +33,12 @@ Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_
   model::LossSums total;
   for (int64_t first = 0; first < row_count; first += micro_batch_rows) {
     for (int64_t i = 0; i < micro_batch_rows; ++i) {
-      const auto at = [&](std::vector<int32_t>& all) { return std::span(all).subspan(size_t(i * length), size_t(length)); };
+      const auto at = [&](std::vector<int32_t>& all) {
+        return std::span(all).subspan(size_t(i * length), size_t(length));
+      };
       // A batch that is not full is filled up with rows that do not count.
-      sampler.validation_row(std::min(first + i, row_count - 1), {at(tokens), at(targets), at(starts)});
+      sampler.validation_row(std::min(first + i, row_count - 1),
+                             {at(tokens), at(targets), at(starts)});
       if (first + i >= row_count) std::ranges::fill(at(targets), -1);
     }
     const model::LossSums sums = engine.transformer.evaluate({tokens, targets, starts});

@@ -1,4 +1,5 @@
-// A model on a device: backend, layout, parameters and transformer, built in that order and torn down in the other.
+// A model on a device: backend, layout, parameters and transformer, built in that order and torn
+// down in the other.
 #pragma once
 
 #include <cstdint>
@@ -13,11 +14,13 @@
 
 namespace train {
 
-// "auto" takes a GPU if there is one. Throws bad_input when the device that was asked for cannot be had.
+// "auto" takes a GPU if there is one. Throws bad_input when the device that was asked for cannot be
+// had.
 backend::Backend choose_backend(const std::string& device, int64_t threads);
 
 struct Engine {
-  Engine(backend::Backend chosen, const model::ModelConfig& model, const model::TransformerOptions& options);
+  Engine(backend::Backend chosen, const model::ModelConfig& model,
+         const model::TransformerOptions& options);
 
   model::ModelConfig config;
   backend::Backend backend;
@@ -31,7 +34,8 @@ struct Validation {
   double loss = 0;
   int64_t tokens = 0;
 };
-Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows, int64_t rows);
+Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
+                    int64_t rows);
 
 // The parameters that a checkpoint stands for: the outer ones if it has them, else the inner ones.
 void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters);

@@ -1,11 +1,10 @@
 #include "train/node.h"
 
-#include <fmt/chrono.h>
-#include <fmt/format.h>
-
 #include <charconv>
 #include <chrono>
 #include <ctime>
+#include <fmt/chrono.h>
+#include <fmt/format.h>
 #include <random>
 
 #include "base/log.h"
@@ -26,11 +25,17 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
-net::Duration seconds(double value) { return net::Duration(int64_t(value * 1e9)); }
+net::Duration seconds(double value) {
+  return net::Duration(int64_t(value * 1e9));
+}
 
-net::Endpoint endpoint_of(const std::string& text) { return *net::parse_endpoint(text); }  // Checked with the config.
+net::Endpoint endpoint_of(const std::string& text) {
+  return *net::parse_endpoint(text);
+}  // Checked with the config.
 
 struct Data {
   std::vector<std::unique_ptr<data::TokenDataset>> datasets;
@@ -39,7 +44,8 @@ struct Data {
 
 Data open_data(const RunConfig& config, base::Storage& storage) {
   if (config.data.sources.empty())
-    throw base::bad_input("data.sources is empty", "make a dataset with atoll prepare and name its prefix there");
+    throw base::bad_input("data.sources is empty",
+                          "make a dataset with atoll prepare and name its prefix there");
   Data data;
   data::SamplerOptions options = {.seed = uint64_t(config.seed),
                                   .sequence_length = config.model.sequence_length,
@@ -57,7 +63,8 @@ Data open_data(const RunConfig& config, base::Storage& storage) {
   return data;
 }
 
-// The same number after every restart in the same run directory, so that the coordinator knows the node again.
+// The same number after every restart in the same run directory, so that the coordinator knows the
+// node again.
 uint64_t load_node_key(base::Storage& storage, const std::string& run_directory) {
   const std::string path = run_directory + "/node_key";
   if (storage.exists(path)) {
@@ -77,13 +84,16 @@ model::TransformerOptions transformer_options(const TrainingConfig& config) {
   const auto recompute = config.recompute == "none"    ? model::Recompute::kNone
                          : config.recompute == "block" ? model::Recompute::kBlock
                                                        : model::Recompute::kCheap;
-  return {.rows = config.micro_batch_rows, .recompute = recompute, .head_chunk_tokens = config.head_chunk_tokens};
+  return {.rows = config.micro_batch_rows,
+          .recompute = recompute,
+          .head_chunk_tokens = config.head_chunk_tokens};
 }
 
 // Everything of one node, in the order in which it is built.
 class Node {
  public:
-  Node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested);
+  Node(const RunConfig& config, base::Storage& storage,
+       const std::function<bool()>& stop_requested);
   NodeSummary run();
 
  private:
@@ -109,13 +119,13 @@ class Node {
 
   base::ThreadPool pool_;
   MasterParameters masters_;
-  std::unique_ptr<outer::OuterState> outer_;      // Null in a solo run, as the two below.
+  std::unique_ptr<outer::OuterState> outer_;  // Null in a solo run, as the two below.
   std::unique_ptr<net::Swarm> swarm_;
   std::unique_ptr<outer::OuterLoop> outer_loop_;
 
   std::unique_ptr<data::Loader> loader_;
   net::PeerId part_ = 0;
-  int64_t step_ = 0;        // Inner steps done.
+  int64_t step_ = 0;  // Inner steps done.
   int64_t tokens_ = 0;
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
@@ -124,14 +134,16 @@ class Node {
   std::vector<int64_t> resumed_tokens_;
 };
 
-Node::Node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested)
+Node::Node(const RunConfig& config, base::Storage& storage,
+           const std::function<bool()>& stop_requested)
     : config_(config),
       storage_(storage),
       stop_requested_(stop_requested),
       digest_(shared_digest(config)),
       metrics_file_(config.node.run_directory + "/metrics.jsonl", config.node.name),
       data_(open_data(config, storage)),
-      engine_(choose_backend(config.node.device, config.node.threads), config.model, transformer_options(config.training)),
+      engine_(choose_backend(config.node.device, config.node.threads), config.model,
+              transformer_options(config.training)),
       optimizer_(config.optimizer, engine_.parameters, engine_.backend),
       trainer_(config.training, engine_, optimizer_),
       metrics_(metrics_file_, config, measure_gemm_rate(engine_.backend, 0.2)),
@@ -146,19 +158,24 @@ Node::Node(const RunConfig& config, base::Storage& storage, const std::function<
 }
 
 void Node::resume() {
-  const auto reader = checkpoint::open_newest(storage_, config_.node.run_directory,
-                                              [](const std::string& text) { base::log_warning("{}", text); });
+  const auto reader =
+      checkpoint::open_newest(storage_, config_.node.run_directory,
+                              [](const std::string& text) { base::log_warning("{}", text); });
   if (!reader) return;
   const checkpoint::Manifest& manifest = reader->manifest();
   if (manifest.config != digest_) {
-    throw base::bad_input(
-        fmt::format("the checkpoint of step {} in {} was made with another config (name, seed, model, optimizer, outer, "
-                    "steps or validation part)",
-                    manifest.step, config_.node.run_directory),
-        "resume with the config that the run was started with, or choose another node.run_directory");
+    throw base::bad_input(fmt::format("the checkpoint of step {} in {} was made with another "
+                                      "config (name, seed, model, optimizer, outer, "
+                                      "steps or validation part)",
+                                      manifest.step, config_.node.run_directory),
+                          "resume with the config that the run was started with, or choose another "
+                          "node.run_directory");
   }
   if (manifest.data != data_.sampler->fingerprint())
-    base::log_warning("the data differs from what the checkpoint of step {} was trained on: its order is a new one", manifest.step);
+    base::log_warning(
+        "the data differs from what the checkpoint of step {} was trained on: its order is a new "
+        "one",
+        manifest.step);
   restore_node(*reader, {&engine_.parameters, &optimizer_, outer_.get()});
   step_ = saved_step_ = manifest.step;
   tokens_ = manifest.tokens_trained;
@@ -171,15 +188,17 @@ void Node::resume() {
 bool Node::join() {
   if (!outer_) return true;
   const SwarmConfig& swarm = config_.swarm;
-  swarm_ = net::Swarm::join({.listen = endpoint_of(config_.node.listen)},
-                            {.run_name = config_.name,
-                             .config = digest_,
-                             .node_name = config_.node.name,
-                             .node_key = load_node_key(storage_, config_.node.run_directory),
-                             .coordinator = endpoint_of(swarm.coordinator),
-                             .advertise = config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
-                             .coordinator_patience = seconds(swarm.coordinator_patience_seconds)},
-                            *outer_, outer_->states(), uint64_t(step_));
+  swarm_ = net::Swarm::join(
+      {.listen = endpoint_of(config_.node.listen)},
+      {.run_name = config_.name,
+       .config = digest_,
+       .node_name = config_.node.name,
+       .node_key = load_node_key(storage_, config_.node.run_directory),
+       .coordinator = endpoint_of(swarm.coordinator),
+       .advertise =
+           config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
+       .coordinator_patience = seconds(swarm.coordinator_patience_seconds)},
+      *outer_, outer_->states(), uint64_t(step_));
   outer_loop_ = outer::OuterLoop::create({.config = config_.outer,
                                           .steps_total = config_.training.steps,
                                           .join_timeout = seconds(swarm.join_timeout_seconds)},
@@ -191,13 +210,16 @@ bool Node::join() {
   part_ = entry->peer;
   step_ = std::max(step_, int64_t(entry->step));
   engine_.parameters.masters_changed();
-  base::log_info("member {} of the swarm, at step {}{}", part_, step_, entry->state_replaced ? ", with the swarm's state" : "");
+  base::log_info("member {} of the swarm, at step {}{}", part_, step_,
+                 entry->state_replaced ? ", with the swarm's state" : "");
   return true;
 }
 
 void Node::start_loader() {
   loader_ = std::make_unique<data::Loader>(
-      *data_.sampler, data::LoaderOptions{.part = int64_t{part_}, .rows_per_rank = config_.training.batch_rows}, step_);
+      *data_.sampler,
+      data::LoaderOptions{.part = int64_t{part_}, .rows_per_rank = config_.training.batch_rows},
+      step_);
 }
 
 NodeSummary Node::run() {
@@ -229,14 +251,17 @@ void Node::one_step() {
   step_ = step.step;
   tokens_ += step.tokens;
   after_inner_step(step);
-  const auto due = [&](int64_t every) { return every > 0 && step_ % every == 0 && step_ < config_.training.steps; };
+  const auto due = [&](int64_t every) {
+    return every > 0 && step_ % every == 0 && step_ < config_.training.steps;
+  };
   if (due(config_.evaluation.every_steps)) evaluate();
   if (due(config_.checkpoint.every_steps)) save();
 }
 
 void Node::after_inner_step(const InnerStep& step) {
   if (!outer_loop_) return;
-  const auto outcome = outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_);
+  const auto outcome =
+      outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_);
   for (const auto& membership : outcome.memberships) metrics_.membership(membership);
   for (const auto& round : outcome.rounds) {
     metrics_.round(round);
@@ -255,8 +280,9 @@ void Node::after_inner_step(const InnerStep& step) {
   if (has_jumped || has_moved) start_loader();
   if (outcome.lost) {
     save();
-    throw base::resource_lost(fmt::format("the swarm is lost: {}", *outcome.lost),
-                              "the state is saved; start the node again once the coordinator can be reached");
+    throw base::resource_lost(
+        fmt::format("the swarm is lost: {}", *outcome.lost),
+        "the state is saved; start the node again once the coordinator can be reached");
   }
 }
 
@@ -277,16 +303,20 @@ void Node::save() {
       .step = step_,
       .optimizer_updates = optimizer_.update_count(),
       .tokens_trained = tokens_,
-      .model_config = base::write_config([&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); }, -1),
+      .model_config = base::write_config(
+          [&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); },
+          -1),
       .tokenizer = config_.data.tokenizer,
       .config = digest_,
       .data = data_.sampler->fingerprint(),
       .outer = outer_ ? outer_->states() : std::vector<net::FragmentState>{},
-      .tokens_since_commit = outer_loop_ ? outer_loop_->tokens_since_commit() : std::vector<int64_t>{},
+      .tokens_since_commit =
+          outer_loop_ ? outer_loop_->tokens_since_commit() : std::vector<int64_t>{},
       .wall_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))),
   };
-  const auto report = save_node(storage_, {.run_directory = config_.node.run_directory, .keep = config_.checkpoint.keep},
-                                manifest, {&engine_.parameters, &optimizer_, outer_.get()});
+  const auto report = save_node(
+      storage_, {.run_directory = config_.node.run_directory, .keep = config_.checkpoint.keep},
+      manifest, {&engine_.parameters, &optimizer_, outer_.get()});
   saved_step_ = step_;
   metrics_.checkpoint(step_, report, seconds_since(begin));
   base::log_info("step {}: saved {}", step_, report.directory);
@@ -298,7 +328,8 @@ void Node::leave(const std::string& reason) {
 
 }  // namespace
 
-NodeSummary run_node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested) {
+NodeSummary run_node(const RunConfig& config, base::Storage& storage,
+                     const std::function<bool()>& stop_requested) {
   storage.make_directories(config.node.run_directory);
   base::configure_log({.prefix = config.node.name, .file = config.node.run_directory + "/log.txt"});
   storage.write_atomically(config.node.run_directory + "/config.json", to_json(config) + "\n");

@@ -1,8 +1,7 @@
 #include "train/node_checkpoint.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <fmt/format.h>
 #include <functional>
 
 #include "base/math.h"
@@ -20,7 +19,9 @@ struct FlatCopy {
   std::function<void(int64_t unit, int64_t first, std::span<const float>)> write;
 };
 
-std::vector<float> whole_unit(const shard::Unit& unit) { return std::vector<float>(size_t(unit.element_count)); }
+std::vector<float> whole_unit(const shard::Unit& unit) {
+  return std::vector<float>(size_t(unit.element_count));
+}
 
 FlatCopy moment_copy(const NodeTensors& node, int64_t moment, const std::string& name) {
   const shard::Layout& layout = node.parameters->layout();
@@ -43,14 +44,17 @@ FlatCopy moment_copy(const NodeTensors& node, int64_t moment, const std::string&
 std::vector<FlatCopy> inner_copies(const NodeTensors& node) {
   std::vector<FlatCopy> copies;
   copies.push_back({.file = "parameters.safetensors",
-                    .read = [&node](int64_t unit, int64_t first, std::span<float> out) {
-                      node.parameters->copy_masters_to_host(unit, first, out);
-                    },
-                    .write = [&node](int64_t unit, int64_t first, std::span<const float> in) {
-                      node.parameters->copy_masters_from_host(unit, first, in);
-                    }});
+                    .read =
+                        [&node](int64_t unit, int64_t first, std::span<float> out) {
+                          node.parameters->copy_masters_to_host(unit, first, out);
+                        },
+                    .write =
+                        [&node](int64_t unit, int64_t first, std::span<const float> in) {
+                          node.parameters->copy_masters_from_host(unit, first, in);
+                        }});
   const auto moments = node.optimizer->moment_names();
-  for (size_t i = 0; i < moments.size(); ++i) copies.push_back(moment_copy(node, int64_t(i), moments[i]));
+  for (size_t i = 0; i < moments.size(); ++i)
+    copies.push_back(moment_copy(node, int64_t(i), moments[i]));
   return copies;
 }
 
@@ -77,17 +81,18 @@ checkpoint::FileSource file_source(const shard::Layout& layout, const FlatCopy& 
   for (int64_t u = 0; u < int64_t(layout.units.size()); ++u) {
     const shard::Unit& unit = layout.units[size_t(u)];
     for (const shard::TensorSpec& tensor : unit.tensors) {
-      file.tensors.push_back({.name = tensor_key(unit, tensor),
-                              .shape = tensor.shape,
-                              .read = [read = copy.read, u, offset = tensor.offset](int64_t first, std::span<float> out) {
-                                read(u, offset + first, out);
-                              }});
+      file.tensors.push_back(
+          {.name = tensor_key(unit, tensor),
+           .shape = tensor.shape,
+           .read = [read = copy.read, u, offset = tensor.offset](
+                       int64_t first, std::span<float> out) { read(u, offset + first, out); }});
     }
   }
   return file;
 }
 
-void restore_file(const checkpoint::Reader& reader, const shard::Layout& layout, const FlatCopy& copy) {
+void restore_file(const checkpoint::Reader& reader, const shard::Layout& layout,
+                  const FlatCopy& copy) {
   std::vector<float> piece;
   for (int64_t u = 0; u < int64_t(layout.units.size()); ++u) {
     const shard::Unit& unit = layout.units[size_t(u)];
@@ -102,19 +107,23 @@ void restore_file(const checkpoint::Reader& reader, const shard::Layout& layout,
   }
 }
 
-FlatCopy outer_copy(const std::string& file, const shard::Layout& layout, const outer::OuterState& outer,
+FlatCopy outer_copy(const std::string& file, const shard::Layout& layout,
+                    const outer::OuterState& outer,
                     std::span<const float> (outer::OuterState::*values)(int64_t) const) {
   return {.file = file,
           .read =
-              [places = unit_places(layout, outer), &outer, values](int64_t unit, int64_t first, std::span<float> out) {
+              [places = unit_places(layout, outer), &outer, values](int64_t unit, int64_t first,
+                                                                    std::span<float> out) {
                 const Place place = places[size_t(unit)];
                 const auto all = (outer.*values)(place.fragment);
-                std::ranges::copy(all.subspan(size_t(place.offset + first), out.size()), out.begin());
+                std::ranges::copy(all.subspan(size_t(place.offset + first), out.size()),
+                                  out.begin());
               },
           .write = {}};
 }
 
-void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout, outer::OuterState& outer) {
+void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout,
+                   outer::OuterState& outer) {
   const auto places = unit_places(layout, outer);
   std::vector<std::vector<float>> parameters, momentum;
   for (int64_t f = 0; f < outer.fragment_count(); ++f) {
@@ -127,14 +136,17 @@ void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout
       std::ranges::copy(in, all[size_t(place.fragment)].begin() + place.offset + first);
     };
   };
-  restore_file(reader, layout, {.file = "outer_parameters.safetensors", .read = {}, .write = into(parameters)});
-  restore_file(reader, layout, {.file = "outer_momentum.safetensors", .read = {}, .write = into(momentum)});
+  restore_file(reader, layout,
+               {.file = "outer_parameters.safetensors", .read = {}, .write = into(parameters)});
+  restore_file(reader, layout,
+               {.file = "outer_momentum.safetensors", .read = {}, .write = into(momentum)});
   const auto& states = reader.manifest().outer;
   for (int64_t f = 0; f < outer.fragment_count(); ++f)
     outer.restore(f, states[size_t(f)].version, parameters[size_t(f)], momentum[size_t(f)]);
   for (int64_t f = 0; f < outer.fragment_count(); ++f) {
     if (outer.states()[size_t(f)] != states[size_t(f)]) {
-      throw base::bad_input(fmt::format("the outer state of fragment {} in the checkpoint of step {} does not have the digest "
+      throw base::bad_input(fmt::format("the outer state of fragment {} in the checkpoint of step "
+                                        "{} does not have the digest "
                                         "that its manifest names",
                                         f, reader.manifest().step),
                             "use an older checkpoint by removing this one's folder");
@@ -150,10 +162,12 @@ checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveO
   std::vector<checkpoint::FileSource> files;
   for (const FlatCopy& copy : inner_copies(node)) files.push_back(file_source(layout, copy));
   if (node.outer) {
-    files.push_back(file_source(layout, outer_copy("outer_parameters.safetensors", layout, *node.outer,
-                                                   &outer::OuterState::outer_parameters)));
-    files.push_back(file_source(
-        layout, outer_copy("outer_momentum.safetensors", layout, *node.outer, &outer::OuterState::outer_momentum)));
+    files.push_back(
+        file_source(layout, outer_copy("outer_parameters.safetensors", layout, *node.outer,
+                                       &outer::OuterState::outer_parameters)));
+    files.push_back(
+        file_source(layout, outer_copy("outer_momentum.safetensors", layout, *node.outer,
+                                       &outer::OuterState::outer_momentum)));
   }
   return checkpoint::save(storage, options, manifest, files);
 }
@@ -165,10 +179,12 @@ void restore_node(const checkpoint::Reader& reader, const NodeTensors& node) {
   node.parameters->masters_changed();
   if (!node.outer) return;
   if (int64_t(reader.manifest().outer.size()) != node.outer->fragment_count()) {
-    throw base::bad_input(fmt::format("the checkpoint of step {} has {} outer fragments, the config {}",
-                                      reader.manifest().step, reader.manifest().outer.size(),
-                                      node.outer->fragment_count()),
-                          "resume with the config that the run was started with, or choose another node.run_directory");
+    throw base::bad_input(
+        fmt::format("the checkpoint of step {} has {} outer fragments, the config {}",
+                    reader.manifest().step, reader.manifest().outer.size(),
+                    node.outer->fragment_count()),
+        "resume with the config that the run was started with, or choose another "
+        "node.run_directory");
   }
   restore_outer(reader, layout, *node.outer);
 }

@@ -19,7 +19,8 @@ struct NodeTensors {
   outer::OuterState* outer = nullptr;
 };
 
-// Files: parameters, optimizer_<moment>, outer_parameters, outer_momentum; each with the model's tensor names.
+// Files: parameters, optimizer_<moment>, outer_parameters, outer_momentum; each with the model's
+// tensor names.
 checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveOptions& options,
                                  const checkpoint::Manifest& manifest, const NodeTensors& node);
 

@@ -23,7 +23,8 @@ void describe_data(base::ConfigVisitor& v, DataConfig& c) {
         DataSource none;
         DataSource& source = index < int64_t(c.sources.size()) ? c.sources[size_t(index)] : none;
         v.text("prefix", source.prefix, "Path of the dataset without .bin and .idx.");
-        v.number("weight", source.weight, {0, 1e9}, "Share of the samples, relative to the other sources.");
+        v.number("weight", source.weight, {0, 1e9},
+                 "Share of the samples, relative to the other sources.");
       });
   v.number("validation_fraction", c.validation_fraction, {0, 0.5},
            "Share of the documents that are held out for validation.");
@@ -31,40 +32,55 @@ void describe_data(base::ConfigVisitor& v, DataConfig& c) {
 
 void describe_training(base::ConfigVisitor& v, TrainingConfig& c) {
   v.integer("steps", c.steps, kPositive, "Inner steps of the whole run.");
-  v.integer("batch_rows", c.batch_rows, {1, 1e6}, "Rows of model.sequence_length tokens per node and step.");
+  v.integer("batch_rows", c.batch_rows, {1, 1e6},
+            "Rows of model.sequence_length tokens per node and step.");
   v.integer("micro_batch_rows", c.micro_batch_rows, {1, 1e6},
             "Rows computed at once; divides batch_rows. Gradients accumulate over micro-batches.");
   v.choice("recompute", c.recompute, {{"none", "cheap", "block"}},
-           "Activations made again in the backward pass: none; cheap (norms, SwiGLU); block (all but each block's input).");
-  v.integer("head_chunk_tokens", c.head_chunk_tokens, {16, 1e6}, "Tokens whose logits exist at once.");
+           "Activations made again in the backward pass: none; cheap (norms, SwiGLU); block (all "
+           "but each block's input).");
+  v.integer("head_chunk_tokens", c.head_chunk_tokens, {16, 1e6},
+            "Tokens whose logits exist at once.");
   v.integer("nonfinite_steps_max", c.nonfinite_steps_max, {1, 1e6},
-            "Steps in a row with a loss or gradient that is not finite (each is skipped) that end the run.");
+            "Steps in a row with a loss or gradient that is not finite (each is skipped) that end "
+            "the run.");
 }
 
 void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
-  v.text("coordinator", c.coordinator, "host:port of the coordinator; empty: a solo run without outer loop.");
-  v.integer("start_members", c.start_members, {1, double(net::kMembersMax)}, "Training starts when so many are there.");
-  v.integer("members_min", c.members_min, {1, double(net::kMembersMax)}, "No round opens with fewer.");
+  v.text("coordinator", c.coordinator,
+         "host:port of the coordinator; empty: a solo run without outer loop.");
+  v.integer("start_members", c.start_members, {1, double(net::kMembersMax)},
+            "Training starts when so many are there.");
+  v.integer("members_min", c.members_min, {1, double(net::kMembersMax)},
+            "No round opens with fewer.");
   v.number("start_grace_seconds", c.start_grace_seconds, kSeconds,
            "After so long training starts with members_min instead of start_members.");
   v.number("ready_grace_seconds", c.ready_grace_seconds, kSeconds,
            "How long a round waits for the slower members once members_min are ready.");
-  v.number("round_timeout_seconds", c.round_timeout_seconds, kSeconds, "A round closes without those that are not done.");
-  v.number("stall_seconds", c.stall_seconds, kSeconds, "A member that holds up a round for so long is left out of it.");
+  v.number("round_timeout_seconds", c.round_timeout_seconds, kSeconds,
+           "A round closes without those that are not done.");
+  v.number("stall_seconds", c.stall_seconds, kSeconds,
+           "A member that holds up a round for so long is left out of it.");
   v.number("heartbeat_seconds", c.heartbeat_seconds, kSeconds, "Interval of the heartbeats.");
-  v.number("dead_seconds", c.dead_seconds, kSeconds, "A member that is silent for so long is dead.");
+  v.number("dead_seconds", c.dead_seconds, kSeconds,
+           "A member that is silent for so long is dead.");
   v.number("coordinator_patience_seconds", c.coordinator_patience_seconds, kSeconds,
-           "How long a member dials a coordinator that does not answer before it stops with exit code 3.");
-  v.number("join_timeout_seconds", c.join_timeout_seconds, kSeconds, "How long a node tries to become an active member.");
+           "How long a member dials a coordinator that does not answer before it stops with exit "
+           "code 3.");
+  v.number("join_timeout_seconds", c.join_timeout_seconds, kSeconds,
+           "How long a node tries to become an active member.");
 }
 
 void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
   v.text("name", c.name, "Stands in logs and metrics.");
-  v.text("run_directory", c.run_directory, "Metrics, log and checkpoints; an existing run goes on from it.");
-  v.choice("device", c.device, {{"auto", "cpu", "cuda"}}, "What to compute on; auto: a GPU if there is one.");
+  v.text("run_directory", c.run_directory,
+         "Metrics, log and checkpoints; an existing run goes on from it.");
+  v.choice("device", c.device, {{"auto", "cpu", "cuda"}},
+           "What to compute on; auto: a GPU if there is one.");
   v.integer("threads", c.threads, {0, 4096}, "CPU threads; 0: all processors.");
   v.text("listen", c.listen, "host:port for other members; port 0: any free one.");
-  v.text("advertise", c.advertise, "host:port that other members dial; empty: the address the coordinator sees.");
+  v.text("advertise", c.advertise,
+         "host:port that other members dial; empty: the address the coordinator sees.");
 }
 
 // The part that must be equal on all nodes.
@@ -79,7 +95,8 @@ void describe_shared(base::ConfigVisitor& v, RunConfig& c) {
 void check_listen_addresses(const std::string& path, const RunConfig& config) {
   const auto check = [&](const char* key, const std::string& text) {
     if (const auto endpoint = net::parse_endpoint(text); !endpoint)
-      throw bad_input(fmt::format("{}: {}: {}", path, key, endpoint.reason()), "write it as host:port");
+      throw bad_input(fmt::format("{}: {}: {}", path, key, endpoint.reason()),
+                      "write it as host:port");
   };
   check("node.listen", config.node.listen);
   if (!config.node.advertise.empty()) check("node.advertise", config.node.advertise);
@@ -91,18 +108,20 @@ void check_together(const std::string& path, const RunConfig& config) {
   optim::validate(config.optimizer);
   check_listen_addresses(path, config);
   if (config.training.batch_rows % config.training.micro_batch_rows != 0) {
-    throw bad_input(fmt::format("{}: training.batch_rows ({}) is not a multiple of training.micro_batch_rows ({})", path,
-                                config.training.batch_rows, config.training.micro_batch_rows));
+    throw bad_input(fmt::format(
+        "{}: training.batch_rows ({}) is not a multiple of training.micro_batch_rows ({})", path,
+        config.training.batch_rows, config.training.micro_batch_rows));
   }
   const int64_t unit_count = config.model.layers + 2;
   if (config.outer.fragments > unit_count) {
-    throw bad_input(fmt::format("{}: outer.fragments: expected at most {} (layers + 2), found {}", path, unit_count,
-                                config.outer.fragments),
+    throw bad_input(fmt::format("{}: outer.fragments: expected at most {} (layers + 2), found {}",
+                                path, unit_count, config.outer.fragments),
                     "1 is plain DiLoCo");
   }
   if (config.swarm.members_min > config.swarm.start_members) {
-    throw bad_input(fmt::format("{}: swarm.members_min ({}) is larger than swarm.start_members ({})", path,
-                                config.swarm.members_min, config.swarm.start_members));
+    throw bad_input(
+        fmt::format("{}: swarm.members_min ({}) is larger than swarm.start_members ({})", path,
+                    config.swarm.members_min, config.swarm.start_members));
   }
 }
 
@@ -115,29 +134,34 @@ void describe(base::ConfigVisitor& v, RunConfig& c) {
   v.section("training", "The inner loop.", [&] { describe_training(v, c.training); });
   v.section("swarm", "The nodes that train together.", [&] { describe_swarm(v, c.swarm); });
   v.section("evaluation", "Validation loss during training.", [&] {
-    v.integer("every_steps", c.evaluation.every_steps, kNotNegative, "0: only before the first and after the last step.");
+    v.integer("every_steps", c.evaluation.every_steps, kNotNegative,
+              "0: only before the first and after the last step.");
     v.integer("rows", c.evaluation.rows, {1, 1e9}, "Held-out rows per evaluation, at most.");
   });
   v.section("checkpoint", "State on disk.", [&] {
-    v.integer("every_steps", c.checkpoint.every_steps, kNotNegative, "0: only at the end and when stopped.");
+    v.integer("every_steps", c.checkpoint.every_steps, kNotNegative,
+              "0: only at the end and when stopped.");
     v.integer("keep", c.checkpoint.keep, {1, 1e6}, "Newest checkpoints kept.");
   });
   v.section("node", "What differs between the nodes of a run.", [&] { describe_node(v, c.node); });
 }
 
-RunConfig load_run_config(base::Storage& storage, const std::string& path, const std::vector<std::string>& overrides) {
+RunConfig load_run_config(base::Storage& storage, const std::string& path,
+                          const std::vector<std::string>& overrides) {
   auto document = base::JsonValue::parse(storage.read_text(path));
   if (!document) throw bad_input(fmt::format("{}: {}", path, document.reason()));
   for (const std::string& override_text : overrides) {
     const size_t equals = override_text.find('=');
     if (equals == std::string::npos || equals == 0)
-      throw bad_input(fmt::format("--set {}: expected key=value", override_text), "--set training.steps=100");
+      throw bad_input(fmt::format("--set {}: expected key=value", override_text),
+                      "--set training.steps=100");
     document = document->with(override_text.substr(0, equals), override_text.substr(equals + 1));
     if (!document) throw bad_input(fmt::format("--set {}: {}", override_text, document.reason()));
   }
   RunConfig config;
   base::read_config(*document, path, [&](base::ConfigVisitor& v) { describe(v, config); });
-  if (config.optimizer.schedule.total_steps == 0) config.optimizer.schedule.total_steps = config.training.steps;
+  if (config.optimizer.schedule.total_steps == 0)
+    config.optimizer.schedule.total_steps = config.training.steps;
   check_together(path, config);
   return config;
 }

@@ -32,7 +32,10 @@ void RunMetrics::inner_step(const InnerStep& step) {
 
 void RunMetrics::round(const outer::RoundReport& round) {
   auto line = file_.begin_line("round");
-  line.field("round", round.round).field("fragment", round.fragment).field("epoch", round.epoch).field("step", round.step);
+  line.field("round", round.round)
+      .field("fragment", round.fragment)
+      .field("epoch", round.epoch)
+      .field("step", round.step);
   write_members(line, round.members);
   line.field("weight_tokens", round.weight_tokens)
       .field("digest", round.digest.hex())
@@ -56,13 +59,18 @@ void RunMetrics::membership(const outer::MembershipReport& membership) {
 
 void RunMetrics::evaluation(int64_t step, const Validation& validation) {
   auto line = file_.begin_line("evaluation");
-  line.field("step", step).field("validation_loss", validation.loss).field("tokens", validation.tokens);
+  line.field("step", step)
+      .field("validation_loss", validation.loss)
+      .field("tokens", validation.tokens);
   file_.write(line);
 }
 
 void RunMetrics::checkpoint(int64_t step, const checkpoint::SaveReport& report, double seconds) {
   auto line = file_.begin_line("checkpoint");
-  line.field("step", step).field("directory", report.directory).field("bytes", report.bytes).field("seconds", seconds);
+  line.field("step", step)
+      .field("directory", report.directory)
+      .field("bytes", report.bytes)
+      .field("seconds", seconds);
   file_.write(line);
 }
 

@@ -1,4 +1,5 @@
-// The lines of a run's metrics.jsonl, one function per event. docs/formats/metrics.md lists the keys.
+// The lines of a run's metrics.jsonl, one function per event. docs/formats/metrics.md lists the
+// keys.
 #pragma once
 
 #include <string>

@@ -1,9 +1,8 @@
 #include "train/trainer.h"
 
-#include <fmt/format.h>
-
 #include <chrono>
 #include <cmath>
+#include <fmt/format.h>
 #include <span>
 
 #include "base/log.h"
@@ -37,8 +36,11 @@ void Trainer::accumulate_gradients(const data::Batch& batch) {
   const size_t micro_tokens = size_t(config_.micro_batch_rows * engine_.config.sequence_length);
   const float scale = batch.target_count > 0 ? 1.0f / float(batch.target_count) : 0.0f;
   for (size_t first = 0; first < batch.tokens.size(); first += micro_tokens) {
-    const auto part = [&](const std::vector<int32_t>& all) { return std::span(all).subspan(first, micro_tokens); };
-    engine_.transformer.forward_backward({part(batch.tokens), part(batch.targets), part(batch.document_starts)}, scale);
+    const auto part = [&](const std::vector<int32_t>& all) {
+      return std::span(all).subspan(first, micro_tokens);
+    };
+    engine_.transformer.forward_backward(
+        {part(batch.tokens), part(batch.targets), part(batch.document_starts)}, scale);
   }
 }
 
@@ -48,11 +50,13 @@ void Trainer::count_skipped(const InnerStep& report) {
     return;
   }
   ++skipped_in_a_row_;
-  base::log_warning("step {}: the gradient norm is {}: the step is skipped ({} in a row)", report.step,
-                    report.gradient_norm, skipped_in_a_row_);
+  base::log_warning("step {}: the gradient norm is {}: the step is skipped ({} in a row)",
+                    report.step, report.gradient_norm, skipped_in_a_row_);
   if (skipped_in_a_row_ >= config_.nonfinite_steps_max) {
-    throw base::bad_input(fmt::format("{} steps in a row had a loss or gradient that is not finite", skipped_in_a_row_),
-                          "lower optimizer.learning_rate or lengthen optimizer.schedule.warmup_steps, and go on from an "
+    throw base::bad_input(fmt::format("{} steps in a row had a loss or gradient that is not finite",
+                                      skipped_in_a_row_),
+                          "lower optimizer.learning_rate or lengthen "
+                          "optimizer.schedule.warmup_steps, and go on from an "
                           "earlier checkpoint");
   }
 }

@@ -27,7 +27,8 @@ class Trainer {
   // Arguments outlive the object.
   Trainer(const TrainingConfig& config, Engine& engine, optim::Optimizer& optimizer);
 
-  // Trains on `batch`, whose number is the step's. Throws bad_input after too many skipped steps in a row.
+  // Trains on `batch`, whose number is the step's. Throws bad_input after too many skipped steps in
+  // a row.
   InnerStep step(const data::Batch& batch);
 
  private:

@@ -1,9 +1,8 @@
 #include "train/use_checkpoint.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
+#include <fmt/format.h>
 #include <numeric>
 
 #include "base/log.h"
@@ -13,21 +12,26 @@
 namespace train {
 namespace {
 
-std::unique_ptr<checkpoint::Reader> open_checkpoint(base::Storage& storage, const std::string& path) {
+std::unique_ptr<checkpoint::Reader> open_checkpoint(base::Storage& storage,
+                                                    const std::string& path) {
   if (storage.exists(path + "/manifest.json")) return checkpoint::Reader::open(storage, path);
-  auto reader = checkpoint::open_newest(storage, path, [](const std::string& text) { base::log_warning("{}", text); });
+  auto reader = checkpoint::open_newest(
+      storage, path, [](const std::string& text) { base::log_warning("{}", text); });
   if (!reader) {
-    throw base::bad_input(fmt::format("{}: neither a checkpoint nor a run directory with one", path),
-                          "name a folder like RUN/checkpoints/step-00001000, or RUN");
+    throw base::bad_input(
+        fmt::format("{}: neither a checkpoint nor a run directory with one", path),
+        "name a folder like RUN/checkpoints/step-00001000, or RUN");
   }
   return reader;
 }
 
 model::ModelConfig model_of(const checkpoint::Reader& reader) {
   const auto document = base::JsonValue::parse(reader.manifest().model_config);
-  if (!document) throw base::bad_input(fmt::format("the checkpoint's model config: {}", document.reason()));
+  if (!document)
+    throw base::bad_input(fmt::format("the checkpoint's model config: {}", document.reason()));
   model::ModelConfig config;
-  base::read_config(*document, "manifest.json: model_config", [&](base::ConfigVisitor& v) { model::describe(v, config); });
+  base::read_config(*document, "manifest.json: model_config",
+                    [&](base::ConfigVisitor& v) { model::describe(v, config); });
   model::validate(config);
   return config;
 }
@@ -38,7 +42,8 @@ struct Candidate {
 };
 
 // A token drawn from softmax(logits / temperature) over the top_k likeliest.
-int32_t choose_token(std::span<const float> logits, const GenerateOptions& options, base::Random& random) {
+int32_t choose_token(std::span<const float> logits, const GenerateOptions& options,
+                     base::Random& random) {
   std::vector<Candidate> candidates(logits.size());
   for (size_t i = 0; i < logits.size(); ++i) candidates[i] = {logits[i], int32_t(i)};
   std::ranges::sort(candidates, [](const Candidate& a, const Candidate& b) {
@@ -49,7 +54,9 @@ int32_t choose_token(std::span<const float> logits, const GenerateOptions& optio
   std::vector<double> cumulative;
   double total = 0;
   for (const Candidate& candidate : candidates)
-    cumulative.push_back(total += std::exp((double(candidate.logit) - double(candidates.front().logit)) / options.temperature));
+    cumulative.push_back(total +=
+                         std::exp((double(candidate.logit) - double(candidates.front().logit)) /
+                                  options.temperature));
   const auto at = std::ranges::lower_bound(cumulative, random.uniform() * total);
   return candidates[std::min(size_t(at - cumulative.begin()), candidates.size() - 1)].token;
 }

@@ -1,9 +1,8 @@
 #include "net/cluster.h"
 
 #include <algorithm>
-#include <cstdlib>
 
-#include "base/log.h"
+#include "net/quiet_log.h"
 
 namespace net {
 
@@ -48,10 +47,7 @@ Cluster::Cluster(const ClusterOptions& options) : world(options.network), option
     }
   };
   world.on_delivery = first_on_delivery;
-  const bool is_loud = std::getenv("ATOLL_LOG") != nullptr;
-  base::configure_log({.prefix = "",
-                       .file = "",
-                       .stderr_level = is_loud ? base::LogLevel::kInfo : base::LogLevel::kError});
+  quiet_log();
 }
 
 void Cluster::start_all() {

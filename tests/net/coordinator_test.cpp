@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "net/quiet_log.h"
 #include "net/recording_outbox.h"
 #include "net/turn.h"
 
@@ -36,7 +37,9 @@ CoordinatorOptions small_options() {
 class Desk {
  public:
   explicit Desk(const CoordinatorOptions& options = small_options())
-      : coordinator(Coordinator::create(options)), options_(options) {}
+      : coordinator(Coordinator::create(options)), options_(options) {
+    quiet_log();
+  }
 
   Hello hello(uint64_t node_key, uint64_t version = 0, uint8_t digest = 1) const {
     Hello hello;

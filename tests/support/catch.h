@@ -1,4 +1,5 @@
-// Catch2 2 and 3 under one name. Its CHECK gives way to base/error.h's and the other way round: tests use REQUIRE.
+// Catch2 2 and 3 under one name. Its CHECK gives way to base/error.h's and the other way round:
+// tests use REQUIRE.
 #pragma once
 
 #ifdef CHECK

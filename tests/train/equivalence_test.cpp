@@ -1,6 +1,6 @@
-// DiLoCo reduces to data parallelism: with one inner step of SGD, the fp32 codec and plain averaging (outer learning rate 1, no
-// momentum), N nodes do what one node does with all their rows in one batch. Real coordinator and members over loopback, one
-// thread per node.
+// DiLoCo reduces to data parallelism: with one inner step of SGD, the fp32 codec and plain
+// averaging (outer learning rate 1, no momentum), N nodes do what one node does with all their rows
+// in one batch. Real coordinator and members over loopback, one thread per node.
 #include <cmath>
 #include <mutex>
 #include <thread>
@@ -35,12 +35,17 @@ const optim::OptimizerConfig kSgd = {.kind = "sgd",
                                      .gradient_norm_max = 0,
                                      .schedule = {.kind = "constant", .warmup_steps = 0}};
 
-// Rows of a step: rows [first, first + count) of one deterministic stream, so that nodes can share out what one node has whole.
+// Rows of a step: rows [first, first + count) of one deterministic stream, so that nodes can share
+// out what one node has whole.
 data::Batch make_batch(int64_t step, int64_t first, int64_t count) {
   const int64_t length = kModel.sequence_length;
-  data::Batch batch{.step = step, .tokens = {}, .targets = {}, .document_starts = {}, .target_count = count * length};
+  data::Batch batch{.step = step,
+                    .tokens = {},
+                    .targets = {},
+                    .document_starts = {},
+                    .target_count = count * length};
   for (int64_t row = first; row < first + count; ++row) {
-    base::Random random(uint64_t(step), uint64_t(row));
+    base::Random random{uint64_t(step), uint64_t(row)};
     for (int64_t i = 0; i < length; ++i) {
       batch.tokens.push_back(int32_t(random.below(uint64_t(kModel.vocabulary))));
       batch.targets.push_back(int32_t(random.below(uint64_t(kModel.vocabulary))));
@@ -88,7 +93,8 @@ struct Swarm {
 Swarm start_coordinator(const outer::OuterConfig& outer_config, int64_t members) {
   const auto fragments = outer::make_fragments(model::make_layout(kModel), outer_config.fragments);
   std::vector<int64_t> chunks;
-  for (const auto& fragment : fragments) chunks.push_back(outer::chunk_count(fragment.element_count));
+  for (const auto& fragment : fragments)
+    chunks.push_back(outer::chunk_count(fragment.element_count));
   Swarm swarm;
   swarm.options = {.run_name = "equivalence",
                    .config = {},
@@ -103,7 +109,8 @@ Swarm start_coordinator(const outer::OuterConfig& outer_config, int64_t members)
 }
 
 // Trains as one member; `shares[i]` rows belong to node i.
-std::vector<float> train_as_member(const outer::OuterConfig& config, const net::Endpoint& coordinator, int64_t index,
+std::vector<float> train_as_member(const outer::OuterConfig& config,
+                                   const net::Endpoint& coordinator, int64_t index,
                                    const std::vector<int64_t>& shares) {
   NodeRig rig(shares[size_t(index)]);
   int64_t first = 0;
@@ -119,7 +126,8 @@ std::vector<float> train_as_member(const outer::OuterConfig& config, const net::
                                        .coordinator = coordinator,
                                        .advertise = {}},
                                       *state, state->states(), 0);
-  const auto loop = outer::OuterLoop::create({.config = config, .steps_total = kSteps}, *state, *swarm);
+  const auto loop =
+      outer::OuterLoop::create({.config = config, .steps_total = kSteps}, *state, *swarm);
   const auto never = [] { return false; };
   REQUIRE(loop->join(false, never).has_value());
   for (int64_t step = 0; step < kSteps; ++step) {
@@ -148,7 +156,9 @@ void compare(const std::vector<int64_t>& shares, int64_t fragments) {
   std::vector<std::vector<float>> results(shares.size());
   std::vector<std::thread> threads;
   for (size_t i = 0; i < shares.size(); ++i)
-    threads.emplace_back([&, i] { results[i] = train_as_member(config, swarm.host->listening_on(), int64_t(i), shares); });
+    threads.emplace_back([&, i] {
+      results[i] = train_as_member(config, swarm.host->listening_on(), int64_t(i), shares);
+    });
   for (auto& thread : threads) thread.join();
   int64_t rows = 0;
   for (const int64_t share : shares) rows += share;
@@ -163,8 +173,14 @@ void compare(const std::vector<int64_t>& shares, int64_t fragments) {
 
 }  // namespace
 
-TEST_CASE("Two nodes with one SGD step per round are one node with twice the batch") { compare({2, 2}, 1); }
+TEST_CASE("Two nodes with one SGD step per round are one node with twice the batch") {
+  compare({2, 2}, 1);
+}
 
-TEST_CASE("Nodes with unequal batches count by tokens") { compare({1, 3}, 1); }
+TEST_CASE("Nodes with unequal batches count by tokens") {
+  compare({1, 3}, 1);
+}
 
-TEST_CASE("The same with the model in several fragments") { compare({2, 1, 1}, 4); }
+TEST_CASE("The same with the model in several fragments") {
+  compare({2, 1, 1}, 4);
+}

@@ -1,4 +1,5 @@
-// The run's config: overrides, checks between fields, and that configs/ and configs/README.md are in step with the code.
+// The run's config: overrides, checks between fields, and that configs/ and configs/README.md are
+// in step with the code.
 #include "train/run_config.h"
 
 #include <filesystem>
@@ -38,19 +39,23 @@ std::string error_of(const std::string& text, const std::vector<std::string>& ov
   return "no error";
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace
 
 TEST_CASE("RunConfig: overrides come after the file, in order") {
-  const auto config = load(R"({"training": {"steps": 10}})", {"training.steps=20", "node.name=left", "training.steps=30"});
-  REQUIRE(config.training.steps == 30);
+  const auto config = load(R"({"training": {"steps": 1000}})",
+                           {"training.steps=2000", "node.name=left", "training.steps=3000"});
+  REQUIRE(config.training.steps == 3000);
   REQUIRE(config.node.name == "left");
-  REQUIRE(config.optimizer.schedule.total_steps == 30);
+  REQUIRE(config.optimizer.schedule.total_steps == 3000);
 }
 
 TEST_CASE("RunConfig: what it prints reads back as the same") {
-  const auto config = load(R"({"data": {"sources": [{"prefix": "a", "weight": 0.25}, {"prefix": "b"}]}, "name": "x"})");
+  const auto config = load(
+      R"({"data": {"sources": [{"prefix": "a", "weight": 0.25}, {"prefix": "b"}]}, "name": "x"})");
   const auto again = load(train::to_json(config));
   REQUIRE(train::to_json(again) == train::to_json(config));
   REQUIRE(train::shared_digest(again) == train::shared_digest(config));
@@ -59,13 +64,17 @@ TEST_CASE("RunConfig: what it prints reads back as the same") {
 }
 
 TEST_CASE("RunConfig: the digest covers what nodes must share and nothing else") {
-  const auto digest = [](const std::vector<std::string>& overrides) { return train::shared_digest(load("{}", overrides)); };
+  const auto digest = [](const std::vector<std::string>& overrides) {
+    return train::shared_digest(load("{}", overrides));
+  };
   const auto reference = digest({});
-  for (const char* same : {"node.name=other", "node.threads=3", "checkpoint.keep=9", "training.batch_rows=64",
-                           "swarm.coordinator=host:1", "evaluation.rows=3"})
+  for (const char* same :
+       {"node.name=other", "node.threads=3", "checkpoint.keep=9", "training.batch_rows=64",
+        "swarm.coordinator=host:1", "evaluation.rows=3"})
     REQUIRE(digest({same}) == reference);
-  for (const char* different : {"name=other", "seed=1", "model.width=128", "optimizer.learning_rate=0.1", "outer.codec=fp32",
-                                "outer.inner_steps=7", "training.steps=5"})
+  for (const char* different :
+       {"name=other", "seed=1", "model.width=128", "optimizer.learning_rate=0.1",
+        "outer.codec=fp32", "outer.inner_steps=7", "training.steps=500"})
     REQUIRE(digest({different}) != reference);
 }
 
@@ -94,12 +103,14 @@ TEST_CASE("RunConfig: every preset loads") {
 TEST_CASE("RunConfig: configs/README.md documents exactly the keys there are") {
   train::RunConfig defaults;
   std::set<std::string> keys;
-  for (const auto& key : base::list_config_keys([&](base::ConfigVisitor& v) { train::describe(v, defaults); }))
+  for (const auto& key :
+       base::list_config_keys([&](base::ConfigVisitor& v) { train::describe(v, defaults); }))
     keys.insert(key.path);
   std::set<std::string> documented;
   const std::string readme = read_file(ATOLL_SOURCE_ROOT "/configs/README.md");
   const std::regex row(R"(\n\| `([^`]+)` \|)");
-  for (auto match = std::sregex_iterator(readme.begin(), readme.end(), row); match != std::sregex_iterator(); ++match)
+  for (auto match = std::sregex_iterator(readme.begin(), readme.end(), row);
+       match != std::sregex_iterator(); ++match)
     documented.insert((*match)[1]);
   REQUIRE(documented == keys);
 }
