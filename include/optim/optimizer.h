@@ -51,8 +51,10 @@ class Optimizer {
   int64_t update_count() const;
   void set_update_count(int64_t count);
   std::vector<std::string> moment_names() const;  // {"m", "v"} or {}
-  void copy_moment_to_host(int64_t moment, int64_t unit, std::span<float> unit_elements) const;
-  void copy_moment_from_host(int64_t moment, int64_t unit, std::span<const float> unit_elements);
+  void copy_moment_to_host(int64_t moment, int64_t unit, int64_t first,
+                           std::span<float> elements) const;
+  void copy_moment_from_host(int64_t moment, int64_t unit, int64_t first,
+                             std::span<const float> elements);
 
  private:
   struct State;

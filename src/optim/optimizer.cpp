@@ -150,14 +150,14 @@ const Tensor& Optimizer::State::moment(int64_t moment, int64_t unit) const {
   return moment == 0 ? of_unit.m : of_unit.v;
 }
 
-void Optimizer::copy_moment_to_host(int64_t moment, int64_t unit,
-                                    std::span<float> unit_elements) const {
-  state_->parameters.copy_shard_to_host(state_->moment(moment, unit), unit, 0, unit_elements);
+void Optimizer::copy_moment_to_host(int64_t moment, int64_t unit, int64_t first,
+                                    std::span<float> elements) const {
+  state_->parameters.copy_shard_to_host(state_->moment(moment, unit), unit, first, elements);
 }
 
-void Optimizer::copy_moment_from_host(int64_t moment, int64_t unit,
-                                      std::span<const float> unit_elements) {
-  state_->parameters.copy_shard_from_host(state_->moment(moment, unit), unit, 0, unit_elements);
+void Optimizer::copy_moment_from_host(int64_t moment, int64_t unit, int64_t first,
+                                      std::span<const float> elements) {
+  state_->parameters.copy_shard_from_host(state_->moment(moment, unit), unit, first, elements);
 }
 
 }  // namespace optim

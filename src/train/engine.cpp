@@ -48,27 +48,4 @@ Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_
   return {.loss = total.count > 0 ? total.loss / double(total.count) : 0, .tokens = total.count};
 }
 
-std::string tensor_key(const shard::Unit& unit, const shard::TensorSpec& tensor) {
-  return fmt::format("{}.{}", unit.name, tensor.name);
-}
-
-void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters) {
-  const bool has_outer = reader.has_file("outer_parameters.safetensors");
-  const std::string file = has_outer ? "outer_parameters.safetensors" : "parameters.safetensors";
-  constexpr int64_t kPiece = base::kMiB;
-  std::vector<float> piece;
-  for (int64_t u = 0; u < int64_t(parameters.layout().units.size()); ++u) {
-    const shard::Unit& unit = parameters.layout().units[size_t(u)];
-    for (const shard::TensorSpec& tensor : unit.tensors) {
-      const int64_t count = tensor.shape.element_count();
-      for (int64_t first = 0; first < count; first += kPiece) {
-        piece.resize(size_t(std::min(kPiece, count - first)));
-        reader.read(file, tensor_key(unit, tensor), tensor.shape, first, piece);
-        parameters.copy_masters_from_host(u, tensor.offset + first, piece);
-      }
-    }
-  }
-  parameters.masters_changed();
-}
-
 }  // namespace train

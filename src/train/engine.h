@@ -7,7 +7,6 @@
 #include <string>
 
 #include "backend/backend.h"
-#include "checkpoint/checkpoint.h"
 #include "data/sampler.h"
 #include "model/transformer.h"
 #include "shard/parameters.h"
@@ -36,11 +35,5 @@ struct Validation {
 };
 Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
                     int64_t rows);
-
-// The parameters that a checkpoint stands for: the outer ones if it has them, else the inner ones.
-void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters);
-
-// Name of a tensor in checkpoints: "blocks.3.qkv".
-std::string tensor_key(const shard::Unit& unit, const shard::TensorSpec& tensor);
 
 }  // namespace train

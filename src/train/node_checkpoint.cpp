@@ -5,12 +5,19 @@
 #include <functional>
 
 #include "base/math.h"
-#include "train/engine.h"
 
 namespace train {
 namespace {
 
 constexpr int64_t kPiece = base::kMiB;  // Elements moved at once.
+constexpr const char* kParameters = "parameters.safetensors";
+constexpr const char* kOuterParameters = "outer_parameters.safetensors";
+constexpr const char* kOuterMomentum = "outer_momentum.safetensors";
+
+// "blocks.3.qkv"
+std::string tensor_key(const shard::Unit& unit, const shard::TensorSpec& tensor) {
+  return fmt::format("{}.{}", unit.name, tensor.name);
+}
 
 // One flat copy of all parameters: `read` copies elements of a unit out of it, `write` into it.
 struct FlatCopy {
@@ -19,31 +26,21 @@ struct FlatCopy {
   std::function<void(int64_t unit, int64_t first, std::span<const float>)> write;
 };
 
-std::vector<float> whole_unit(const shard::Unit& unit) {
-  return std::vector<float>(size_t(unit.element_count));
-}
-
 FlatCopy moment_copy(const NodeTensors& node, int64_t moment, const std::string& name) {
-  const shard::Layout& layout = node.parameters->layout();
   return {.file = fmt::format("optimizer_{}.safetensors", name),
           .read =
-              [&node, &layout, moment](int64_t unit, int64_t first, std::span<float> out) {
-                auto all = whole_unit(layout.units[size_t(unit)]);
-                node.optimizer->copy_moment_to_host(moment, unit, all);
-                std::copy_n(all.begin() + first, out.size(), out.begin());
+              [&node, moment](int64_t unit, int64_t first, std::span<float> out) {
+                node.optimizer->copy_moment_to_host(moment, unit, first, out);
               },
           .write =
-              [&node, &layout, moment](int64_t unit, int64_t first, std::span<const float> in) {
-                auto all = whole_unit(layout.units[size_t(unit)]);
-                node.optimizer->copy_moment_to_host(moment, unit, all);
-                std::ranges::copy(in, all.begin() + first);
-                node.optimizer->copy_moment_from_host(moment, unit, all);
+              [&node, moment](int64_t unit, int64_t first, std::span<const float> in) {
+                node.optimizer->copy_moment_from_host(moment, unit, first, in);
               }};
 }
 
 std::vector<FlatCopy> inner_copies(const NodeTensors& node) {
   std::vector<FlatCopy> copies;
-  copies.push_back({.file = "parameters.safetensors",
+  copies.push_back({.file = kParameters,
                     .read =
                         [&node](int64_t unit, int64_t first, std::span<float> out) {
                           node.parameters->copy_masters_to_host(unit, first, out);
@@ -136,10 +133,8 @@ void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout
       std::ranges::copy(in, all[size_t(place.fragment)].begin() + place.offset + first);
     };
   };
-  restore_file(reader, layout,
-               {.file = "outer_parameters.safetensors", .read = {}, .write = into(parameters)});
-  restore_file(reader, layout,
-               {.file = "outer_momentum.safetensors", .read = {}, .write = into(momentum)});
+  restore_file(reader, layout, {.file = kOuterParameters, .read = {}, .write = into(parameters)});
+  restore_file(reader, layout, {.file = kOuterMomentum, .read = {}, .write = into(momentum)});
   const auto& states = reader.manifest().outer;
   for (int64_t f = 0; f < outer.fragment_count(); ++f)
     outer.restore(f, states[size_t(f)].version, parameters[size_t(f)], momentum[size_t(f)]);
@@ -162,12 +157,10 @@ checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveO
   std::vector<checkpoint::FileSource> files;
   for (const FlatCopy& copy : inner_copies(node)) files.push_back(file_source(layout, copy));
   if (node.outer) {
-    files.push_back(
-        file_source(layout, outer_copy("outer_parameters.safetensors", layout, *node.outer,
-                                       &outer::OuterState::outer_parameters)));
-    files.push_back(
-        file_source(layout, outer_copy("outer_momentum.safetensors", layout, *node.outer,
-                                       &outer::OuterState::outer_momentum)));
+    files.push_back(file_source(layout, outer_copy(kOuterParameters, layout, *node.outer,
+                                                   &outer::OuterState::outer_parameters)));
+    files.push_back(file_source(layout, outer_copy(kOuterMomentum, layout, *node.outer,
+                                                   &outer::OuterState::outer_momentum)));
   }
   return checkpoint::save(storage, options, manifest, files);
 }
@@ -187,6 +180,17 @@ void restore_node(const checkpoint::Reader& reader, const NodeTensors& node) {
         "node.run_directory");
   }
   restore_outer(reader, layout, *node.outer);
+}
+
+void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters) {
+  const std::string file = reader.has_file(kOuterParameters) ? kOuterParameters : kParameters;
+  restore_file(reader, parameters.layout(),
+               {.file = file,
+                .read = {},
+                .write = [&](int64_t unit, int64_t first, std::span<const float> in) {
+                  parameters.copy_masters_from_host(unit, first, in);
+                }});
+  parameters.masters_changed();
 }
 
 }  // namespace train

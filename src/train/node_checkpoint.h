@@ -27,4 +27,7 @@ checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveO
 // The other way. Throws bad_input when the checkpoint lacks something that the node needs.
 void restore_node(const checkpoint::Reader& reader, const NodeTensors& node);
 
+// The parameters that a checkpoint stands for: the outer ones if it has them, else the inner ones.
+void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters);
+
 }  // namespace train

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "data/tokenizer.h"
 #include "train/engine.h"
+#include "train/node_checkpoint.h"
 
 namespace train {
 namespace {

@@ -44,7 +44,7 @@ struct Rig {
     Values values;
     for (int64_t unit = 0; unit < 2; ++unit) {
       std::vector<float> floats(size_t(kCounts[unit]));
-      optimizer.copy_moment_to_host(which, unit, floats);
+      optimizer.copy_moment_to_host(which, unit, 0, floats);
       values.emplace_back(floats.begin(), floats.end());
     }
     return values;
@@ -229,8 +229,8 @@ TEST_CASE("moments and update count carry over to another optimiser", "[optimize
     first.parameters.copy_masters_to_host(unit, 0, values);
     second.parameters.copy_masters_from_host(unit, 0, values);
     for (int64_t moment = 0; moment < int64_t(first.optimizer.moment_names().size()); ++moment) {
-      first.optimizer.copy_moment_to_host(moment, unit, values);
-      second.optimizer.copy_moment_from_host(moment, unit, values);
+      first.optimizer.copy_moment_to_host(moment, unit, 0, values);
+      second.optimizer.copy_moment_from_host(moment, unit, 0, values);
     }
   }
   second.optimizer.set_update_count(first.optimizer.update_count());
