@@ -26,7 +26,8 @@ Engine::Engine(backend::Backend chosen, const model::ModelConfig& model,
 Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
                     int64_t rows) {
   const int64_t length = engine.config.sequence_length;
-  const int64_t row_count = std::min(rows, sampler.validation_row_count());
+  const int64_t all_rows = sampler.validation_row_count();
+  const int64_t row_count = std::min(rows, all_rows);
   std::vector<int32_t> tokens(size_t(micro_batch_rows * length));
   std::vector<int32_t> targets(tokens.size());
   std::vector<int32_t> starts(tokens.size());
@@ -36,9 +37,10 @@ Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_
       const auto at = [&](std::vector<int32_t>& all) {
         return std::span(all).subspan(size_t(i * length), size_t(length));
       };
+      // Spread over all that is held out: neighbouring rows are of one document.
+      const int64_t row = std::min(first + i, row_count - 1) * all_rows / row_count;
+      sampler.validation_row(row, {at(tokens), at(targets), at(starts)});
       // A batch that is not full is filled up with rows that do not count.
-      sampler.validation_row(std::min(first + i, row_count - 1),
-                             {at(tokens), at(targets), at(starts)});
       if (first + i >= row_count) std::ranges::fill(at(targets), -1);
     }
     const model::LossSums sums = engine.transformer.evaluate({tokens, targets, starts});
