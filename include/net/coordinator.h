@@ -1,19 +1,29 @@
-// The role that admits members, opens rounds and commits them. It never carries tensors, and its state is small: who is a
-// member, which version and digest each fragment has, which rounds are open.
+// The role that admits members, opens rounds and commits them. It never carries tensors, and its
+// state is small: who is a member, which version and digest each fragment has, which rounds are
+// open.
 //
-// Life of a member:   Hello -> Welcome -> [waits for the start] -> CatchUp -> Synced -> Start (active) ... Leave or death.
-// Life of a round:    Ready* -> Open -> Done* -> Commit, with Reown in between when a member falls out.
+// Life of a member:   Hello -> Welcome -> [waits for the start] -> CatchUp -> Synced -> Start
+// (active) ... Leave or death. Life of a round:    Ready* -> Open -> Done* -> Commit, with Reown in
+// between when a member falls out.
 //
-// - Start. The first members wait until `start_members` are there, or `start_grace` has passed since the first one with at
-//   least `members_min`. The state in force is then the newest version that any of them has (per fragment; among equal versions the
-//   digest of the majority, ties to the lowest peer id): a fresh node never becomes the truth where a lineage exists.
-// - A round of a fragment opens when all active members are ready, or `ready_grace` after members_min of them were. All
+// - Start. The first members wait until `start_members` are there, or `start_grace` has passed
+// since the first one with at
+//   least `members_min`. The state in force is then the newest version that any of them has (per
+//   fragment; among equal versions the digest of the majority, ties to the lowest peer id): a fresh
+//   node never becomes the truth where a lineage exists.
+// - A round of a fragment opens when all active members are ready, or `ready_grace` after
+// members_min of them were. All
 //   active members whose state is current receive the result; those that were ready contribute.
-// - A member that dies (link closed, or silent for `dead_after`), or stalls a round for `stall_after` (the one most others
-//   wait for, by heartbeats), is excluded from the open rounds: Reown. Each round goes on with the rest.
-// - A round commits when every live receiver has said Done with one digest. Receivers that have not when `round_timeout` is
-//   over, or whose digest is in the minority, are left behind and sent CatchUp; at least members_min contributors must agree.
-// - After each commit members report the digest of their new state (Applied). The majority's becomes the state in force;
+// - A member that dies (link closed, or silent for `dead_after`), or stalls a round for
+// `stall_after` (the one most others
+//   wait for, by heartbeats), is excluded from the open rounds: Reown. Each round goes on with the
+//   rest.
+// - A round commits when every live receiver has said Done with one digest. Receivers that have not
+// when `round_timeout` is
+//   over, or whose digest is in the minority, are left behind and sent CatchUp; at least
+//   members_min contributors must agree.
+// - After each commit members report the digest of their new state (Applied). The majority's
+// becomes the state in force;
 //   others are sent CatchUp.
 #pragma once
 
@@ -27,14 +37,14 @@ namespace net {
 
 struct CoordinatorOptions {
   std::string run_name;
-  base::Digest config;             // Members must show the same.
+  base::Digest config;  // Members must show the same.
   int64_t fragment_count = 1;
   std::vector<int64_t> chunk_counts;  // Per fragment.
-  uint64_t steps_total = 0;        // Only for messages; 0: endless.
-  uint32_t term = 1;               // Above that of every earlier coordinator of the run, e.g. seconds since 1970. Members
-                                   // that knew one raise it, but they may come too late.
+  uint64_t steps_total = 0;           // Only for messages; 0: endless.
+  uint32_t term = 1;  // Above that of every earlier coordinator of the run, e.g. seconds since
+                      // 1970. Members that knew one raise it, but they may come too late.
   int64_t start_members = 1;
-  int64_t members_min = 1;         // Below it no round opens.
+  int64_t members_min = 1;  // Below it no round opens.
   Duration start_grace = std::chrono::seconds(120);
   Duration ready_grace = std::chrono::seconds(30);
   Duration round_timeout = std::chrono::seconds(300);
@@ -56,9 +66,10 @@ struct CoordinatorReport {
   std::vector<Member> members;
   std::vector<FragmentState> states;
   int64_t rounds_committed = 0;
-  int64_t members_joined = 0;   // Ever became active.
-  int64_t members_lost = 0;     // Died, not left.
-  bool finished = false;        // Everybody who was ever active has left with "done", nobody is connected.
+  int64_t members_joined = 0;  // Ever became active.
+  int64_t members_lost = 0;    // Died, not left.
+  bool finished =
+      false;  // Everybody who was ever active has left with "done", nobody is connected.
 };
 
 class Coordinator : public Machine {

@@ -1,7 +1,8 @@
-// A thread with a libuv loop that runs one machine over TCP: listening, dialling, framing, timers. Nothing here decides.
+// A thread with a libuv loop that runs one machine over TCP: listening, dialling, framing, timers.
+// Nothing here decides.
 //
-// Frames: a fixed header of 64 bytes (docs/formats/wire.md) and the payload, both with CRC-32C. A link that sends
-// anything else is closed with a reason; no other link notices.
+// Frames: a fixed header of 64 bytes (docs/formats/wire.md) and the payload, both with CRC-32C. A
+// link that sends anything else is closed with a reason; no other link notices.
 //
 // Threads: the machine's calls all happen on the loop thread. post() may be called from any thread.
 #pragma once
@@ -14,21 +15,24 @@
 namespace net {
 
 struct HostOptions {
-  Endpoint listen{"0.0.0.0", 0};   // Port 0: the system picks one.
+  Endpoint listen{"0.0.0.0", 0};  // Port 0: the system picks one.
   std::string thread_name = "atoll-net";
-  int64_t links_max = 1024;        // More incoming links are closed at once.
-  Duration first_frame_timeout = std::chrono::seconds(5);  // An incoming link that sent none is closed.
-  Duration dial_timeout = std::chrono::seconds(10);        // To look up a name, and for each address of it.
-  int64_t queued_bytes_hard_max = 64 * 1024 * 1024;  // Per link; a machine that queues more has a bug: the link is closed.
+  int64_t links_max = 1024;  // More incoming links are closed at once.
+  Duration first_frame_timeout =
+      std::chrono::seconds(5);  // An incoming link that sent none is closed.
+  Duration dial_timeout =
+      std::chrono::seconds(10);  // To look up a name, and for each address of it.
+  int64_t queued_bytes_hard_max =
+      64 * 1024 * 1024;  // Per link; a machine that queues more has a bug: the link is closed.
 };
 
 class Host {
  public:
-  // Binds and listens before it returns: throws bad_input for a port in use or an address that is not ours, with a hint.
-  // The machine is not called before start().
+  // Binds and listens before it returns: throws bad_input for a port in use or an address that is
+  // not ours, with a hint. The machine is not called before start().
   static std::unique_ptr<Host> create(const HostOptions& options, Machine& machine);
-  // Stops the loop, closes everything, joins the thread. What was sent gets up to a second to go out.
-  // A name that is being looked up is waited for: the system's resolver cannot be interrupted.
+  // Stops the loop, closes everything, joins the thread. What was sent gets up to a second to go
+  // out. A name that is being looked up is waited for: the system's resolver cannot be interrupted.
   virtual ~Host() = default;
 
   virtual Endpoint listening_on() const = 0;
@@ -36,7 +40,7 @@ class Host {
   // Runs on the loop thread, soon; before start(): after the machine's on_start.
   using Call = std::function<void(Instant now, Outbox& out)>;
   virtual void post(Call call) = 0;
-  virtual int64_t bytes_sent() const = 0;      // All links, frames included. Any thread.
+  virtual int64_t bytes_sent() const = 0;  // All links, frames included. Any thread.
   virtual int64_t bytes_received() const = 0;
 };
 

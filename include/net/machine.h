@@ -1,6 +1,7 @@
-// The border between decisions and the world. Coordinator and member are machines: everything that happens comes in as a call
-// with the time, everything they do goes out through an Outbox. They own no clock, no socket and no thread, so that a
-// simulator with a seed can run a whole cluster, and libuv is only a thin shell (net/host.h).
+// The border between decisions and the world. Coordinator and member are machines: everything that
+// happens comes in as a call with the time, everything they do goes out through an Outbox. They own
+// no clock, no socket and no thread, so that a simulator with a seed can run a whole cluster, and
+// libuv is only a thin shell (net/host.h).
 #pragma once
 
 #include <string>
@@ -9,19 +10,21 @@
 
 namespace net {
 
-// What a machine can do to the world. Calls do not re-enter the machine; their effects come back as later events.
+// What a machine can do to the world. Calls do not re-enter the machine; their effects come back as
+// later events.
 class Outbox {
  public:
   virtual ~Outbox() = default;
-  // Starts dialling; on_link_open or on_link_closed follows. The id is valid at once, and send() on it queues.
+  // Starts dialling; on_link_open or on_link_closed follows. The id is valid at once, and send() on
+  // it queues.
   virtual LinkId connect(const Endpoint& endpoint) = 0;
   virtual void send(LinkId link, Message message) = 0;
   // Closes after what was sent has gone out (bounded). No event follows for this link.
   virtual void close(LinkId link) = 0;
   // Bytes accepted by send() and not yet by the network.
   virtual int64_t queued_bytes(LinkId link) const = 0;
-  // Asks for an on_tick as soon as the sockets have been looked at again: for long work in small steps. A host that ignores
-  // it makes such work slow, not wrong.
+  // Asks for an on_tick as soon as the sockets have been looked at again: for long work in small
+  // steps. A host that ignores it makes such work slow, not wrong.
   virtual void wake() {}
 };
 
@@ -32,8 +35,10 @@ class Machine {
  public:
   virtual ~Machine() = default;
   virtual void on_start(Instant now, Outbox& out) = 0;
-  // A link we dialled stands, or one was accepted (`incoming`); `remote` is the other side's address.
-  virtual void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now, Outbox& out) = 0;
+  // A link we dialled stands, or one was accepted (`incoming`); `remote` is the other side's
+  // address.
+  virtual void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+                            Outbox& out) = 0;
   // It could not be made, broke, was closed by the other side, or sent something that is no frame.
   virtual void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) = 0;
   virtual void on_message(LinkId link, const Message& message, Instant now, Outbox& out) = 0;

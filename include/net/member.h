@@ -1,14 +1,19 @@
-// A node's side of the swarm: registers, catches up, and takes part in rounds. A machine, see net/machine.h.
+// A node's side of the swarm: registers, catches up, and takes part in rounds. A machine, see
+// net/machine.h.
 //
-// The trainer drives it with the commands below and hears back through events. What the trainer promises: between
-// begin_ready() and the round's event it leaves local parameters alone; between CatchUpNeeded and begin_fetch it has
-// brought the store into a state in which blocks may be written; and it answers Committed with applied().
+// The trainer drives it with the commands below and hears back through events. What the trainer
+// promises: between begin_ready() and the round's event it leaves local parameters alone; between
+// CatchUpNeeded and begin_fetch it has brought the store into a state in which blocks may be
+// written; and it answers Committed with applied().
 //
-// - Exchange of a round ("direct" plan): a contributor serves its chunks to their owners on demand; an owner wants its
-//   chunks of all contributors, reduces each when all that are still in the round have delivered, and serves the result;
-//   every receiver wants all results. Nothing is applied here.
-// - A chunk that fails FragmentStore::check or its result's bookkeeping costs the sender its link (it is asked again).
-// - A lost coordinator: it is dialled again with growing pauses (0.2 s to 5 s) for `coordinator_patience`; open rounds are dropped,
+// - Exchange of a round ("direct" plan): a contributor serves its chunks to their owners on demand;
+// an owner wants its
+//   chunks of all contributors, reduces each when all that are still in the round have delivered,
+//   and serves the result; every receiver wants all results. Nothing is applied here.
+// - A chunk that fails FragmentStore::check or its result's bookkeeping costs the sender its link
+// (it is asked again).
+// - A lost coordinator: it is dialled again with growing pauses (0.2 s to 5 s) for
+// `coordinator_patience`; open rounds are dropped,
 //   readiness is told again. After that: Stopped.
 #pragma once
 
@@ -29,46 +34,64 @@ struct MemberOptions {
   std::string node_name;
   uint64_t node_key = 0;
   Endpoint coordinator;
-  Endpoint advertise;                // Where others reach my data port; empty host: the address the coordinator sees.
+  Endpoint
+      advertise;  // Where others reach my data port; empty host: the address the coordinator sees.
   Duration coordinator_patience = std::chrono::seconds(60);
-  Duration fetch_patience = std::chrono::seconds(300);  // Without any block of a state that we need: Stopped.
-  int64_t wants_in_flight_max = 16;  // Per peer and kind of chunk (and fragment): bounds memory and keeps the pipe full.
+  Duration fetch_patience =
+      std::chrono::seconds(300);  // Without any block of a state that we need: Stopped.
+  int64_t wants_in_flight_max =
+      16;  // Per peer and kind of chunk (and fragment): bounds memory and keeps the pipe full.
 };
 
 // Events, in the order in which they happened.
-struct CatchUpNeeded { std::vector<int64_t> fragments; };   // Answer with begin_fetch().
-struct Fetched { std::vector<FragmentState> expected; };    // All fragments: verify digests, then synced() or begin_fetch() again.
-struct Started { PeerId peer = kNobody; uint64_t step = 0; };
-struct MembershipChanged { uint64_t epoch = 0; std::vector<PeerId> members; };
+struct CatchUpNeeded {
+  std::vector<int64_t> fragments;
+};  // Answer with begin_fetch().
+struct Fetched {
+  std::vector<FragmentState> expected;
+};  // All fragments: verify digests, then synced() or begin_fetch() again.
+struct Started {
+  PeerId peer = kNobody;
+  uint64_t step = 0;
+};
+struct MembershipChanged {
+  uint64_t epoch = 0;
+  std::vector<PeerId> members;
+};
 struct Committed {
   int64_t fragment = 0;
-  uint64_t round = 0;                // The version that applying makes.
+  uint64_t round = 0;  // The version that applying makes.
   uint64_t epoch = 0;
-  uint64_t step = 0;                 // The global step of the synchronisation.
-  bool contributed = false;          // Our pseudo-gradient was asked for in this round (else ours is still unsent).
-  std::vector<PeerId> members;       // Contributors that are in at least one chunk.
-  int64_t weight_tokens = 0;         // Their sum.
-  std::vector<FragmentStore::Part> results;  // Per chunk: encoded bytes at `offset`; weight as arrived.
+  uint64_t step = 0;  // The global step of the synchronisation.
+  bool contributed =
+      false;  // Our pseudo-gradient was asked for in this round (else ours is still unsent).
+  std::vector<PeerId> members;  // Contributors that are in at least one chunk.
+  int64_t weight_tokens = 0;    // Their sum.
+  std::vector<FragmentStore::Part>
+      results;  // Per chunk: encoded bytes at `offset`; weight as arrived.
   base::Digest result_digest;
   int64_t bytes_sent = 0, bytes_received = 0;  // Of this round, frames included.
-  double seconds = 0;                // From Open to Commit.
+  double seconds = 0;                          // From Open to Commit.
 };
-struct Stopped {                     // The end: rejected, or the coordinator is lost.
+struct Stopped {  // The end: rejected, or the coordinator is lost.
   std::string reason;
-  bool restart_makes_sense = true;   // False: rejected.
+  bool restart_makes_sense = true;  // False: rejected.
 };
-using MemberEvent = std::variant<CatchUpNeeded, Fetched, Started, MembershipChanged, Committed, Stopped>;
+using MemberEvent =
+    std::variant<CatchUpNeeded, Fetched, Started, MembershipChanged, Committed, Stopped>;
 
 class Member : public Machine {
  public:
-  // `store` outlives the object. `states` and `step` are what the node has (from its checkpoint, or version 0). `on_event`
-  // is called from inside the machine's calls; it must not call back into it.
+  // `store` outlives the object. `states` and `step` are what the node has (from its checkpoint, or
+  // version 0). `on_event` is called from inside the machine's calls; it must not call back into
+  // it.
   static std::unique_ptr<Member> create(const MemberOptions& options, FragmentStore& store,
                                         std::vector<FragmentState> states, uint64_t step,
                                         std::function<void(MemberEvent)> on_event);
 
   // Commands of the trainer.
-  virtual void ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now, Outbox& out) = 0;
+  virtual void ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
+                     Outbox& out) = 0;
   virtual void begin_fetch(Instant now, Outbox& out) = 0;
   virtual void synced(std::vector<FragmentState> states, Instant now, Outbox& out) = 0;
   virtual void applied(int64_t fragment, const FragmentState& state, Instant now, Outbox& out) = 0;

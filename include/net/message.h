@@ -1,12 +1,13 @@
 // What peers say to each other. Two kinds of links:
 //
-//   control   every member to the coordinator: small messages only, so that heartbeats never queue behind tensors.
-//   data      member to member, dialled by whoever wants something: Want goes one way, Chunk or Gone comes back. What is
-//             wanted is named completely (kind, fragment, round, attempt, chunk), so that asking again is harmless and
-//             only what is missing is asked again after a link was lost.
+//   control   every member to the coordinator: small messages only, so that heartbeats never queue
+//   behind tensors. data      member to member, dialled by whoever wants something: Want goes one
+//   way, Chunk or Gone comes back. What is
+//             wanted is named completely (kind, fragment, round, attempt, chunk), so that asking
+//             again is harmless and only what is missing is asked again after a link was lost.
 //
-// A payload struct has encode() and decode(); decode is a pure function over bytes, with limits before every allocation,
-// and a Failure for anything that is not exactly a message.
+// A payload struct has encode() and decode(); decode is a pure function over bytes, with limits
+// before every allocation, and a Failure for anything that is not exactly a message.
 #pragma once
 
 #include <cstdint>
@@ -21,51 +22,52 @@ namespace net {
 
 enum class MessageType : uint16_t {
   // Control, member to coordinator.
-  kHello = 1,      // Who I am and which state I have.
-  kSynced = 2,     // My state is the one that CatchUp named.
+  kHello = 1,   // Who I am and which state I have.
+  kSynced = 2,  // My state is the one that CatchUp named.
   kHeartbeat = 3,
-  kReady = 4,      // My inner steps for a fragment are done; or not any more (weight < 0).
-  kDone = 5,       // I hold every result chunk of the round.
-  kApplied = 6,    // My state after a commit.
+  kReady = 4,    // My inner steps for a fragment are done; or not any more (weight < 0).
+  kDone = 5,     // I hold every result chunk of the round.
+  kApplied = 6,  // My state after a commit.
   kLeave = 7,
   // Control, coordinator to member.
   kWelcome = 16,
-  kReject = 17,    // With a reason for the person who reads the log; the link is then closed.
-  kCatchUp = 18,   // The state in force and who has it.
-  kStart = 19,     // You are an active member; train from this step.
+  kReject = 17,   // With a reason for the person who reads the log; the link is then closed.
+  kCatchUp = 18,  // The state in force and who has it.
+  kStart = 19,    // You are an active member; train from this step.
   kMembership = 20,
   kOpen = 21,
-  kReown = 22,     // Some members are out of the round; their chunks have new owners.
+  kReown = 22,  // Some members are out of the round; their chunks have new owners.
   kCommit = 23,
-  kAbort = 24,     // The round ends without a result; your Ready stands.
+  kAbort = 24,  // The round ends without a result; your Ready stands.
   kHeartbeatReply = 25,
   // Data.
   kDataHello = 32,
   kWant = 33,
   kChunk = 34,
-  kGone = 35,      // I do not have it and will not.
+  kGone = 35,  // I do not have it and will not.
 };
 
 // Stands in every frame; a receiver drops what is older than what it knows.
 struct Authority {
-  uint32_t term = 0;    // Rises when another coordinator takes over.
-  uint64_t epoch = 0;   // Rises when the member list changes.
-  uint64_t round = 0;   // The version of the fragment that the round makes; 0 outside rounds.
-  uint32_t attempt = 0; // Rises with every Reown.
+  uint32_t term = 0;     // Rises when another coordinator takes over.
+  uint64_t epoch = 0;    // Rises when the member list changes.
+  uint64_t round = 0;    // The version of the fragment that the round makes; 0 outside rounds.
+  uint32_t attempt = 0;  // Rises with every Reown.
   uint32_t fragment = 0;
-  uint32_t chunk = 0;   // Of Want, Chunk, Gone.
+  uint32_t chunk = 0;  // Of Want, Chunk, Gone.
   bool operator==(const Authority&) const = default;
 };
 
 struct Message {
   MessageType type = MessageType::kHello;
-  uint64_t run = 0;        // Hash of the run's name: links of other runs are refused.
-  PeerId source = kNobody; // kNobody: the coordinator, or a member without a number yet.
+  uint64_t run = 0;         // Hash of the run's name: links of other runs are refused.
+  PeerId source = kNobody;  // kNobody: the coordinator, or a member without a number yet.
   Authority authority;
-  Bytes payload;           // Never null; may be empty.
+  Bytes payload;  // Never null; may be empty.
 };
 
-// The committed state of a fragment: how many rounds made it, and the digest of outer parameters and momentum.
+// The committed state of a fragment: how many rounds made it, and the digest of outer parameters
+// and momentum.
 struct FragmentState {
   uint64_t version = 0;
   base::Digest digest;  // Zero: not known yet.
@@ -76,64 +78,105 @@ struct FragmentState {
 inline constexpr uint64_t kNoVersion = ~uint64_t{0};
 
 struct Hello {
-  uint32_t protocol = 0;         // kProtocolVersion
-  uint64_t node_key = 0;         // Random, kept in the run directory: the same node after a restart.
-  std::string node_name;         // For people; at most 64 bytes.
-  base::Digest config;           // Of everything that must be equal on all nodes.
-  Endpoint listen;               // Where other members reach my data port. An empty host: as the coordinator sees me.
-  uint64_t step = 0;             // Inner steps done.
+  uint32_t protocol = 0;  // kProtocolVersion
+  uint64_t node_key = 0;  // Random, kept in the run directory: the same node after a restart.
+  std::string node_name;  // For people; at most 64 bytes.
+  base::Digest config;    // Of everything that must be equal on all nodes.
+  Endpoint
+      listen;  // Where other members reach my data port. An empty host: as the coordinator sees me.
+  uint64_t step = 0;  // Inner steps done.
   std::vector<FragmentState> states;
 };
-struct Synced { std::vector<FragmentState> states; };
+struct Synced {
+  std::vector<FragmentState> states;
+};
 struct Heartbeat {
   uint64_t step = 0;
-  float loss = 0;                // Of the last inner step.
-  uint64_t progress = 0;         // Rises whenever anything moved: a step, a chunk.
-  uint64_t waiting_for = 0;      // Bit i: a chunk from peer i is outstanding, and none has come since the last heartbeat.
-                                 // While contributions are outstanding only those count: one that is late makes all
-                                 // results late, and their owners are not to blame.
+  float loss = 0;         // Of the last inner step.
+  uint64_t progress = 0;  // Rises whenever anything moved: a step, a chunk.
+  uint64_t waiting_for =
+      0;  // Bit i: a chunk from peer i is outstanding, and none has come since the last heartbeat.
+          // While contributions are outstanding only those count: one that is late makes all
+          // results late, and their owners are not to blame.
 };
 struct Ready {
-  int64_t weight_tokens = 0;     // Tokens since this fragment's last commit. Negative: withdraws.
+  int64_t weight_tokens = 0;  // Tokens since this fragment's last commit. Negative: withdraws.
   uint64_t step = 0;
 };
-struct Done { base::Digest results; };  // SHA-256 over the result chunks' bytes in order.
-struct Applied { base::Digest digest; };
-struct Leave { std::string reason; };  // kDoneReason: all steps are done; anything else is for people.
+struct Done {
+  base::Digest results;
+};  // SHA-256 over the result chunks' bytes in order.
+struct Applied {
+  base::Digest digest;
+};
+struct Leave {
+  std::string reason;
+};  // kDoneReason: all steps are done; anything else is for people.
 inline constexpr const char* kDoneReason = "done";
 
-struct Welcome { PeerId peer = kNobody; uint32_t heartbeat_interval_ms = 0; uint32_t dead_after_ms = 0; };
-struct Reject { std::string reason; };
-struct Donor { PeerId peer = kNobody; Endpoint data; };
+struct Welcome {
+  PeerId peer = kNobody;
+  uint32_t heartbeat_interval_ms = 0;
+  uint32_t dead_after_ms = 0;
+};
+struct Reject {
+  std::string reason;
+};
+struct Donor {
+  PeerId peer = kNobody;
+  Endpoint data;
+};
 struct CatchUp {
   std::vector<FragmentState> states;  // A zero digest: not known yet, nothing to compare.
   std::vector<Donor> donors;
 };
-struct Start { uint64_t step = 0; };
-struct Membership { std::vector<PeerId> members; };
+struct Start {
+  uint64_t step = 0;
+};
+struct Membership {
+  std::vector<PeerId> members;
+};
 
-struct Contributor { PeerId peer = kNobody; int64_t weight_tokens = 0; Endpoint data; };
+struct Contributor {
+  PeerId peer = kNobody;
+  int64_t weight_tokens = 0;
+  Endpoint data;
+};
 struct Open {
   std::vector<Contributor> contributors;  // By peer; weights > 0, or all 0.
   std::vector<uint8_t> owners;            // Per chunk: index into contributors.
   uint64_t step = 0;                      // The global step of this synchronisation.
 };
 struct Reown {
-  std::vector<PeerId> excluded;           // All so far.
-  struct Move { uint32_t chunk = 0; uint8_t owner = 0; };
-  std::vector<Move> moves;                // Earlier results of these chunks are void.
+  std::vector<PeerId> excluded;  // All so far.
+  struct Move {
+    uint32_t chunk = 0;
+    uint8_t owner = 0;
+  };
+  std::vector<Move> moves;  // Earlier results of these chunks are void.
 };
 struct Commit {
   base::Digest results;
   uint64_t step = 0;
 };
 
-struct DataHello { PeerId peer = kNobody; };
-enum class WantKind : uint8_t { kContribution = 1, kResult = 2, kState = 3 };  // kState: authority.round = 0, chunk = block.
-struct Want { WantKind kind = WantKind::kContribution; };
-// Payload of kChunk: one byte WantKind, then the encoded chunk; for kResult: bit mask of the contributors that are in it (u64,
-// by index into Open::contributors), their weight (i64), the encoded chunk; for kState: version (u64), the block.
-struct Gone { WantKind kind = WantKind::kContribution; };
+struct DataHello {
+  PeerId peer = kNobody;
+};
+enum class WantKind : uint8_t {
+  kContribution = 1,
+  kResult = 2,
+  kState = 3
+};  // kState: authority.round = 0, chunk = block.
+struct Want {
+  WantKind kind = WantKind::kContribution;
+};
+// Payload of kChunk: one byte WantKind, then the encoded chunk; for kResult: bit mask of the
+// contributors that are in it (u64, by index into Open::contributors), their weight (i64), the
+// encoded chunk; for kState: version (u64), the block.
+struct Gone {
+  WantKind kind = WantKind::kContribution;
+};
 
 inline constexpr uint32_t kProtocolVersion = 1;
 inline constexpr int64_t kControlBytesMax = 64 * 1024;

@@ -1,4 +1,5 @@
-// A member and its host behind one object for the trainer: commands from the trainer's thread, events in a queue.
+// A member and its host behind one object for the trainer: commands from the trainer's thread,
+// events in a queue.
 #pragma once
 
 #include <memory>
@@ -12,10 +13,13 @@ namespace net {
 
 class Swarm {
  public:
-  // Listens, starts the loop thread and dials the coordinator. `store` outlives the object. Throws as Host::create.
-  static std::unique_ptr<Swarm> join(const HostOptions& host, const MemberOptions& member, FragmentStore& store,
-                                     std::vector<FragmentState> states, uint64_t step);
-  virtual ~Swarm() = default;  // Leaves without a word, as a crash would; leave() first to be polite.
+  // Listens, starts the loop thread and dials the coordinator. `store` outlives the object. Throws
+  // as Host::create.
+  static std::unique_ptr<Swarm> join(const HostOptions& host, const MemberOptions& member,
+                                     FragmentStore& store, std::vector<FragmentState> states,
+                                     uint64_t step);
+  virtual ~Swarm() =
+      default;  // Leaves without a word, as a crash would; leave() first to be polite.
 
   // See net/member.h. All return at once.
   virtual void ready(int64_t fragment, int64_t weight_tokens, uint64_t step) = 0;

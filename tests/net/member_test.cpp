@@ -392,7 +392,9 @@ TEST_CASE("member: a newer state than the one that is fetched starts it again") 
   stage.give(0, wants[1], state_payload(6, one_byte(1)));
   SECTION("by a block that says so") {
     const auto others = stage.take_wants(stage.link_to(2));
-    stage.give(2, others[0], state_payload(7, one_byte(70 + int(others[0].chunk))));
+    for (const ChunkName& name : others) {
+      stage.give(2, name, state_payload(7, one_byte(70 + int(name.chunk))));
+    }
   }
   SECTION("by the coordinator") {
     stage.tell(MessageType::kCatchUp, encode(CatchingUp::to_version(7)));
@@ -400,6 +402,7 @@ TEST_CASE("member: a newer state than the one that is fetched starts it again") 
   stage.serve(7);
   stage.pass(seconds(2));
   stage.serve(7);
+  REQUIRE(stage.last_event<Fetched>() != nullptr);
   REQUIRE(stage.last_event<Fetched>()->expected[0].version == 7);
   for (const auto& [block, value] : stage.store.written) REQUIRE(value == 70 + block);
 }
