@@ -87,10 +87,9 @@ std::vector<Exchange::Missing> Exchange::missing() const {
 }
 
 base::Result<void> Exchange::deliver(const ChunkName& name, PeerId from, const Bytes& payload) {
-  if (name.chunk >= chunks_.size() || name.attempt != plan_.attempts[name.chunk] ||
-      chunks_[name.chunk].result) {
-    return {};  // Overtaken by a Reown.
-  }
+  // The fetcher hands on only what is wanted, and after a Reown that is something else.
+  CHECK(name.attempt == plan_.attempts[name.chunk] && !chunks_[name.chunk].result,
+        "chunk {} of attempt {}", name.chunk, name.attempt);
   bytes_sent_ += kWantFrameBytes;
   bytes_received_ += kFrameHeaderBytes + int64_t(payload->size());
   return name.kind == WantKind::kContribution ? take_contribution(name, from, payload)

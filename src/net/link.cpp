@@ -80,10 +80,7 @@ void Link::release_socket() {
 void Link::dial(const Endpoint& endpoint) {
   endpoint_ = endpoint;
   deadline_ = monotonic_now() + context_.dial_timeout;
-  if (const auto address = numeric_address(endpoint)) {
-    addresses_ = {*address};
-    return try_next_address();
-  }
+  if (const auto address = numeric_address(endpoint)) return dial(endpoint, {*address});
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   resolution_ = new uv_getaddrinfo_t;
@@ -104,7 +101,12 @@ void Link::dial(const Endpoint& endpoint) {
 void Link::on_resolved(int status, const addrinfo* found) {
   resolution_ = nullptr;
   last_error_ = status;
-  addresses_ = found_addresses(found);
+  dial(endpoint_, found_addresses(found));
+}
+
+void Link::dial(const Endpoint& endpoint, std::vector<sockaddr_storage> addresses) {
+  endpoint_ = endpoint;
+  addresses_ = std::move(addresses);
   try_next_address();
 }
 

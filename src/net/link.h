@@ -60,8 +60,10 @@ class Link {
   bool has_ended() const { return phase_ == Phase::kEnded; }
   int64_t queued_bytes() const;
 
-  // For kDialled, once.
+  // For kDialled, once. The addresses are tried in order; without them the endpoint's host is
+  // looked up.
   void dial(const Endpoint& endpoint);
+  void dial(const Endpoint& endpoint, std::vector<sockaddr_storage> addresses);
   // For kAccepted, once; open() goes on after it succeeded. Returns libuv's error, or 0.
   int accept(uv_stream_t* listener);
   void open();

@@ -1,22 +1,19 @@
 // The member as a whole: it hands every event to the part that it concerns and lets all of them go
 // on after each call. The parts: net/registration.h (is there a coordinator?), net/state_sync.h (do
-// we have the state in force?), net/exchange.h (one for each open round), and net/fetcher.h and
+// we have the state in force?), net/member_rounds.h (which rounds are open?), and net/fetcher.h and
 // net/server.h, which move chunks for the two before.
 #include "net/member.h"
 
 #include "base/log.h"
 #include "net/dispatch.h"
-#include "net/exchange.h"
 #include "net/fetcher.h"
+#include "net/member_rounds.h"
 #include "net/registration.h"
 #include "net/server.h"
 #include "net/state_sync.h"
 
 namespace net {
 namespace {
-
-// Chunks that one call may sum or hash: some ten milliseconds.
-constexpr int64_t kWorkPerCall = 4;
 
 class MemberMachine : public Member {
  public:
@@ -44,13 +41,6 @@ class MemberMachine : public Member {
   // A failure: the coordinator's word cannot be, so its link is closed and we register anew.
   using Handled = base::Result<void>;
 
-  // One entry for each fragment.
-  struct FragmentRound {
-    std::optional<Ready> ready;          // What the trainer said, until a round used it.
-    std::unique_ptr<Exchange> exchange;  // The open round.
-    Authority newest;                    // Of the last round that was open; later ones are to come.
-  };
-
   // The coordinator's words.
   Handled on_control(const Message& message, Turn turn);
   Handled on_welcome(const Welcome& welcome, Turn turn);
@@ -58,15 +48,10 @@ class MemberMachine : public Member {
   Handled on_start_message(const Start& start, Turn turn);
   Handled on_membership(const Membership& membership, const Message& message);
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
-  Handled on_reown(const Reown& reown, const Authority& authority);
   Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
-  Handled on_abort(const Authority& authority);
 
   void on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
   Answer answer(const ChunkName& name);
-  Exchange* exchange_of(const ChunkName& name);
-  void want_missing(int64_t fragment);
-  void close_round(int64_t fragment);
 
   void act(StateSync::Outcome outcome, Turn turn);
   void go_on(Turn turn);
@@ -88,7 +73,7 @@ class MemberMachine : public Member {
   Fetcher fetcher_;
   Server server_;
   StateSync state_sync_;
-  std::vector<FragmentRound> rounds_;
+  MemberRounds rounds_;
   PeerId self_ = kNobody;
   uint32_t term_ = 0;
   uint64_t epoch_ = 0;
@@ -98,10 +83,6 @@ class MemberMachine : public Member {
   float loss_ = 0;
   uint64_t own_progress_ = 0;  // Steps, and chunks that were summed here.
 };
-
-bool is_same_round(const Authority& a, const Authority& b) {
-  return a.term == b.term && a.round == b.round;
-}
 
 MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
                              std::vector<FragmentState> states, uint64_t step,
@@ -115,7 +96,7 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       fetcher_(run_, options.wants_in_flight_max),
       server_(run_, [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
-      rounds_(size_t(store.fragment_count())),
+      rounds_(store, fetcher_),
       step_(step) {}
 
 void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint&, Instant now,
@@ -190,17 +171,14 @@ void MemberMachine::go_on(Turn turn) {
 }
 
 void MemberMachine::work(Turn turn) {
-  for (FragmentRound& round : rounds_) {
-    Exchange* const exchange = round.exchange.get();
-    if (!exchange) continue;
-    if (exchange->work(kWorkPerCall)) {
-      ++own_progress_;
-      turn.out.wake();
-    }
-    if (exchange->take_has_new_results()) server_.pump(turn);
-    if (const auto digest = exchange->take_digest()) {
-      tell(MessageType::kDone, exchange->authority(), encode(net::Done{*digest}), turn);
-    }
+  const MemberRounds::Worked worked = rounds_.work();
+  if (worked.is_more_left) {
+    ++own_progress_;
+    turn.out.wake();
+  }
+  if (worked.has_new_results) server_.pump(turn);
+  for (const auto& [authority, results] : worked.complete) {
+    tell(MessageType::kDone, authority, encode(Done{results}), turn);
   }
 }
 
@@ -210,7 +188,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
   const Authority& authority = message.authority;
   const bool is_ours = message.run == run_ || message.type == MessageType::kReject;
   if (!is_ours) return base::Failure{"it belongs to another run"};
-  if (authority.fragment >= rounds_.size()) return base::Failure{"a fragment that does not exist"};
+  if (authority.fragment >= rounds_.fragment_count())
+    return base::Failure{"a fragment that does not exist"};
   term_ = std::max(term_, authority.term);
   switch (message.type) {
     case MessageType::kWelcome:
@@ -234,12 +213,13 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
                             [&](const auto& open) { return on_open(open, authority, turn); });
     case MessageType::kReown:
       return dispatch<Reown>(message,
-                             [&](const auto& reown) { return on_reown(reown, authority); });
+                             [&](const auto& reown) { return rounds_.on_reown(reown, authority); });
     case MessageType::kCommit:
       return dispatch<Commit>(message,
                               [&](const auto& c) { return on_commit(c, authority, turn); });
     case MessageType::kAbort:
-      return on_abort(authority);
+      rounds_.on_abort(authority);
+      return {};
     case MessageType::kHeartbeatReply:
       return {};
     default:
@@ -258,7 +238,7 @@ MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, Turn tu
 // We are not active: the open rounds go on without us.
 MemberMachine::Handled MemberMachine::on_catch_up(const CatchUp& catch_up, Turn turn) {
   is_active_ = false;
-  for (int64_t fragment = 0; fragment < int64_t(rounds_.size()); ++fragment) close_round(fragment);
+  rounds_.close_all();
   auto outcome = state_sync_.on_catch_up(catch_up, self_, turn.now);
   if (!outcome.ok()) return base::Failure{outcome.reason()};
   act(std::move(*outcome), turn);
@@ -270,8 +250,8 @@ MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn 
   is_active_ = true;
   state_sync_.on_started();
   on_event_(Started{.peer = self_, .step = start.step});
-  for (int64_t fragment = 0; fragment < int64_t(rounds_.size()); ++fragment) {
-    if (rounds_[size_t(fragment)].ready) tell_ready(fragment, turn);
+  for (int64_t fragment = 0; fragment < rounds_.fragment_count(); ++fragment) {
+    if (rounds_.ready(fragment)) tell_ready(fragment, turn);
   }
   return {};
 }
@@ -290,114 +270,44 @@ MemberMachine::Handled MemberMachine::on_open(const Open& open, const Authority&
     return base::Failure{fmt::format("it opened round {} of fragment {}, which we cannot make",
                                      authority.round, fragment)};
   }
-  close_round(fragment);
-  auto exchange = Exchange::create(
-      {.self = self_, .authority = authority, .open = open, .opened_at = turn.now}, store_);
-  if (!exchange.ok()) return base::Failure{exchange.reason()};
-  rounds_[size_t(fragment)].exchange = std::move(*exchange);
-  rounds_[size_t(fragment)].newest = authority;
-  want_missing(fragment);
+  const Handled opened =
+      rounds_.on_open({.self = self_, .authority = authority, .open = open, .opened_at = turn.now});
   server_.pump(turn);
-  return {};
-}
-
-MemberMachine::Handled MemberMachine::on_reown(const Reown& reown, const Authority& authority) {
-  FragmentRound& round = rounds_[authority.fragment];
-  if (!round.exchange || !is_same_round(round.newest, authority)) return {};
-  round.newest.attempt = std::max(round.newest.attempt, authority.attempt);
-  const Handled handled = round.exchange->reown(reown, authority.attempt);
-  if (!handled.ok()) return handled;
-  if (round.exchange->is_excluded()) {
-    close_round(authority.fragment);
-  } else {
-    want_missing(authority.fragment);
-  }
-  return {};
+  return opened;
 }
 
 MemberMachine::Handled MemberMachine::on_commit(const Commit& commit, const Authority& authority,
                                                 Turn turn) {
-  FragmentRound& round = rounds_[authority.fragment];
-  const Exchange* const exchange = round.exchange.get();
-  if (!exchange || !is_same_round(round.newest, authority) || !exchange->holds_all() ||
-      exchange->digest() != commit.results) {
-    return base::Failure{fmt::format("it committed round {} of fragment {}, which we do not hold",
-                                     authority.round, authority.fragment)};
-  }
-  Committed committed = exchange->finish(commit, authority.epoch, turn.now);
-  close_round(authority.fragment);
-  round.ready.reset();
+  auto committed = rounds_.on_commit(commit, authority, turn.now);
+  if (!committed.ok()) return base::Failure{committed.reason()};
   state_sync_.on_committed(authority.fragment, authority.round);
-  on_event_(std::move(committed));
-  return {};
-}
-
-MemberMachine::Handled MemberMachine::on_abort(const Authority& authority) {
-  if (is_same_round(rounds_[authority.fragment].newest, authority)) close_round(authority.fragment);
+  on_event_(std::move(*committed));
   return {};
 }
 
 // --- Chunks.
 
-Exchange* MemberMachine::exchange_of(const ChunkName& name) {
-  const FragmentRound& round = rounds_[name.fragment];
-  const bool is_its = round.newest.term == name.term && round.newest.round == name.round;
-  return is_its ? round.exchange.get() : nullptr;
-}
-
 void MemberMachine::on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn) {
   if (delivery.name.kind == WantKind::kState) {
-    return act(state_sync_.deliver(delivery, payload, turn), turn);
-  }
-  Exchange* const exchange = exchange_of(delivery.name);
-  CHECK(exchange, "chunk {} is wanted for a round that is closed", delivery.name.chunk);
-  const auto delivered = exchange->deliver(delivery.name, delivery.from, payload);
-  if (delivered.ok()) {
-    fetcher_.taken(delivery);
+    act(state_sync_.deliver(delivery, payload, turn), turn);
   } else {
-    fetcher_.bad(delivery, delivered.reason(), turn);
+    rounds_.deliver(delivery, payload, turn);
   }
 }
 
-// A name of a round that we have not seen yet is one of a round that will be opened here too.
 Answer MemberMachine::answer(const ChunkName& name) {
-  if (name.kind == WantKind::kState) return state_sync_.answer(name);
-  if (name.fragment >= rounds_.size()) return gone();
-  if (Exchange* const exchange = exchange_of(name)) return exchange->answer(name);
-  const Authority& newest = rounds_[name.fragment].newest;
-  const bool is_newer = std::tuple(name.term, name.round, name.attempt) >
-                        std::tuple(newest.term, newest.round, newest.attempt);
-  return is_newer ? not_yet() : gone();
-}
-
-// What the round needs now is wanted; what it does not need any more is not.
-void MemberMachine::want_missing(int64_t fragment) {
-  std::set<ChunkName> names;
-  const auto missing = rounds_[size_t(fragment)].exchange->missing();
-  for (const auto& [name, provider] : missing) names.insert(name);
-  fetcher_.forget_if([&](const ChunkName& name) {
-    return name.kind != WantKind::kState && name.fragment == fragment && !names.contains(name);
-  });
-  for (const auto& [name, provider] : missing) fetcher_.want(name, {provider});
-}
-
-void MemberMachine::close_round(int64_t fragment) {
-  rounds_[size_t(fragment)].exchange.reset();
-  fetcher_.forget_if([&](const ChunkName& name) {
-    return name.kind != WantKind::kState && name.fragment == fragment;
-  });
+  return name.kind == WantKind::kState ? state_sync_.answer(name) : rounds_.answer(name);
 }
 
 // --- The trainer's commands.
 
 void MemberMachine::ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
                           Outbox& out) {
-  CHECK(fragment >= 0 && fragment < int64_t(rounds_.size()), "fragment {}", fragment);
+  CHECK(fragment >= 0 && fragment < rounds_.fragment_count(), "fragment {}", fragment);
   if (is_over_ || !state_sync_.takes_ready(fragment)) return;
-  auto& ready = rounds_[size_t(fragment)].ready;
-  ready = Ready{.weight_tokens = weight_tokens, .step = step};
+  rounds_.set_ready(fragment, {.weight_tokens = weight_tokens, .step = step});
   if (is_active_) tell_ready(fragment, {now, out});
-  if (weight_tokens < 0) ready.reset();
+  if (weight_tokens < 0) rounds_.withdraw(fragment);
 }
 
 void MemberMachine::begin_fetch(Instant now, Outbox& out) {
@@ -443,7 +353,7 @@ void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
   if (std::holds_alternative<StateSync::TellSynced>(outcome)) {
     tell(MessageType::kSynced, {}, encode(Synced{state_sync_.states()}), turn);
   } else if (auto* const needed = std::get_if<CatchUpNeeded>(&outcome)) {
-    for (FragmentRound& round : rounds_) round.ready.reset();
+    rounds_.forget_ready();
     on_event_(std::move(*needed));
   } else if (auto* const fetched = std::get_if<Fetched>(&outcome)) {
     on_event_(std::move(*fetched));
@@ -454,7 +364,7 @@ void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
 // links go too: no answer to a question of the old rounds can come after that.
 void MemberMachine::on_coordinator_lost(Turn turn) {
   is_active_ = false;
-  for (int64_t fragment = 0; fragment < int64_t(rounds_.size()); ++fragment) close_round(fragment);
+  rounds_.close_all();
   fetcher_.close_links(turn);
 }
 
@@ -493,7 +403,7 @@ Message MemberMachine::make_hello() {
 }
 
 void MemberMachine::tell_ready(int64_t fragment, Turn turn) {
-  tell(MessageType::kReady, round_after(fragment), encode(*rounds_[size_t(fragment)].ready), turn);
+  tell(MessageType::kReady, round_after(fragment), encode(*rounds_.ready(fragment)), turn);
 }
 
 void MemberMachine::tell_heartbeat(Turn turn) {

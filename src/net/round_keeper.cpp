@@ -20,7 +20,10 @@ void RoundKeeper::on_ready(MemberRecord& member, const Authority& authority, con
   member.step = std::max(member.step, ready.step);
   if (!member.is_active() || authority.round != in_force_[fragment].version + 1) return;
   member.ready[fragment] = ready;
-  if (ready.weight_tokens < 0) member.ready[fragment].reset();
+  if (ready.weight_tokens >= 0) return;
+  member.ready[fragment].reset();
+  auto& round = slots_[fragment].round;
+  if (round && round->is_contributor(member.peer)) round->remove(member.peer);
 }
 
 void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority,

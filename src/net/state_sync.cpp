@@ -56,11 +56,14 @@ StateSync::Outcome StateSync::review() {
   fetcher_.forget_if([](const ChunkName& name) { return name.kind == WantKind::kState; });
   phase_ = Phase::kAnnounced;
   announced_.insert(stale.begin(), stale.end());
+  ++unanswered_count_;
   return CatchUpNeeded{.fragments = {announced_.begin(), announced_.end()}};
 }
 
 StateSync::Outcome StateSync::begin_fetch(Instant now) {
   CHECK(expected_ && phase_ != Phase::kSettled, "no fetch was asked for");
+  // Between an announcement and its answer there may have been another one.
+  if (unanswered_count_ > 0 && --unanswered_count_ > 0) return {};
   phase_ = Phase::kFetching;
   moved_at_ = now;
   ++fetch_count_;

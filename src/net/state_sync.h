@@ -72,8 +72,8 @@ class StateSync {
   std::vector<FragmentState> states_;
   std::set<int64_t> being_applied_;
   std::optional<CatchUp> expected_;  // While we are catching up.
-  std::set<int64_t>
-      announced_;  // Fragments whose blocks may be written, once begin_fetch was called.
+  int64_t unanswered_count_ = 0;     // Of CatchUpNeeded: begin_fetch is to come as often.
+  std::set<int64_t> announced_;  // May be written, once begin_fetch was called.
   Phase phase_ = Phase::kSettled;
   std::vector<Collection> collections_;
   int64_t fetch_count_ = 0;  // Another order of donors at every try.

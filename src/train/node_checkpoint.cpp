@@ -14,11 +14,6 @@ constexpr const char* kParameters = "parameters.safetensors";
 constexpr const char* kOuterParameters = "outer_parameters.safetensors";
 constexpr const char* kOuterMomentum = "outer_momentum.safetensors";
 
-// "blocks.3.qkv"
-std::string tensor_key(const shard::Unit& unit, const shard::TensorSpec& tensor) {
-  return fmt::format("{}.{}", unit.name, tensor.name);
-}
-
 // One flat copy of all parameters: `read` copies elements of a unit out of it, `write` into it.
 struct FlatCopy {
   std::string file;
@@ -79,7 +74,7 @@ checkpoint::FileSource file_source(const shard::Layout& layout, const FlatCopy& 
     const shard::Unit& unit = layout.units[size_t(u)];
     for (const shard::TensorSpec& tensor : unit.tensors) {
       file.tensors.push_back(
-          {.name = tensor_key(unit, tensor),
+          {.name = tensor.name,
            .shape = tensor.shape,
            .read = [read = copy.read, u, offset = tensor.offset](
                        int64_t first, std::span<float> out) { read(u, offset + first, out); }});
@@ -97,7 +92,7 @@ void restore_file(const checkpoint::Reader& reader, const shard::Layout& layout,
       const int64_t count = tensor.shape.element_count();
       for (int64_t first = 0; first < count; first += kPiece) {
         piece.resize(size_t(std::min(kPiece, count - first)));
-        reader.read(copy.file, tensor_key(unit, tensor), tensor.shape, first, piece);
+        reader.read(copy.file, tensor.name, tensor.shape, first, piece);
         copy.write(u, tensor.offset + first, piece);
       }
     }

@@ -348,8 +348,9 @@ TEST_CASE("coordinator: nobody commits what was said of another attempt") {
   desk.send(links[0], MessageType::kDone, encode(Done{digest_of(5)}), first);
   desk.send(links[1], MessageType::kDone, encode(Done{digest_of(5)}), first);
   REQUIRE(!desk.is_told(links[0], MessageType::kCommit));
-  desk.done(links[0], 6);
   desk.done(links[1], 6);
+  REQUIRE(!desk.is_told(links[1], MessageType::kCommit));
+  desk.done(links[0], 6);
   REQUIRE(desk.out.last<Commit>(links[0], MessageType::kCommit)->results == digest_of(6));
 }
 

@@ -294,6 +294,17 @@ void FakeTrainer::check_results(const Committed& committed) {
   }
 }
 
+void FakeTrainer::withdraw() {
+  for (size_t f = 0; f < is_waiting_.size(); ++f) {
+    if (!is_waiting_[f]) continue;
+    world_.call(host_, [this, f](Instant now, Outbox& out) {
+      is_waiting_[f] = false;
+      synced_at_[f] = live_.step;
+      member_->ready(int64_t(f), -1, live_.step, now, out);
+    });
+  }
+}
+
 void FakeTrainer::step() {
   is_stepping_ = true;
   const auto micros = uint64_t(options_.step_time.count() / 1000);

@@ -94,14 +94,13 @@ class FakeTrainer : public FragmentStore {
 
   // Faults and wishes.
   void spoil_state(int64_t fragment) { live_.values[size_t(fragment)][0] += 7777; }
-  void set_serving(bool is_serving) {
-    is_serving_ = is_serving;
-  }  // false: contributions never come.
   void set_step_time(Duration step_time) { options_.step_time = step_time; }
   void spoil_contributions(int64_t count) {
     spoiled_left_ = count;
     was_spoiled_ |= count > 0;
   }
+  // Takes back what it said, whatever was made of it meanwhile.
+  void withdraw();
   void set_weight(int64_t weight_tokens) { weight_ = weight_tokens; }
   void set_commit_term(uint32_t term) { commit_term_ = term; }
 
@@ -137,7 +136,6 @@ class FakeTrainer : public FragmentStore {
   std::vector<uint64_t> synced_at_;  // Step of the last round.
   bool is_running_ = false;
   bool is_stepping_ = false;
-  bool is_serving_ = true;
   int64_t spoiled_left_ = 0;
   bool was_spoiled_ = false;
   uint32_t commit_term_ = 0;

@@ -74,7 +74,7 @@ class Chaos {
 
   void do_harm() {
     const HostId node = any_node();
-    switch (below(9)) {
+    switch (below(10)) {
       case 0:
       case 1:
         return crash_or_start(node);
@@ -92,6 +92,9 @@ class Chaos {
         return;
       case 7:
         if (cluster_.is_running(node)) cluster_.node(node).spoil_contributions(1);
+        return;
+      case 8:
+        if (cluster_.is_running(node)) cluster_.node(node).withdraw();
         return;
       default:
         return crash_at_message();
