@@ -6,10 +6,10 @@
 #include "net/coordinator.h"
 
 #include "base/log.h"
+#include "net/admission.h"
 #include "net/dispatch.h"
 #include "net/lineage.h"
 #include "net/round_keeper.h"
-#include "net/wire.h"
 
 namespace net {
 namespace {
@@ -40,8 +40,6 @@ class CoordinatorMachine : public Coordinator {
 
   // Admission.
   void on_stranger(LinkId link, const Message& message, Turn turn);
-  base::Result<Hello> read_hello(const Message& message) const;
-  base::Result<void> may_join(const Hello& hello) const;
   void reject(LinkId link, const std::string& reason, Turn turn);
   void admit(LinkId link, const Endpoint& remote, const Hello& hello, uint32_t term, Turn turn);
 
@@ -150,46 +148,12 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
 void CoordinatorMachine::on_stranger(LinkId link, const Message& message, Turn turn) {
   const Endpoint remote = strangers_.at(link).remote;
   strangers_.erase(link);
-  const auto hello = read_hello(message);
+  const auto hello = read_hello(message, options_);
   if (!hello.ok()) return reject(link, hello.reason(), turn);
-  if (const auto allowed = may_join(*hello); !allowed.ok()) {
+  if (const auto allowed = may_join(*hello, options_, roster_); !allowed.ok()) {
     return reject(link, allowed.reason(), turn);
   }
   admit(link, remote, *hello, message.authority.term, turn);
-}
-
-base::Result<Hello> CoordinatorMachine::read_hello(const Message& message) const {
-  if (message.run != speaker_.run()) {
-    return base::Failure{
-        fmt::format("this is the coordinator of run '{}', not of yours", options_.run_name)};
-  }
-  if (message.type != MessageType::kHello) return base::Failure{"the first message is not a Hello"};
-  // Of all versions it is the first field; the rest may look different.
-  uint32_t protocol = kProtocolVersion;
-  const std::span<const std::byte> bytes(*message.payload);
-  WireReader(bytes.first(std::min(bytes.size(), sizeof(protocol)))).number(protocol);
-  if (protocol != kProtocolVersion) {
-    return base::Failure{fmt::format("you speak protocol version {}, this run speaks version {}",
-                                     protocol, kProtocolVersion)};
-  }
-  return decode<Hello>(bytes);
-}
-
-base::Result<void> CoordinatorMachine::may_join(const Hello& hello) const {
-  if (hello.config != options_.config) {
-    return base::Failure{fmt::format("your configuration has the digest {}, the run's is {}",
-                                     hello.config.hex().substr(0, 12),
-                                     options_.config.hex().substr(0, 12))};
-  }
-  if (int64_t(hello.states.size()) != options_.fragment_count) {
-    return base::Failure{fmt::format("you have {} fragments, the run has {}", hello.states.size(),
-                                     options_.fragment_count)};
-  }
-  const bool is_replacing = roster_.has_node(hello.node_key);
-  if (!is_replacing && roster_.count() >= kMembersMax) {
-    return base::Failure{fmt::format("the run is full: it has {} members", kMembersMax)};
-  }
-  return {};
 }
 
 void CoordinatorMachine::reject(LinkId link, const std::string& reason, Turn turn) {

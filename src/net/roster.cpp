@@ -5,6 +5,9 @@
 namespace net {
 namespace {
 
+// So many nodes may come and go before old numbers are forgotten.
+constexpr size_t kNumbersKeptMax = 4096;
+
 MemberRecord* find_if(std::map<PeerId, MemberRecord>& members, auto is_it) {
   const auto found =
       std::ranges::find_if(members, [&](auto& entry) { return is_it(entry.second); });
@@ -14,14 +17,18 @@ MemberRecord* find_if(std::map<PeerId, MemberRecord>& members, auto is_it) {
 }  // namespace
 
 MemberRecord* Roster::add(MemberRecord record, const std::set<PeerId>& reserved) {
-  for (PeerId i = 0; i < kMembersMax; ++i) {
-    const PeerId peer = (next_ + i) % kMembersMax;
-    if (members_.contains(peer) || reserved.contains(peer)) continue;
-    record.peer = peer;
-    next_ = peer + 1;
-    return &members_.emplace(peer, std::move(record)).first->second;
+  const auto is_free = [&](PeerId peer) {
+    return peer < kMembersMax && !members_.contains(peer) && !reserved.contains(peer);
+  };
+  if (last_numbers_.size() >= kNumbersKeptMax) last_numbers_.clear();
+  record.peer = last_numbers_.try_emplace(record.node_key, kNobody).first->second;
+  if (!is_free(record.peer)) {
+    record.peer = 0;
+    while (record.peer < kMembersMax && !is_free(record.peer)) ++record.peer;
   }
-  return nullptr;
+  if (!is_free(record.peer)) return nullptr;
+  last_numbers_[record.node_key] = record.peer;
+  return &members_.emplace(record.peer, std::move(record)).first->second;
 }
 
 MemberRecord* Roster::find(PeerId peer) {

@@ -46,8 +46,8 @@ struct MemberRecord {
 
 class Roster {
  public:
-  // Gives it a number that is neither in use nor reserved; nullptr if there is none. Numbers are given
-  // in turn: a node that comes back has another one, and nobody takes its old connections for new.
+  // Gives it a number that is neither in use nor reserved: its old one if it had one, because the
+  // number is its part of the data, or else the lowest. nullptr if there is none.
   MemberRecord* add(MemberRecord record, const std::set<PeerId>& reserved);
   void remove(PeerId peer) { members_.erase(peer); }
 
@@ -65,7 +65,7 @@ class Roster {
 
  private:
   std::map<PeerId, MemberRecord> members_;
-  PeerId next_ = 0;
+  std::map<uint64_t, PeerId> last_numbers_;  // By node key.
 };
 
 }  // namespace net

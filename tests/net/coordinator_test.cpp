@@ -182,7 +182,24 @@ TEST_CASE("coordinator: a node that registers again replaces itself") {
   REQUIRE(desk.coordinator->report().members.size() == 1);
   const auto first = desk.out.last<Welcome>(old, MessageType::kWelcome);
   const auto second = desk.out.last<Welcome>(again, MessageType::kWelcome);
-  REQUIRE(first->peer != second->peer);
+  REQUIRE(first->peer == second->peer);
+}
+
+TEST_CASE("coordinator: a number that stands in an open round belongs to nobody else") {
+  Desk desk;
+  const LinkId a = desk.join(desk.hello(1));
+  const LinkId b = desk.join(desk.hello(2));
+  for (const LinkId link : {a, b}) desk.sync(link);
+  for (const LinkId link : {a, b}) desk.ready(link, 10);
+  desk.coordinator->on_link_closed(b, "gone", desk.now, desk.out);
+  const LinkId again = desk.join(desk.hello(2));
+  REQUIRE(desk.out.last<Welcome>(again, MessageType::kWelcome)->peer == 2);
+  // It receives the result of the round in which it was somebody else.
+  desk.sync(again);
+  REQUIRE(desk.out.last<Reown>(again, MessageType::kReown)->excluded == std::vector<PeerId>{1});
+  desk.done(a, 5);
+  desk.done(again, 5);
+  REQUIRE(desk.is_told(again, MessageType::kCommit));
 }
 
 TEST_CASE("coordinator: a node is reached where it says, or where it came from") {

@@ -604,6 +604,31 @@ TEST_CASE("member: who is excluded leaves the round") {
   REQUIRE(stage.take_wants(stage.link_to(0)).empty());
 }
 
+TEST_CASE("member: rounds end with the coordinator's link") {
+  InRound stage;
+  stage.finish();
+  const LinkId guest = stage.guest();
+  stage.member->on_link_closed(stage.coordinator(), "broke", stage.now, stage.out);
+  REQUIRE(stage.out.closed.contains(stage.link_to(0)));
+  stage.want(guest, WantKind::kContribution, Stage::round());
+  REQUIRE(stage.out.count(guest, MessageType::kGone) == 1);
+}
+
+TEST_CASE("member: who withdraws leaves the round, even if it is opened afterwards") {
+  Stage stage;
+  stage.start();
+  stage.member->ready(0, 101, 20, stage.now, stage.out);
+  const bool is_open_before = GENERATE(true, false);
+  if (is_open_before) stage.open();
+  stage.member->ready(0, -1, 20, stage.now, stage.out);
+  REQUIRE(stage.out.last<Ready>(stage.coordinator(), MessageType::kReady)->weight_tokens == -1);
+  if (!is_open_before) stage.open();
+  const LinkId guest = stage.guest();
+  stage.want(guest, WantKind::kContribution, Stage::round());
+  REQUIRE(stage.out.count(guest, MessageType::kGone) == 1);
+  REQUIRE(!stage.out.closed.contains(stage.coordinator()));
+}
+
 TEST_CASE("member: a ready that crosses the commit is void") {
   InRound stage;
   stage.finish();
