@@ -9,12 +9,13 @@ import re
 import subprocess
 import sys
 
-# Folder, Meson options, and which tests (all if none are named). Sanitizers run over what handles bytes from outside and threads.
+# Folder, Meson options, and which tests (all if none are named). Sanitizers run over what handles bytes from outside and threads;
+# their instrumentation makes GCC 12 warn of uninitialised values inside std::function and std::regex, hence no werror there.
 BUILDS = [
     ("build/test", ["--buildtype=release"], []),
-    ("build/asan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=address,undefined", "-Db_lundef=false"],
+    ("build/asan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dwerror=false"],
      ["base", "backend", "ops", "data", "net", "fuzz_net_corpus", "outer", "checkpoint", "observe", "model"]),
-    ("build/tsan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false"],
+    ("build/tsan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false", "-Dwerror=false"],
      ["base", "backend", "data", "net", "outer", "observe"]),
 ]
 SKIPPED = 77  # Exit code of a test that cannot run here.
