@@ -7,24 +7,23 @@
 // between when a member falls out.
 //
 // - Start. The first members wait until `start_members` are there, or `start_grace` has passed
-// since the first one with at
-//   least `members_min`. The state in force is then the newest version that any of them has (per
-//   fragment; among equal versions the digest of the majority, ties to the lowest peer id): a fresh
-//   node never becomes the truth where a lineage exists.
+//   since the first one with at least `members_min`. The state in force is then the newest version
+//   that any of them has (per fragment; among equal versions the digest of the majority, ties to
+//   the lowest peer id): a fresh node never becomes the truth where a lineage exists. A member that
+//   comes later with a newer version puts it in force. When nobody is left who has the state, all
+//   start anew.
 // - A round of a fragment opens when all active members are ready, or `ready_grace` after
-// members_min of them were. All
-//   active members whose state is current receive the result; those that were ready contribute.
+//   members_min of them were. All active members whose state is current receive the result, also
+//   those that become active while it is open; those that were ready contribute.
 // - A member that dies (link closed, or silent for `dead_after`), or stalls a round for
-// `stall_after` (the one most others
-//   wait for, by heartbeats), is excluded from the open rounds: Reown. Each round goes on with the
-//   rest.
+//   `stall_after` (the one that most others wait for, by heartbeats; or, if there is none, one that
+//   lacks results and does not move), is excluded from the open rounds: Reown. Each round goes on
+//   with the rest.
 // - A round commits when every live receiver has said Done with one digest. Receivers that have not
-// when `round_timeout` is
-//   over, or whose digest is in the minority, are left behind and sent CatchUp; at least
-//   members_min contributors must agree.
+//   when `round_timeout` is over, or whose digest is in the minority, are left behind and sent
+//   CatchUp; at least members_min contributors must agree.
 // - After each commit members report the digest of their new state (Applied). The majority's
-// becomes the state in force;
-//   others are sent CatchUp.
+//   becomes the state in force; others are sent CatchUp.
 #pragma once
 
 #include <memory>
@@ -41,8 +40,9 @@ struct CoordinatorOptions {
   int64_t fragment_count = 1;
   std::vector<int64_t> chunk_counts;  // Per fragment.
   uint64_t steps_total = 0;           // Only for messages; 0: endless.
-  uint32_t term = 1;  // Above that of every earlier coordinator of the run, e.g. seconds since
-                      // 1970. Members that knew one raise it, but they may come too late.
+  // Above that of every earlier coordinator of the run, e.g. seconds since 1970. Members that knew
+  // one raise it, but they may come too late.
+  uint32_t term = 1;
   int64_t start_members = 1;
   int64_t members_min = 1;  // Below it no round opens.
   Duration start_grace = std::chrono::seconds(120);
@@ -68,8 +68,9 @@ struct CoordinatorReport {
   int64_t rounds_committed = 0;
   int64_t members_joined = 0;  // Ever became active.
   int64_t members_lost = 0;    // Died, not left.
-  bool finished =
-      false;  // Everybody who was ever active has left with "done", nobody is connected.
+  // Everybody who was ever active has left with kDoneReason, and nobody is connected. Nodes that
+  // died are waited for until start_grace has passed.
+  bool finished = false;
 };
 
 class Coordinator : public Machine {

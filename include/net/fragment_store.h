@@ -4,8 +4,8 @@
 // Chunks cut a fragment for the all-reduce, blocks cut its state for joiners.
 //
 // Threads: everything is called on the host's loop thread. encode_contribution only between Ready
-// and the round's end, while the trainer is waiting or has snapshotted; the owner arranges the rest
-// (see read_block).
+// and the round's end, while the trainer is waiting or has snapshotted, and more than once for a
+// chunk that must be sent again; the owner arranges the rest (see read_block).
 #pragma once
 
 #include <cstdint>

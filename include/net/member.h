@@ -2,19 +2,23 @@
 // net/machine.h.
 //
 // The trainer drives it with the commands below and hears back through events. What the trainer
-// promises: between begin_ready() and the round's event it leaves local parameters alone; between
-// CatchUpNeeded and begin_fetch it has brought the store into a state in which blocks may be
-// written; and it answers Committed with applied().
+// promises: between ready() and the round's event it leaves local parameters alone; between
+// CatchUpNeeded and begin_fetch() it has brought the store into a state in which blocks may be
+// written; it answers Committed with applied(), each CatchUpNeeded with one begin_fetch(), and
+// Fetched with synced() or another begin_fetch(). Commands and events may cross on their way: a
+// ready() that comes between Committed and applied(), or after CatchUpNeeded, is void.
 //
 // - Exchange of a round ("direct" plan): a contributor serves its chunks to their owners on demand;
-// an owner wants its
-//   chunks of all contributors, reduces each when all that are still in the round have delivered,
-//   and serves the result; every receiver wants all results. Nothing is applied here.
+//   an owner wants its chunks of all contributors, reduces each when all that are still in the
+//   round have delivered, and serves the result; every receiver wants all results. Nothing is
+//   applied here.
 // - A chunk that fails FragmentStore::check or its result's bookkeeping costs the sender its link
-// (it is asked again).
+//   (it is asked again).
 // - A lost coordinator: it is dialled again with growing pauses (0.2 s to 5 s) for
-// `coordinator_patience`; open rounds are dropped,
-//   readiness is told again. After that: Stopped.
+//   `coordinator_patience`; open rounds are dropped, readiness is told again, and Started comes
+//   again: with no CatchUpNeeded before it, nothing was lost. After that: Stopped.
+//
+// docs/rounds.md tells the whole story.
 #pragma once
 
 #include <functional>
@@ -34,22 +38,25 @@ struct MemberOptions {
   std::string node_name;
   uint64_t node_key = 0;
   Endpoint coordinator;
-  Endpoint
-      advertise;  // Where others reach my data port; empty host: the address the coordinator sees.
+  // Where others reach my data port; empty host: the address the coordinator sees.
+  Endpoint advertise;
   Duration coordinator_patience = std::chrono::seconds(60);
-  Duration fetch_patience =
-      std::chrono::seconds(300);  // Without any block of a state that we need: Stopped.
-  int64_t wants_in_flight_max =
-      16;  // Per peer and kind of chunk (and fragment): bounds memory and keeps the pipe full.
+  // Without any block of a state that we need: Stopped.
+  Duration fetch_patience = std::chrono::seconds(300);
+  // Per peer and kind of chunk (and fragment): bounds memory and keeps the pipe full.
+  int64_t wants_in_flight_max = 16;
 };
 
 // Events, in the order in which they happened.
+
+// Our state is not the one in force. What was said by ready() is forgotten.
 struct CatchUpNeeded {
   std::vector<int64_t> fragments;
-};  // Answer with begin_fetch().
+};
+// All fragments, as they must be now; a zero digest has nothing to be compared with.
 struct Fetched {
   std::vector<FragmentState> expected;
-};  // All fragments: verify digests, then synced() or begin_fetch() again.
+};
 struct Started {
   PeerId peer = kNobody;
   uint64_t step = 0;
@@ -63,12 +70,12 @@ struct Committed {
   uint64_t round = 0;  // The version that applying makes.
   uint64_t epoch = 0;
   uint64_t step = 0;  // The global step of the synchronisation.
-  bool contributed =
-      false;  // Our pseudo-gradient was asked for in this round (else ours is still unsent).
+  // Our pseudo-gradient was asked for in this round (else ours is still unsent).
+  bool contributed = false;
   std::vector<PeerId> members;  // Contributors that are in at least one chunk.
   int64_t weight_tokens = 0;    // Their sum.
-  std::vector<FragmentStore::Part>
-      results;  // Per chunk: encoded bytes at `offset`; weight as arrived.
+  // Per chunk: encoded bytes at `offset`; weight as arrived.
+  std::vector<FragmentStore::Part> results;
   base::Digest result_digest;
   int64_t bytes_sent = 0, bytes_received = 0;  // Of this round, frames included.
   double seconds = 0;                          // From Open to Commit.
@@ -89,7 +96,8 @@ class Member : public Machine {
                                         std::vector<FragmentState> states, uint64_t step,
                                         std::function<void(MemberEvent)> on_event);
 
-  // Commands of the trainer.
+  // Commands of the trainer. A negative weight takes a ready() back; the fragment's round, if it is
+  // open, goes on without us.
   virtual void ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
                      Outbox& out) = 0;
   virtual void begin_fetch(Instant now, Outbox& out) = 0;

@@ -94,13 +94,14 @@ struct Heartbeat {
   uint64_t step = 0;
   float loss = 0;         // Of the last inner step.
   uint64_t progress = 0;  // Rises whenever anything moved: a step, a chunk.
-  uint64_t waiting_for =
-      0;  // Bit i: a chunk from peer i is outstanding, and none has come since the last heartbeat.
-          // While contributions are outstanding only those count: one that is late makes all
-          // results late, and their owners are not to blame.
+  // Bit i: a chunk from peer i is outstanding, and none has come since the last heartbeat. While
+  // contributions are outstanding only those count: one that is late makes all results late, and
+  // their owners are not to blame.
+  uint64_t waiting_for = 0;
 };
 struct Ready {
-  int64_t weight_tokens = 0;  // Tokens since this fragment's last commit. Negative: withdraws.
+  // Tokens since this fragment's last commit. Negative: withdraws, also from an open round.
+  int64_t weight_tokens = 0;
   uint64_t step = 0;
 };
 struct Done {

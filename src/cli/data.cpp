@@ -56,9 +56,13 @@ void add_prepare(CLI::App& app) {
   command->callback([options] {
     const auto storage = base::make_disk_storage();
     const auto tokenizer = data::make_tokenizer(options->tokenizer);
-    print_report(*options, data::prepare(*storage, *tokenizer, options->options, [](int64_t bytes) {
+    int64_t reported_bytes = 0;
+    const auto progress = [&](int64_t bytes) {
+      if (bytes - reported_bytes < 64 * base::kMiB) return;
+      reported_bytes = bytes;
       base::log_info("{} MiB read", bytes / base::kMiB);
-    }));
+    };
+    print_report(*options, data::prepare(*storage, *tokenizer, options->options, progress));
   });
 }
 

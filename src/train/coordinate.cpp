@@ -1,6 +1,7 @@
 #include "train/coordinate.h"
 
 #include <condition_variable>
+#include <ctime>
 #include <mutex>
 
 #include "base/log.h"
@@ -26,6 +27,8 @@ net::CoordinatorOptions coordinator_options(const RunConfig& config) {
           .fragment_count = int64_t(fragments.size()),
           .chunk_counts = std::move(chunk_counts),
           .steps_total = uint64_t(config.training.steps),
+          // A coordinator that is started again outranks the one before.
+          .term = uint32_t(std::time(nullptr)),
           .start_members = swarm.start_members,
           .members_min = swarm.members_min,
           .start_grace = seconds(swarm.start_grace_seconds),

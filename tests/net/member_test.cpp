@@ -707,6 +707,22 @@ TEST_CASE("member: a want that comes before its round waits for it") {
   REQUIRE(stage.out.count(guest, MessageType::kChunk) == 1);
 }
 
+TEST_CASE("member: a want of an attempt that we do not know yet waits for it") {
+  InRound stage;
+  stage.finish();
+  const LinkId guest = stage.guest();
+  Authority asked = Stage::round(2);
+  asked.chunk = 1;
+  stage.want(guest, WantKind::kResult, asked);  // Ours, but of the first attempt.
+  stage.want(guest, WantKind::kContribution, asked);
+  REQUIRE(stage.out.sent[guest].empty());
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {0}, .moves = {{1, 1}}}),
+             Stage::round(2));
+  stage.give(2, name(WantKind::kContribution, 1, 2), part(2));
+  REQUIRE(stage.out.count(guest, MessageType::kChunk) == 2);
+  REQUIRE(*stage.out.last(guest, MessageType::kChunk)->payload == *result(0b110, 203, 13));
+}
+
 TEST_CASE("member: wants that make no sense are gone") {
   InRound stage;
   const LinkId guest = stage.guest();
