@@ -9,6 +9,7 @@ attention without a document mask (which is less work than Atoll does). Prints o
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -72,6 +73,7 @@ def rotate(x, cos, sin):
 
 def bench_torch(config, steps):
     c, rows = config["model"], config["training"]["batch_rows"]
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     model = Model(c)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1)
