@@ -23,6 +23,9 @@ struct NodeSummary {
   bool finished = false;  // All steps done (not stopped by a signal).
 };
 
+// The summary's fields, as keys of an object that is open.
+void write_fields(base::JsonWriter& out, const NodeSummary& summary);
+
 // Trains until the last step, a signal (`stop_requested`), or a failure; resumes from the run
 // directory if there is something to resume. A stopped run has saved a checkpoint. Throws
 // base::Error.

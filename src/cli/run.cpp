@@ -38,18 +38,9 @@ void print_summary(const train::NodeSummary& summary, bool json) {
     return;
   }
   base::JsonWriter out;
-  out.begin_object()
-      .field("step", summary.step)
-      .field("tokens", summary.tokens)
-      .field("validation_loss_before", summary.validation_loss_before)
-      .field("validation_loss_after", summary.validation_loss_after)
-      .field("rounds", summary.rounds)
-      .field("bytes_sent", summary.bytes_sent)
-      .field("bytes_received", summary.bytes_received)
-      .field("outer_digest", summary.outer_digest)
-      .field("seconds", summary.seconds)
-      .field("finished", summary.finished)
-      .end_object();
+  out.begin_object();
+  train::write_fields(out, summary);
+  out.end_object();
   std::cout << out.text() << std::endl;
 }
 

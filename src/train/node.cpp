@@ -328,6 +328,19 @@ void Node::leave(const std::string& reason) {
 
 }  // namespace
 
+void write_fields(base::JsonWriter& out, const NodeSummary& summary) {
+  out.field("step", summary.step)
+      .field("tokens", summary.tokens)
+      .field("validation_loss_before", summary.validation_loss_before)
+      .field("validation_loss_after", summary.validation_loss_after)
+      .field("rounds", summary.rounds)
+      .field("bytes_sent", summary.bytes_sent)
+      .field("bytes_received", summary.bytes_received)
+      .field("outer_digest", summary.outer_digest)
+      .field("seconds", summary.seconds)
+      .field("finished", summary.finished);
+}
+
 NodeSummary run_node(const RunConfig& config, base::Storage& storage,
                      const std::function<bool()>& stop_requested) {
   storage.make_directories(config.node.run_directory);

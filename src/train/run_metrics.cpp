@@ -76,16 +76,7 @@ void RunMetrics::checkpoint(int64_t step, const checkpoint::SaveReport& report, 
 
 void RunMetrics::summary(const NodeSummary& summary) {
   auto line = file_.begin_line("summary");
-  line.field("step", summary.step)
-      .field("tokens", summary.tokens)
-      .field("validation_loss_before", summary.validation_loss_before)
-      .field("validation_loss_after", summary.validation_loss_after)
-      .field("rounds", summary.rounds)
-      .field("bytes_sent", summary.bytes_sent)
-      .field("bytes_received", summary.bytes_received)
-      .field("outer_digest", summary.outer_digest)
-      .field("seconds", summary.seconds)
-      .field("finished", summary.finished);
+  write_fields(line, summary);
   file_.write(line);
 }
 
