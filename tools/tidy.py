@@ -6,6 +6,7 @@ Prints `path:line: what is wrong`; the exit code is 1 if anything is. Long funct
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -114,10 +115,18 @@ def long_parts(path, lines):
             yield path, begin + 1, f"a function of {end - begin + 1} lines; about {limit} fit"
 
 
+def project_files():
+    """What git knows or would add; without git or a checkout, everything but build folders and runs."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if shutil.which("git") and os.path.exists(".git"):
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    found = (os.path.join(folder, name)[2:] for folder, _, names in os.walk(".") for name in names)
+    return [path for path in found if not path.startswith(("build", "runs/", ".git/"))]
+
+
 def main():
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    paths = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
+    paths = project_files()
     texts = {}
     for path in sorted(set(paths)):
         if path.endswith(TEXT) and os.path.isfile(path):
