@@ -22,7 +22,7 @@ TINY = {
     "model": {"vocabulary": 272, "width": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_size": 8, "feed_forward": 64,
               "sequence_length": 32},
     "data": {"sources": [], "validation_fraction": 0.05},
-    "training": {"steps": 40, "batch_rows": 32, "micro_batch_rows": 16},
+    "training": {"steps": 40, "batch_rows": 192, "micro_batch_rows": 64},
     "optimizer": {"learning_rate": 3e-3, "schedule": {"kind": "constant", "warmup_steps": 5}},
     "outer": {"inner_steps": 5},
     "swarm": {"start_members": 1, "members_min": 1, "ready_grace_seconds": 20, "heartbeat_seconds": 0.2, "dead_seconds": 4,

@@ -16,7 +16,7 @@ class SwarmTest(ClusterTest):
             rounds = node.lines("round")
             self.assertEqual([line["round"] for line in rounds], list(range(1, 9)))
             self.assertTrue(all(line["members"] == [0, 1, 2] and line["contributed"] for line in rounds))
-            self.assertTrue(all(line["weight_tokens"] == 3 * 5 * 32 * 32 for line in rounds))
+            self.assertTrue(all(line["weight_tokens"] == 3 * 5 * 192 * 32 for line in rounds))
             summary = node.lines("summary")[-1]
             self.assertLess(summary["validation_loss_after"], summary["validation_loss_before"] - 0.3)
         report = coordinator.finish()
