@@ -11,10 +11,13 @@
 //   that any of them has (per fragment; among equal versions the digest of the majority, ties to
 //   the lowest peer id): a fresh node never becomes the truth where a lineage exists. A member that
 //   comes later with a newer version puts it in force. When nobody is left who has the state, all
-//   start anew.
-// - A round of a fragment opens when all active members are ready, or `ready_grace` after
-//   members_min of them were. All active members whose state is current receive the result, also
-//   those that become active while it is open; those that were ready contribute.
+//   start anew; if they have only parts of it, they are sent away to their checkpoints after
+//   start_grace.
+// - A round of a fragment opens when all active members are ready (but for those who entered the
+// run
+//   at its step), or `ready_grace` after members_min of them were. All active members whose state
+//   is current receive the result, also those that become active while it is open; those that were
+//   ready contribute.
 // - A member that dies (link closed, or silent for `dead_after`), or stalls a round for
 //   `stall_after` (the one that most others wait for, by heartbeats; or, if there is none, one that
 //   lacks results and does not move), is excluded from the open rounds: Reown. Each round goes on

@@ -122,6 +122,7 @@ struct Welcome {
 };
 struct Reject {
   std::string reason;
+  bool restart_makes_sense = false;  // True: started again, the node may be taken.
 };
 struct Donor {
   PeerId peer = kNobody;

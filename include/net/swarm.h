@@ -21,7 +21,8 @@ class Swarm {
   virtual ~Swarm() =
       default;  // Leaves without a word, as a crash would; leave() first to be polite.
 
-  // See net/member.h. All return at once.
+  // See net/member.h. All return at once, but for a withdrawal: after it nobody reads the local
+  // parameters.
   virtual void ready(int64_t fragment, int64_t weight_tokens, uint64_t step) = 0;
   virtual void begin_fetch() = 0;
   virtual void synced(std::vector<FragmentState> states) = 0;

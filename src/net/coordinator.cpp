@@ -40,7 +40,7 @@ class CoordinatorMachine : public Coordinator {
 
   // Admission.
   void on_stranger(LinkId link, const Message& message, Turn turn);
-  void reject(LinkId link, const std::string& reason, Turn turn);
+  void reject(LinkId link, const Reject& reject, Turn turn);
   void admit(LinkId link, const Endpoint& remote, const Hello& hello, uint32_t term, Turn turn);
 
   // Life of a member.
@@ -57,6 +57,7 @@ class CoordinatorMachine : public Coordinator {
   // The state in force.
   std::vector<Claim> claims(int64_t fragment, bool only_active) const;
   void start_if_due(Turn turn);
+  void dismiss_all(Turn turn);
   bool elect_states();
   void adopt_newer(const MemberRecord& member, Turn turn);
   void settle_digest(int64_t fragment, Turn turn);
@@ -149,16 +150,16 @@ void CoordinatorMachine::on_stranger(LinkId link, const Message& message, Turn t
   const Endpoint remote = strangers_.at(link).remote;
   strangers_.erase(link);
   const auto hello = read_hello(message, options_);
-  if (!hello.ok()) return reject(link, hello.reason(), turn);
+  if (!hello.ok()) return reject(link, {hello.reason()}, turn);
   if (const auto allowed = may_join(*hello, options_, roster_); !allowed.ok()) {
-    return reject(link, allowed.reason(), turn);
+    return reject(link, {allowed.reason()}, turn);
   }
   admit(link, remote, *hello, message.authority.term, turn);
 }
 
-void CoordinatorMachine::reject(LinkId link, const std::string& reason, Turn turn) {
-  base::log_warning("rejected a node: {}", reason);
-  speaker_.send(link, MessageType::kReject, encode(Reject{reason}), turn);
+void CoordinatorMachine::reject(LinkId link, const Reject& reject, Turn turn) {
+  base::log_warning("rejected a node: {}", reject.reason);
+  speaker_.send(link, MessageType::kReject, encode(reject), turn);
   turn.out.close(link);
 }
 
@@ -258,6 +259,7 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   member.standing = Standing::kActive;
   joined_count_ += !member.was_active;
   member.was_active = true;
+  member.entered_at = step;
   unfinished_.insert(member.node_key);
   base::log_info("{} is active from step {}", member.name, step);
   speaker_.send(member.link, MessageType::kStart, encode(Start{step}), turn);
@@ -353,7 +355,10 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   const bool are_enough = roster_.count() >= options_.members_min;
   const bool is_grace_over = turn.now - first_came_at_ >= options_.start_grace;
   if (!are_all && !(are_enough && is_grace_over)) return;
-  if (!elect_states()) return;  // Somebody who has the state must come.
+  if (!elect_states()) {  // Somebody who has the state must come.
+    if (is_grace_over) dismiss_all(turn);
+    return;
+  }
   is_started_ = true;
   // The step of those who have the state; a node with an older one may have gone further on its
   // own.
@@ -365,6 +370,18 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   }
   base::log_info("the run starts with {} members at step {}, fragment 0 at version {}",
                  roster_.count(), step_floor_, in_force_[0].version);
+}
+
+// All were fetching the state when the last one that had it went away, and have only parts of it.
+// What they have on disk is older, but whole.
+void CoordinatorMachine::dismiss_all(Turn turn) {
+  const Reject dismissal{
+      .reason = "nobody has the whole state of the run any more; go on from the last checkpoint",
+      .restart_makes_sense = true};
+  for (const PeerId peer : roster_.peers()) {
+    reject(roster_.find(peer)->link, dismissal, turn);
+    forget(peer, turn);
+  }
 }
 
 bool CoordinatorMachine::elect_states() {

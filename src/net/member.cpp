@@ -197,7 +197,7 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
                                [&](const auto& welcome) { return on_welcome(welcome, turn); });
     case MessageType::kReject:
       return dispatch<Reject>(message, [&](const auto& reject) {
-        stop({.reason = reject.reason, .restart_makes_sense = false}, turn);
+        stop({.reason = reject.reason, .restart_makes_sense = reject.restart_makes_sense}, turn);
         return Handled{};
       });
     case MessageType::kCatchUp:
@@ -212,8 +212,11 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
       return dispatch<Open>(message,
                             [&](const auto& open) { return on_open(open, authority, turn); });
     case MessageType::kReown:
-      return dispatch<Reown>(message,
-                             [&](const auto& reown) { return rounds_.on_reown(reown, authority); });
+      return dispatch<Reown>(message, [&](const auto& reown) {
+        const Handled handled = rounds_.on_reown(reown, authority);
+        server_.pump(turn);
+        return handled;
+      });
     case MessageType::kCommit:
       return dispatch<Commit>(message,
                               [&](const auto& c) { return on_commit(c, authority, turn); });

@@ -128,6 +128,10 @@ void describe(Wire& wire, Welcome& welcome) {
 template <class Wire>
 void describe(Wire& wire, Reject& reject) {
   wire.text(reject.reason, kReasonBytesMax);
+  auto restart = uint8_t(reject.restart_makes_sense);
+  wire.number(restart);
+  wire.require(restart <= 1, "a flag that is neither 0 nor 1");
+  reject.restart_makes_sense = restart == 1;
 }
 
 template <class Wire>

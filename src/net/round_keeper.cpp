@@ -77,8 +77,20 @@ void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
     return;
   }
   if (!slot.ready_since) slot.ready_since = turn.now;
-  const bool are_all = ready.size() == roster_.active_peers().size();
-  if (are_all || turn.now - *slot.ready_since >= options_.ready_grace) open(fragment, ready, turn);
+  const bool is_grace_over = turn.now - *slot.ready_since >= options_.ready_grace;
+  if (is_grace_over || !is_somebody_due(fragment, ready)) open(fragment, ready, turn);
+}
+
+// Will another member be ready for the round for which these are? Who entered the run at its step
+// has nothing to bring to it, and would only be ready for the next one.
+bool RoundKeeper::is_somebody_due(int64_t fragment, const std::vector<PeerId>& ready) const {
+  uint64_t step = 0;
+  for (const PeerId peer : ready) {
+    step = std::max(step, roster_.find(peer)->ready[size_t(fragment)]->step);
+  }
+  return std::ranges::any_of(roster_.active_peers(), [&](PeerId peer) {
+    return !std::ranges::binary_search(ready, peer) && roster_.find(peer)->entered_at < step;
+  });
 }
 
 std::vector<PeerId> RoundKeeper::current_members(int64_t fragment) const {

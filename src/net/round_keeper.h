@@ -44,6 +44,7 @@ class RoundKeeper {
 
   void review_ready(int64_t fragment, Turn turn);
   void review_round(int64_t fragment, Turn turn);
+  bool is_somebody_due(int64_t fragment, const std::vector<PeerId>& ready) const;
   std::vector<PeerId> current_members(int64_t fragment) const;
   void open(int64_t fragment, const std::vector<PeerId>& ready, Turn turn);
   void tell_open(const Round& round, const MemberRecord& member, Turn turn) const;

@@ -106,7 +106,7 @@ void StateSync::want_missing(int64_t fragment) {
     if (collections_[size_t(fragment)].blocks.contains(block)) continue;
     std::vector<Donor> turns = donors;
     const int64_t first = (block + fetch_count_) % int64_t(donors.size());
-    std::ranges::rotate(turns, turns.begin() + first);
+    std::rotate(turns.begin(), turns.begin() + first, turns.end());
     fetcher_.want(
         {.kind = WantKind::kState, .fragment = uint32_t(fragment), .chunk = uint32_t(block)},
         std::move(turns));

@@ -5,6 +5,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <future>
 #include <mutex>
 #include <utility>
 
@@ -50,9 +51,13 @@ class HostedSwarm final : public Swarm, private Machine {
   }
 
   void ready(int64_t fragment, int64_t weight_tokens, uint64_t step) override {
-    host_->post([=, this](Instant now, Outbox& out) {
+    std::promise<void> heard;
+    const bool must_be_heard = weight_tokens < 0;
+    host_->post([=, this, &heard](Instant now, Outbox& out) {
       member_->ready(fragment, weight_tokens, step, now, out);
+      if (must_be_heard) heard.set_value();
     });
+    if (must_be_heard) heard.get_future().wait();
   }
   void begin_fetch() override {
     host_->post([this](Instant now, Outbox& out) { member_->begin_fetch(now, out); });

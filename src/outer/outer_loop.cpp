@@ -22,6 +22,9 @@ constexpr net::Duration kPollInterval = std::chrono::milliseconds(100);
 // but not so often.
 constexpr int64_t kFetchAttemptsMax = 8;
 
+// What is left of the state is not whole.
+constexpr const char* kFromCheckpoint = "start the node again: it goes on from its last checkpoint";
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -94,7 +97,9 @@ std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
     if (stopped_) {
       if (stopped_->restart_makes_sense) {
         throw base::resource_lost(fmt::format("joining the swarm: {}", stopped_->reason),
-                                  "check swarm.coordinator and that the coordinator runs");
+                                  is_replacing_
+                                      ? kFromCheckpoint
+                                      : "check swarm.coordinator and that the coordinator runs");
       }
       throw base::bad_input(
           fmt::format("the coordinator rejects this node: {}", stopped_->reason),
@@ -158,7 +163,7 @@ void BlockingOuterLoop::take_part(StepOutcome& outcome,
     throw base::resource_lost(
         fmt::format("fetching the state in force: {}",
                     stopped_ ? stopped_->reason : "stopped before it was complete"),
-        "the node goes on from its last checkpoint");
+        kFromCheckpoint);
   }
 }
 

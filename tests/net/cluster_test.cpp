@@ -239,6 +239,7 @@ TEST_CASE("cluster: a newcomer's donor dies") {
 TEST_CASE("cluster: the last one that has the state dies while another fetches it") {
   ClusterOptions options = quick_cluster(7, 2);
   options.coordinator.start_members = 1;
+  options.coordinator.start_grace = minutes(2);
   options.trainer.padding_bytes = 20000;
   options.network.bytes_per_second = 100e3;
   Cluster cluster(options);

@@ -325,6 +325,27 @@ TEST_CASE("coordinator: a round opens when all are ready, or some grace after en
   }
 }
 
+TEST_CASE("coordinator: who enters at the step of a round is not waited for") {
+  Desk desk;
+  const LinkId first = desk.join_active(1);
+  const LinkId second = desk.join_active(2);
+  desk.sync(first);
+  desk.ready(first, 5, 1, 10);
+  const LinkId late = desk.join_active(3);
+  REQUIRE(desk.out.last<Start>(late, MessageType::kStart)->step == 10);
+  REQUIRE(!desk.is_told(first, MessageType::kOpen));
+  SECTION("it receives the result") {
+    desk.ready(second, 5, 1, 10);
+    REQUIRE(desk.out.last<Open>(late, MessageType::kOpen)->contributors.size() == 2);
+  }
+  SECTION("but it is for a later one") {
+    desk.ready(second, 5, 1, 20);
+    REQUIRE(!desk.is_told(first, MessageType::kOpen));
+    desk.ready(late, 5, 1, 20);
+    REQUIRE(desk.out.last<Open>(late, MessageType::kOpen)->contributors.size() == 3);
+  }
+}
+
 TEST_CASE("coordinator: a round commits when all receivers hold the same") {
   Pair pair;
   Desk& desk = pair.desk;
@@ -522,6 +543,30 @@ TEST_CASE("coordinator: an older or different state is never activated") {
   REQUIRE(desk.out.count(c, MessageType::kCatchUp) == 3);  // Told again each time.
   desk.sync(c);
   REQUIRE(desk.is_told(c, MessageType::kStart));
+}
+
+TEST_CASE("coordinator: who has only parts of a state that is lost is sent to its checkpoint") {
+  Desk desk;
+  const LinkId first = desk.join(desk.hello(1, kNoVersion));
+  const LinkId second = desk.join(desk.hello(2, kNoVersion));
+  SECTION("nobody brings the whole state") {
+    desk.pass_alive(seconds(119), {first, second});
+    REQUIRE(desk.reject_reason(first).empty());
+    desk.pass_alive(seconds(2), {first, second});
+    for (const LinkId link : {first, second}) {
+      REQUIRE(desk.out.last<Reject>(link, MessageType::kReject)->restart_makes_sense);
+      REQUIRE(desk.out.closed.contains(link));
+    }
+    REQUIRE(desk.coordinator->report().members.empty());
+  }
+  SECTION("somebody does") {
+    desk.pass_alive(seconds(60), {first, second});
+    const LinkId third = desk.join(desk.hello(3, 4));
+    desk.sync(third);
+    desk.pass_alive(seconds(100), {first, second, third});
+    REQUIRE(desk.reject_reason(first).empty());
+    REQUIRE(desk.out.last<CatchUp>(first, MessageType::kCatchUp)->states[0].version == 4);
+  }
 }
 
 TEST_CASE("coordinator: it is finished when all have left and said that they are done") {

@@ -243,9 +243,10 @@ TEST_CASE("member: it dials with growing pauses, and not for ever") {
 TEST_CASE("member: rejected is rejected") {
   Stage stage;
   stage.member->on_link_open(stage.coordinator(), false, {}, stage.now, stage.out);
-  stage.tell(MessageType::kReject, encode(Reject{"no"}));
+  const bool restart_makes_sense = GENERATE(false, true);
+  stage.tell(MessageType::kReject, encode(Reject{"no", restart_makes_sense}));
   REQUIRE(stage.last_event<Stopped>()->reason == "no");
-  REQUIRE(!stage.last_event<Stopped>()->restart_makes_sense);
+  REQUIRE(stage.last_event<Stopped>()->restart_makes_sense == restart_makes_sense);
   const size_t dials = stage.out.dialled.size();
   stage.pass(seconds(100));
   REQUIRE(stage.out.dialled.size() == dials);
@@ -718,6 +719,7 @@ TEST_CASE("member: a want of an attempt that we do not know yet waits for it") {
   REQUIRE(stage.out.sent[guest].empty());
   stage.tell(MessageType::kReown, encode(Reown{.excluded = {0}, .moves = {{1, 1}}}),
              Stage::round(2));
+  REQUIRE(*stage.out.last(guest, MessageType::kChunk)->payload == *part(11));
   stage.give(2, name(WantKind::kContribution, 1, 2), part(2));
   REQUIRE(stage.out.count(guest, MessageType::kChunk) == 2);
   REQUIRE(*stage.out.last(guest, MessageType::kChunk)->payload == *result(0b110, 203, 13));

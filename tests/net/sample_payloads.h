@@ -88,6 +88,7 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Leave", Leave{.reason = "done"}),
       sample("Welcome", Welcome{.peer = 63, .heartbeat_interval_ms = 1000, .dead_after_ms = 15000}),
       sample("Reject", Reject{.reason = "another configuration"}),
+      sample("Reject for now", Reject{.reason = "no state", .restart_makes_sense = true}),
       sample("CatchUp", CatchUp{.states = states, .donors = {{.peer = 1, .data = {"::1", 7000}}}}),
       sample("Start", Start{.step = 12}),
       sample("Membership", Membership{.members = {0, 1, 63}}),
