@@ -40,6 +40,7 @@ struct Activations {
   backend::Tensor logits;                // (head_chunk_tokens, V)
   backend::Tensor loss, z_loss;          // (N) of the micro-batch in work.
   backend::Tensor loss_sum, z_loss_sum;  // (N) over micro-batches, token by token.
+  backend::Tensor loss_totals;           // (2) of loss and z-loss, over all tokens.
   backend::Tensor next_logits;           // (V) fp32
 
   backend::Tensor residual_gradient;  // (N, C)

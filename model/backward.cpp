@@ -21,7 +21,7 @@ void contract_backward(const Pass& pass, int64_t i) {
 // weight gradient, which had to wait for swiglu.
 void expand_backward(const Pass& pass, int64_t i) {
   const BlockActivations& block = pass.block(i);
-  const bool is_swiglu_lost = pass.options.recompute == Recompute::kCheap;
+  const bool is_swiglu_lost = pass.options.recompute != Recompute::kNone;
   pass.ops.swiglu_backward({.gate_up = block.gate_up,
                             .out = is_swiglu_lost ? block.swiglu : Tensor{},
                             .out_gradient = pass.activations.swiglu_gradient},
@@ -83,6 +83,7 @@ void attention_branch_backward(const Pass& pass, int64_t i) {
                                .lse = block.lse,
                                .qkv = block.qkv,
                                .document_start = a.document_starts,
+                               .document_count = pass.document_count,
                                .sequence_length = c.sequence_length,
                                .heads = c.heads,
                                .kv_heads = c.kv_heads,
@@ -106,7 +107,8 @@ void attention_branch_backward(const Pass& pass, int64_t i) {
 void normalize_input_backward(const Pass& pass, int64_t i) {
   const BlockActivations& block = pass.block(i);
   const int64_t unit = pass.block_unit(i);
-  const bool is_norm_lost = pass.options.recompute == Recompute::kCheap;
+  const bool is_norm_lost =
+      pass.options.recompute == Recompute::kCheap || pass.options.recompute == Recompute::kGateUp;
   pass.ops.rmsnorm_backward({.in_gradient = pass.activations.residual_gradient,
                              .weight_gradient = pass.parameters.gradient(unit, "norm1"),
                              .out = is_norm_lost ? block.norm1 : Tensor{},
@@ -139,8 +141,9 @@ void backward_blocks(const Pass& pass) {
   for (int64_t i = pass.config.layers - 1; i >= 0; --i) {
     pass.parameters.gather(pass.block_unit(i));
     // What the last block computed is still where it was: no other block has come after it.
-    const bool is_lost = pass.options.recompute == Recompute::kBlock && i + 1 < pass.config.layers;
-    if (is_lost) recompute_block(pass, i);
+    const bool is_lost = i + 1 < pass.config.layers;
+    if (is_lost && pass.options.recompute == Recompute::kFull) recompute_block(pass, i);
+    if (is_lost && pass.options.recompute == Recompute::kGateUp) recompute_gate_up(pass, i);
     contract_backward(pass, i);
     expand_backward(pass, i);
     normalize_middle_backward(pass, i);

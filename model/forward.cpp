@@ -61,6 +61,7 @@ void attention_branch(const Pass& pass, int64_t i) {
                               .lse = block.lse,
                               .qkv = block.qkv,
                               .document_start = pass.activations.document_starts,
+                              .document_count = pass.document_count,
                               .sequence_length = c.sequence_length,
                               .heads = c.heads,
                               .kv_heads = c.kv_heads,
@@ -86,12 +87,18 @@ void add_and_normalize_middle(const Pass& pass, int64_t i) {
                            pass.stream);
 }
 
-// swiglu = silu(gate norm2) * up norm2.
-void expand(const Pass& pass, int64_t i) {
+// gate_up = gate norm2, up norm2.
+void project_gate_up(const Pass& pass, int64_t i) {
   const BlockActivations& block = pass.block(i);
   pass.ops.matmul(
       {.out = block.gate_up, .a = block.norm2, .b = gate_up_weight(pass, i), .transpose_b = true},
       pass.stream);
+}
+
+// swiglu = silu(gate norm2) * up norm2.
+void expand(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  project_gate_up(pass, i);
   pass.ops.swiglu_forward({.out = block.swiglu, .gate_up = block.gate_up}, pass.stream);
 }
 
@@ -143,7 +150,17 @@ void recompute_block(const Pass& pass, int64_t i) {
   normalize_input(pass, i);
   attention_branch(pass, i);
   add_and_normalize_middle(pass, i);
-  expand(pass, i);
+  project_gate_up(pass, i);
+}
+
+void recompute_gate_up(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  pass.ops.rmsnorm_forward({.out = block.norm2,
+                            .in = block.middle,
+                            .weight = pass.parameters.weight(pass.block_unit(i), "norm2"),
+                            .epsilon = float(pass.config.norm_epsilon)},
+                           pass.stream);
+  project_gate_up(pass, i);
 }
 
 }  // namespace model

@@ -23,6 +23,7 @@ struct Pass {
   backend::Ops& ops;
   backend::Stream& stream;
   const Activations& activations;
+  int64_t document_count = 0;  // In the micro-batch in work.
 
   int64_t embedding_unit() const { return 0; }
   int64_t block_unit(int64_t i) const { return 1 + i; }
@@ -37,9 +38,10 @@ backend::Tensor gate_up_gradient(const Pass& pass, int64_t i);
 
 // forward.cpp: tokens to output_norm. Gathers and releases every unit but the head.
 void forward_blocks(const Pass& pass);
-// The forward of block i up to the SwiGLU once more, from the block's input. REQUIRES: the block's
-// unit is gathered.
-void recompute_block(const Pass& pass, int64_t i);
+// Once more, for the backward, which makes the SwiGLU again itself. REQUIRES: the block's unit is
+// gathered.
+void recompute_block(const Pass& pass, int64_t i);    // From its input up to gate_up.
+void recompute_gate_up(const Pass& pass, int64_t i);  // From `middle`: norm2 and gate_up.
 
 // loss.cpp. REQUIRES for all: the head's unit is gathered.
 void normalize_output(const Pass& pass);

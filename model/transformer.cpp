@@ -1,6 +1,7 @@
 #include "model/transformer.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "model/pass.h"
@@ -49,42 +50,80 @@ int64_t check_and_count(const HostBatch& batch, const ModelConfig& c) {
 }  // namespace
 
 struct Transformer::State {
+  // A micro-batch on its way to the device, in memory that the device copies from by itself. `done`
+  // is recorded behind everything that the micro-batch causes.
+  struct Slot {
+    std::unique_ptr<backend::Buffer> memory;
+    std::unique_ptr<backend::Event> done;
+  };
+
   const ModelConfig config;
   const TransformerOptions options;
   shard::Parameters& parameters;
   backend::Backend& backend;
   const Activations activations;
   const int64_t activation_bytes;
+  std::array<Slot, 2> slots = {};
+  size_t slot_in_use = 0;
+  std::unique_ptr<backend::Buffer> totals_memory = nullptr;
+  int64_t document_count = 0;   // Of the micro-batch in work.
   int64_t counted_targets = 0;  // Since the last take_losses().
 
   backend::Device& device() const { return *backend.device; }
   backend::Stream& stream() const { return device().compute_stream(); }
-  Pass pass() const { return {config, options, parameters, *backend.ops, stream(), activations}; }
-
-  void upload(const Tensor& target, const void* source) const {
-    device().copy(target.data, source, target.byte_count(), stream());
+  Pass pass() const {
+    return {config, options, parameters, *backend.ops, stream(), activations, document_count};
   }
-  void upload(const HostBatch& batch) const;
-  double download_sum(const Tensor& values) const;
+  int64_t token_count() const { return options.rows * config.sequence_length; }
+
+  void allocate_host_memory();
+  void begin_batch(const HostBatch& batch);
+  void end_batch() { slots[slot_in_use].done = device().record(stream()); }
+  LossSums download_totals(const Tensor& loss, const Tensor& z_loss, int64_t count) const;
 };
 
-void Transformer::State::upload(const HostBatch& batch) const {
-  const size_t token_count = size_t(pass().token_count());
-  CHECK(batch.tokens.size() == token_count);
-  CHECK(batch.targets.size() == token_count);
-  CHECK(batch.document_starts.size() == token_count);
-  upload(activations.tokens, batch.tokens.data());
-  upload(activations.targets, batch.targets.data());
-  upload(activations.document_starts, batch.document_starts.data());
+void Transformer::State::allocate_host_memory() {
+  for (Slot& slot : slots) {
+    slot.memory = device().allocate_host(3 * token_count() * int64_t{sizeof(int32_t)}, "batches");
+  }
+  totals_memory = device().allocate_host(activations.loss_totals.byte_count(), "loss totals");
 }
 
-double Transformer::State::download_sum(const Tensor& values) const {
-  std::vector<float> host(size_t(values.element_count()));
-  device().copy(host.data(), values.data, values.byte_count(), stream());
+// Waits until the device is done with the micro-batch before the last one. So the host is never
+// more than two ahead, and the device never without work.
+void Transformer::State::begin_batch(const HostBatch& batch) {
+  const auto count = size_t(token_count());
+  CHECK(batch.tokens.size() == count && batch.targets.size() == count);
+  CHECK(batch.document_starts.size() == count);
+  slot_in_use = (slot_in_use + 1) % slots.size();
+  Slot& slot = slots[slot_in_use];
+  if (slot.done) device().synchronize(*slot.done);
+
+  auto* staged = static_cast<int32_t*>(slot.memory->data());
+  const auto upload = [&](const Tensor& target, std::span<const int32_t> values) {
+    std::ranges::copy(values, staged);
+    device().copy(target.data, staged, target.byte_count(), stream());
+    staged += count;
+  };
+  upload(activations.tokens, batch.tokens);
+  upload(activations.targets, batch.targets);
+  upload(activations.document_starts, batch.document_starts);
+
+  document_count = 0;
+  for (size_t i = 0; i < count; ++i)
+    document_count += batch.document_starts[i] == int64_t(i) % config.sequence_length;
+}
+
+// Waits for the device.
+LossSums Transformer::State::download_totals(const Tensor& loss, const Tensor& z_loss,
+                                             int64_t count) const {
+  const Tensor& totals = activations.loss_totals;
+  backend.ops->sum({.out = totals.slice(0, {1}), .in = loss}, stream());
+  backend.ops->sum({.out = totals.slice(1, {1}), .in = z_loss}, stream());
+  const auto* host = static_cast<const float*>(totals_memory->data());
+  device().copy(totals_memory->data(), totals.data, totals.byte_count(), stream());
   device().synchronize(stream());
-  double sum = 0;
-  for (float value : host) sum += double(value);
-  return sum;
+  return {.loss = double(host[0]), .z_loss = double(host[1]), .count = count};
 }
 
 Transformer::Transformer(const ModelConfig& config, const TransformerOptions& options,
@@ -97,18 +136,20 @@ Transformer::Transformer(const ModelConfig& config, const TransformerOptions& op
                        .activation_bytes = planned_activation_bytes(
                            config, options, backend.device->compute_dtype())}) {
   CHECK(options.rows >= 1 && options.head_chunk_tokens >= 1);
+  state_->allocate_host_memory();
   const std::vector<float> table = make_rope_table(config);
-  state_->upload(state_->activations.rope_table, table.data());
+  const Tensor& target = state_->activations.rope_table;
+  state_->device().copy(target.data, table.data(), target.byte_count(), state_->stream());
   state_->device().synchronize(state_->stream());
 }
 
 Transformer::~Transformer() = default;
 
 void Transformer::forward_backward(const HostBatch& batch, float gradient_scale) {
+  state_->counted_targets += check_and_count(batch, state_->config);
+  state_->begin_batch(batch);
   const Pass pass = state_->pass();
   const int64_t head = pass.head_unit();
-  state_->counted_targets += check_and_count(batch, state_->config);
-  state_->upload(batch);
 
   forward_blocks(pass);
   state_->parameters.gather(head);
@@ -121,14 +162,13 @@ void Transformer::forward_backward(const HostBatch& batch, float gradient_scale)
   const Activations& a = state_->activations;
   pass.ops.add({.out = a.loss_sum, .in = a.loss}, pass.stream);
   pass.ops.add({.out = a.z_loss_sum, .in = a.z_loss}, pass.stream);
+  state_->end_batch();
 }
 
 LossSums Transformer::take_losses() {
   const Pass pass = state_->pass();
   const Activations& a = state_->activations;
-  const LossSums sums{.loss = state_->download_sum(a.loss_sum),
-                      .z_loss = state_->download_sum(a.z_loss_sum),
-                      .count = state_->counted_targets};
+  const LossSums sums = state_->download_totals(a.loss_sum, a.z_loss_sum, state_->counted_targets);
   pass.ops.zero(a.loss_sum, pass.stream);
   pass.ops.zero(a.z_loss_sum, pass.stream);
   state_->counted_targets = 0;
@@ -136,38 +176,38 @@ LossSums Transformer::take_losses() {
 }
 
 LossSums Transformer::evaluate(const HostBatch& batch) {
-  const Pass pass = state_->pass();
   const int64_t count = check_and_count(batch, state_->config);
-  state_->upload(batch);
+  state_->begin_batch(batch);
+  const Pass pass = state_->pass();
 
   forward_blocks(pass);
   state_->parameters.gather(pass.head_unit());
   normalize_output(pass);
   evaluate_loss(pass);
   state_->parameters.release(pass.head_unit());
-  return {.loss = state_->download_sum(state_->activations.loss),
-          .z_loss = state_->download_sum(state_->activations.z_loss),
-          .count = count};
+  state_->end_batch();
+  return state_->download_totals(state_->activations.loss, state_->activations.z_loss, count);
 }
 
 void Transformer::next_logits(std::span<const int32_t> tokens, std::span<float> logits) {
-  const Pass pass = state_->pass();
   CHECK(!tokens.empty() && int64_t(tokens.size()) <= state_->config.sequence_length);
   CHECK(int64_t(logits.size()) == state_->config.vocabulary);
   // The tokens stand at the start of row 0; what follows them cannot be seen by them.
-  std::vector<int32_t> row(size_t(pass.token_count()), 0);
+  std::vector<int32_t> row(size_t(state_->token_count()), 0);
   std::copy(tokens.begin(), tokens.end(), row.begin());
   const std::vector<int32_t> none(row.size(), -1);
   const std::vector<int32_t> starts(row.size(), 0);
   const HostBatch batch{.tokens = row, .targets = none, .document_starts = starts};
   check_and_count(batch, state_->config);
-  state_->upload(batch);
+  state_->begin_batch(batch);
+  const Pass pass = state_->pass();
 
   forward_blocks(pass);
   state_->parameters.gather(pass.head_unit());
   normalize_output(pass);
   compute_next_logits(pass, int64_t(tokens.size()) - 1);
   state_->parameters.release(pass.head_unit());
+  state_->end_batch();
   const Tensor& result = state_->activations.next_logits;
   state_->device().copy(logits.data(), result.data, result.byte_count(), state_->stream());
   state_->device().synchronize(state_->stream());

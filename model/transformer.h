@@ -13,11 +13,13 @@
 
 namespace model {
 
-// What the forward pass keeps for the backward.
+// What the forward pass does not keep for the backward, in rising order: each policy drops what the
+// ones before it drop, and needs less memory and more time.
 enum class Recompute {
-  kNone,   // Everything.
-  kCheap,  // Norm outputs and the SwiGLU output are made again in the backward.
-  kBlock,  // Only each block's input is kept; the block's forward runs again.
+  kNone,    // It keeps everything.
+  kCheap,   // Norm outputs and the SwiGLU output are made again, inside the backward's own kernels.
+  kGateUp,  // The gate and up product too: the largest tensor of a block, for a product more.
+  kFull,    // All but each block's input: the block's forward runs again.
 };
 
 struct TransformerOptions {
@@ -53,8 +55,9 @@ class Transformer {
   // Adds gradient_scale * d(sum of losses + z_losses) / d parameters to the gradients. With
   // gradient_scale = 1 / (counted targets of the whole batch), several calls accumulate to the
   // gradient of the mean. Sums stay on the device until take_losses().
-  // The batch's memory may be reused after the call, unless it is pinned (Device::allocate_host):
-  // then after take_losses(). Throws bad_input for ids outside the vocabulary, here and below.
+  // The batch's memory may be reused after the call. Returns when the work is queued; at most two
+  // micro-batches are under way, beyond that it waits for the first of them. Throws bad_input for
+  // ids outside the vocabulary, here and below.
   void forward_backward(const HostBatch& batch, float gradient_scale);
   // The loss sums of all calls since the last take_losses(). Waits for the device: once per step.
   LossSums take_losses();

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,9 +14,11 @@ import sys
 # their instrumentation makes GCC 12 warn of uninitialised values inside std::function and std::regex, hence no werror there.
 BUILDS = [
     ("build/test", ["--buildtype=release"], []),
-    ("build/asan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dwerror=false"],
-     ["base", "backend", "ops", "data", "net", "fuzz_net_corpus", "outer", "checkpoint", "observe", "model"]),
-    ("build/tsan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false", "-Dwerror=false"],
+    ("build/asan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dwerror=false",
+                    "-Dcuda=disabled"],
+     ["base", "backend", "ops", "cuda_emulated", "data", "net", "fuzz_net_corpus", "outer", "checkpoint", "observe", "model"]),
+    ("build/tsan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false", "-Dwerror=false",
+                    "-Dcuda=disabled"],
      ["base", "backend", "data", "net", "outer", "observe"]),
 ]
 SKIPPED = 77  # Exit code of a test that cannot run here.
@@ -24,6 +27,24 @@ SKIPPED = 77  # Exit code of a test that cannot run here.
 def run(command):
     print("$", " ".join(command), flush=True)
     return subprocess.run(command).returncode
+
+
+def prepare_cuda():
+    """Fetches cudnn-frontend's headers where there is a CUDA compiler and they are not there. Returns how many parts of the tests
+    cannot run here."""
+    if not shutil.which("nvcc") and not pathlib.Path("/usr/local/cuda/bin/nvcc").exists():
+        print("skipped: the CUDA build and cuDNN's graphs, because there is no nvcc", flush=True)
+        return 2
+    finder = ["python3", "cuda/find_cudnn_frontend.py"]
+    if pathlib.Path("/usr/include/cudnn_frontend.h").exists() or subprocess.run(finder, capture_output=True).stdout.strip():
+        return 0
+    environment = pathlib.Path("build/python").resolve()
+    if run(["python3", "-m", "venv", str(environment)]) == 0:
+        os.environ["PATH"] = f"{environment}/bin:{os.environ['PATH']}"
+        if run(["python3", "-m", "pip", "install", "--quiet", "nvidia-cudnn-frontend"]) == 0:
+            return 0
+    print("skipped: cuDNN's graphs, because cudnn-frontend cannot be had", flush=True)
+    return 1
 
 
 def count_cases(output, returncode):
@@ -70,7 +91,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="without the sanitizer builds")
     quick = parser.parse_args().quick
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=1")
-    totals = [0, 0, 0]
+    totals = [0, 0, prepare_cuda()]
     for folder, options, arguments in BUILDS[: 1 if quick else None]:
         totals = [a + b for a, b in zip(totals, test(folder, options, arguments))]
     print("{} passed, {} failed, {} skipped".format(*totals), flush=True)

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "backend/communicator.h"
@@ -30,6 +31,12 @@ std::vector<Backend> make_cpu_backends(const CpuOptions& options);
 struct CudaOptions {
   int ranks = 0;  // 0: all visible GPUs.
   std::chrono::milliseconds collective_timeout{60'000};
+  // Two runs give the same bits. Costs a few percent, mostly in the backward of attention.
+  bool deterministic = false;
+  std::string attention =
+      "auto";                 // auto: cudnn, or plain where cuDNN cannot be had | cudnn | plain
+  bool tune_products = true;  // False: no timing of candidates at the start.
+  std::string cache_folder;   // Where the timing's choices are kept; empty: nowhere.
 };
 // Throws bad_input with what was found when there is no usable GPU, or when this binary was built
 // without CUDA.

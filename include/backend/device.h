@@ -64,9 +64,16 @@ class Device {
   virtual std::unique_ptr<Event> record(Stream& stream) = 0;
   virtual void wait(Stream& stream, const Event& event) = 0;  // The stream waits, not the host.
   virtual void synchronize(Stream& stream) = 0;               // The host waits.
+  virtual void synchronize(const Event& event) = 0;           // Likewise.
+  // Between two events that have happened, on the device's own clock.
+  virtual double seconds_between(const Event& begin, const Event& end) = 0;
 
   // Held by the buffers of allocate() now; those of allocate_host() do not count.
   virtual int64_t allocated_bytes() const = 0;
+  // All memory of the device that a program can have.
+  virtual int64_t total_bytes() const = 0;
+  // Of dense products in the compute dtype by the data sheet, in FLOP/s; 0 if nobody knows.
+  virtual double peak_flops() const = 0;
 };
 
 }  // namespace backend

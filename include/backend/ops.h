@@ -1,6 +1,9 @@
 // Every operation of the model, forward and backward: the contract between the model and a backend.
 // `src/cpu/` is the plain version and the oracle.
 //
+// What the operations do to single numbers where all backends must agree on the bits is in
+// backend/quantization.h.
+//
 // Conventions: gradients of parameters accumulate (+=), gradients of activations overwrite (=);
 // exceptions are named at the operation. Gradients of parameters, losses, rstd and lse are fp32;
 // weights and activations have the device's compute_dtype(). All operations are asynchronous on
@@ -73,16 +76,21 @@ struct RopeArgs {
 // document_start[i] <= j <= i; query head h uses key/value head h / (H/K):
 //   out = softmax(q k^T / sqrt(D)) v.
 //   qkv (N, (H+2K)*D) as above, out (N, H*D).
-//   lse (B, H, T) fp32 = log sum exp of the scaled scores; may be absent (evaluation).
+//   lse (B, H, T) fp32 = log sum exp of the scaled scores; may be absent (evaluation). Backends may
+//   order its elements otherwise: only their own backward reads it.
 //   document_start (N) int32: the row-relative position, 0 to i, at which i's document begins.
+//   document_count: how many documents begin in all rows together, B to N. The host knows it, and
+//   kernels are chosen by it.
 struct AttentionForwardArgs {
   Tensor out, lse, qkv, document_start;
+  int64_t document_count = 0;
   int64_t sequence_length = 0;
   int64_t heads = 0, kv_heads = 0, head_size = 0;
 };
 // The same with `out` and `lse` of the forward. qkv_gradient (N, (H+2K)*D) is overwritten.
 struct AttentionBackwardArgs {
   Tensor qkv_gradient, out_gradient, out, lse, qkv, document_start;
+  int64_t document_count = 0;
   int64_t sequence_length = 0;
   int64_t heads = 0, kv_heads = 0, head_size = 0;
 };
@@ -111,15 +119,20 @@ struct CrossEntropyArgs {
   bool compute_gradient = true;
 };
 
+// out[0] = sum of in.  out (1) fp32, in fp32. Summed in a fixed tree.
+struct SumArgs {
+  Tensor out, in;
+};
 // out[0] = (accumulate ? out[0] : 0) + sum of in^2.  out (1) fp32, in fp32. Summed in a fixed tree.
 struct SumOfSquaresArgs {
   Tensor out, in;
   bool accumulate = false;
 };
-// scale[0] = min(1, norm_max / (sqrt(sum_of_squares[0]) + 1e-6)); norm_max <= 0 gives 1.
-//   Both (1) fp32, in the device's memory.
+// scale[0] = min(1, norm_max / (sqrt(total) + 1e-6)), total = sum of sums_of_squares; norm_max <= 0
+// gives 1, a total that is not finite gives NaN.
+//   scale (1), sums_of_squares (any number) fp32, in the device's memory.
 struct ClipScaleArgs {
-  Tensor scale, sum_of_squares;
+  Tensor scale, sums_of_squares;
   float norm_max = 1;
 };
 
@@ -127,17 +140,43 @@ struct ClipScaleArgs {
 // 2019, algorithm 2):
 //   g = gradient * gradient_scale[0];  m = beta1*m + (1-beta1)*g;  v = beta2*v + (1-beta2)*g^2;
 //   p -= learning_rate * (m/(1-beta1^step) / (sqrt(v/(1-beta2^step)) + epsilon) + weight_decay*p).
-// All fp32 of one size; gradient_scale (1) fp32; `step` counts from 1. `copy` (fp32 or bf16), if
-// present, receives the new p in the same pass.
+// All of one size n; gradient fp32; gradient_scale (1) fp32, and if it is NaN nothing is updated
+// (the step is skipped without the host's knowing); `step` counts from 1. `copy` (fp32 or bf16), if
+// present, receives the new p in the same pass. `zero_gradient`: the gradient is 0 afterwards, also
+// if the step was skipped.
+//
+// To save memory:
+//   parameter may be bf16: then p is rounded stochastically, with the bits that
+//     backend/quantization.h makes of rounding_seed, step and the element's index; no copy.
+//   m and v may be uint8 with m_scale, v_scale (ceil(n / 256)) fp32: 8-bit moments in blocks, see
+//     backend/quantization.h.
 struct AdamwArgs {
   Tensor parameter, gradient, m, v, copy, gradient_scale;
+  Tensor m_scale, v_scale;
   float learning_rate = 0, beta1 = 0.9f, beta2 = 0.95f, epsilon = 1e-8f, weight_decay = 0;
   int64_t step = 1;
+  bool zero_gradient = false;
+  uint64_t rounding_seed = 0;
 };
-// p -= learning_rate * (gradient * gradient_scale[0] + weight_decay*p).  Tensors as in AdamwArgs.
+// p -= learning_rate * (gradient * gradient_scale[0] + weight_decay*p).  As AdamwArgs; fp32 only.
 struct SgdArgs {
   Tensor parameter, gradient, copy, gradient_scale;
   float learning_rate = 0, weight_decay = 0;
+  bool zero_gradient = false;
+};
+
+// The int8 codec of the outer loop (outer/codec.h has the format and the rounding), with the same
+// bits on every backend, of n values: reference - in, or -in where there is no reference.
+//   in (n) fp32 or bf16;  reference (n) fp32, may be absent;
+//   scales (ceil(n / 512)) fp32;  codes (n) int8;
+//   is_finite (1) int32: set to 0 if a value is not finite (scales and codes are then undefined),
+//   else left.
+struct EncodeInt8Args {
+  Tensor scales, codes, is_finite, in, reference;
+};
+// out[i] = codes[i] * scales[i / 512].  out (n) fp32.
+struct DecodeInt8Args {
+  Tensor out, scales, codes;
 };
 
 // out += in, elementwise, same shape and dtype.
@@ -164,10 +203,13 @@ class Ops {
   virtual void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) = 0;
   virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
   virtual void cross_entropy(const CrossEntropyArgs& args, Stream& stream) = 0;
+  virtual void sum(const SumArgs& args, Stream& stream) = 0;
   virtual void sum_of_squares(const SumOfSquaresArgs& args, Stream& stream) = 0;
   virtual void clip_scale(const ClipScaleArgs& args, Stream& stream) = 0;
   virtual void adamw(const AdamwArgs& args, Stream& stream) = 0;
   virtual void sgd(const SgdArgs& args, Stream& stream) = 0;
+  virtual void encode_int8(const EncodeInt8Args& args, Stream& stream) = 0;
+  virtual void decode_int8(const DecodeInt8Args& args, Stream& stream) = 0;
   virtual void add(const AddArgs& args, Stream& stream) = 0;
   virtual void cast(const CastArgs& args, Stream& stream) = 0;
   virtual void zero(const Tensor& out, Stream& stream) = 0;

@@ -47,6 +47,7 @@ struct Manifest {
   base::Digest data;    // Sampler::fingerprint(); the position in the data is `step`.
   std::vector<net::FragmentState> outer;  // Empty: a run without outer loop.
   std::vector<int64_t> tokens_since_commit;
+  std::vector<double> gradient_squares;  // Per unit, of a lean optimiser; else empty.
   std::string wall_time;  // For people.
   bool operator==(const Manifest&) const = default;
 };

@@ -1,5 +1,15 @@
 // The inner optimiser: AdamW, or plain SGD, over the flat shards of one rank, with clipping by
 // global norm.
+//
+// Everything is queued on the device, also the decision to skip a step whose gradient is not
+// finite: the host learns of it afterwards, from take_report().
+//
+// Lean (shard::Parameters::is_lean): moments of 8 bits, and each unit is updated as soon as its
+// gradient is whole, inside the backward, when the global norm of the step is not known yet. What
+// the gradient is clipped by is then the norm over all units of the newest gradient that each has
+// had: this step's for those that were updated before, the last step's for the rest. A spike in a
+// unit's gradient is bounded at once, by its own share; and where norms change slowly, it is the
+// global norm.
 #pragma once
 
 #include <memory>
@@ -36,20 +46,34 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
+  // Before the step's backward. `step` counts from 0 and fixes the learning rate; AdamW's bias
+  // correction counts this optimiser's own updates, so that a joiner that enters at step 5000 with
+  // fresh moments corrects them as fresh. Lean: one backward per step.
+  void begin_step(int64_t step);
+  // Queues the update with the gradient shards, which are zero afterwards.
+  void end_step();
+
   struct StepReport {
     double gradient_norm = 0;  // Before clipping.
     double learning_rate = 0;
-    bool skipped = false;  // The norm was not finite: parameters and moments are as before.
+    // The norm was not finite: parameters and moments are as before. (Lean: some units may have
+    // been updated before it was noticed.)
+    bool skipped = false;
   };
-  // One update with the gradient shards, which are zero afterwards. `step` counts from 0 and fixes
-  // the learning rate; AdamW's bias correction counts this optimiser's own updates, so that a
-  // joiner that enters at step 5000 with fresh moments corrects them as fresh.
+  // Of the step that was ended last. Waits for the device.
+  StepReport take_report();
+
+  // All three.
   StepReport step(int64_t step);
 
   // What a checkpoint needs: m and v of a unit (empty for sgd), as canonical host copies, and the
-  // number of updates.
+  // number of updates. Lean: a unit's elements must come from the first to the last, and count once
+  // the last is there, because blocks of them are coded together.
   int64_t update_count() const;
   void set_update_count(int64_t count);
+  // Lean: of each unit's newest gradient; else empty. REQUIRES: take_report() was the last call.
+  std::vector<double> gradient_squares() const;
+  void set_gradient_squares(const std::vector<double>& squares);
   std::vector<std::string> moment_names() const;  // {"m", "v"} or {}
   void copy_moment_to_host(int64_t moment, int64_t unit, int64_t first,
                            std::span<float> elements) const;

@@ -20,6 +20,7 @@
 #include <span>
 #include <vector>
 
+#include "backend/device.h"
 #include "base/hash.h"
 #include "base/thread.h"
 #include "net/fragment_store.h"
@@ -38,6 +39,13 @@ class LocalParameters {
   virtual ~LocalParameters() = default;
   virtual void read(int64_t unit, int64_t first, std::span<float> elements) = 0;
   virtual void write(int64_t unit, int64_t first, std::span<const float> elements) = 0;
+  // What write() followed by read() would make of them: not the same where the node keeps its
+  // parameters in bf16. The pseudo-gradient is the difference to the rounded outer parameters, or
+  // every round would pull them towards the numbers that bf16 knows.
+  virtual void round(std::span<float>) const {}
+  // Zero-filled memory for the outer state, from and to which read() and write() are quick: pinned
+  // where there is a GPU. By default, from the heap.
+  virtual std::unique_ptr<backend::Buffer> allocate(int64_t byte_count);
 };
 
 // What becomes of the node's own parameters when a commit is applied.

@@ -28,9 +28,9 @@ struct DataConfig {
 
 struct TrainingConfig {
   int64_t steps = 1000;
-  int64_t batch_rows = 8;           // Rows of T tokens per node and step.
-  int64_t micro_batch_rows = 8;     // Rows computed at once; divides batch_rows.
-  std::string recompute = "cheap";  // none | cheap | block
+  int64_t batch_rows = 8;          // Rows of T tokens per node and step.
+  int64_t micro_batch_rows = 8;    // Rows computed at once; divides batch_rows.
+  std::string recompute = "auto";  // auto | none | cheap | gate_up | full
   int64_t head_chunk_tokens = 1024;
   int64_t nonfinite_steps_max = 10;  // Skipped steps in a row that end the run.
 };
@@ -63,8 +63,11 @@ struct CheckpointConfig {
 struct NodeConfig {
   std::string name = "node";
   std::string run_directory = "runs/atoll";
-  std::string device = "auto";  // auto | cpu | cuda
-  int64_t threads = 0;          // CPU threads; 0: all processors.
+  std::string device = "auto";      // auto | cpu | cuda
+  int64_t threads = 0;              // CPU threads; 0: all processors.
+  std::string memory = "standard";  // standard | lean
+  std::string attention = "auto";   // auto | cudnn | plain; of GPUs.
+  bool deterministic = false;       // Of GPUs; CPUs always are.
   std::string listen = "0.0.0.0:0";
   std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
 };

@@ -40,6 +40,8 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
   }
   out.end_array().key("tokens_since_commit").begin_array();
   for (const int64_t tokens : manifest.tokens_since_commit) out.value(tokens);
+  out.end_array().key("gradient_squares").begin_array();
+  for (const double squares : manifest.gradient_squares) out.value(squares);
   out.end_array().field("wall_time", manifest.wall_time);
 }
 
@@ -61,6 +63,12 @@ class FieldReader {
   std::vector<int64_t> counts(const char* key) const {
     std::vector<int64_t> values;
     for (const base::JsonValue& element : elements(key)) values.push_back(count(element));
+    return values;
+  }
+  std::vector<double> numbers(const char* key) const {
+    std::vector<double> values;
+    for (const base::JsonValue& element : elements(key))
+      values.push_back(require(element.as_number()));
     return values;
   }
   std::vector<FieldReader> objects(const char* key) const {
@@ -118,6 +126,7 @@ Manifest read_fields(const FieldReader& in) {
         {.version = uint64_t(fragment.count("version")), .digest = fragment.digest("digest")});
   }
   manifest.tokens_since_commit = in.counts("tokens_since_commit");
+  manifest.gradient_squares = in.numbers("gradient_squares");
   manifest.wall_time = in.text("wall_time");
   return manifest;
 }

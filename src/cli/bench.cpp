@@ -16,9 +16,34 @@ namespace {
 struct BenchCommand {
   std::string config;
   std::vector<std::string> overrides;
-  int64_t steps = 8;
+  train::BenchOptions options;
   bool json = false;
 };
+
+void print_parts(const train::BenchStepReport& report) {
+  std::cout << "\nOne step, part by part:\n";
+  for (const train::BenchPart& part : report.parts) {
+    const std::string speed = part.tflops_per_second > 0
+                                  ? fmt::format("{:.4g} TFLOP/s", part.tflops_per_second)
+                                  : fmt::format("{:.4g} GB/s", part.gigabytes_per_second);
+    std::cout << fmt::format("  {:<44}{:>6} x {:>12.6f} s {:>18}\n", part.name, part.calls,
+                             part.seconds, speed);
+  }
+}
+
+void write_parts(base::JsonWriter& out, const train::BenchStepReport& report) {
+  out.key("parts").begin_array();
+  for (const train::BenchPart& part : report.parts) {
+    out.begin_object()
+        .field("name", part.name)
+        .field("calls", part.calls)
+        .field("seconds", part.seconds)
+        .field("tflops_per_second", part.tflops_per_second)
+        .field("gigabytes_per_second", part.gigabytes_per_second)
+        .end_object();
+  }
+  out.end_array();
+}
 
 void print_report(const train::BenchStepReport& report, bool json) {
   if (!json) {
@@ -29,6 +54,12 @@ void print_report(const train::BenchStepReport& report, bool json) {
         report.model, report.parameters, report.device, report.tokens_per_second,
         report.tflops_per_second, 100 * report.fraction_of_gemm_rate, report.gemm_tflops_per_second,
         double(report.peak_memory_bytes) / double(base::kMiB));
+    std::cout << fmt::format(
+        "model FLOPS utilisation {:.1f} % (PaLM), {:.1f} % (causal) of {:.4g} TFLOP/s; recompute "
+        "{}; copies {:.0f} GB/s\n",
+        100 * report.mfu_palm, 100 * report.mfu_causal, report.peak_tflops_per_second,
+        report.policy, report.copy_gigabytes_per_second);
+    print_parts(report);
     return;
   }
   base::JsonWriter out;
@@ -36,15 +67,21 @@ void print_report(const train::BenchStepReport& report, bool json) {
       .field("device", report.device)
       .field("model", report.model)
       .field("parameters", report.parameters)
+      .field("policy", report.policy)
       .field("tokens_per_second", report.tokens_per_second)
+      .field("step_seconds", report.step_seconds)
       .field("tflops_per_second", report.tflops_per_second)
       .field("gemm_tflops_per_second", report.gemm_tflops_per_second)
+      .field("copy_gigabytes_per_second", report.copy_gigabytes_per_second)
       .field("fraction_of_gemm_rate", report.fraction_of_gemm_rate)
+      .field("peak_tflops_per_second", report.peak_tflops_per_second)
       .field("mfu_palm", report.mfu_palm)
       .field("mfu_causal", report.mfu_causal)
       .field("peak_memory_bytes", report.peak_memory_bytes)
-      .field("steps", report.steps)
-      .end_object();
+      .field("device_memory_bytes", report.device_memory_bytes)
+      .field("steps", report.steps);
+  write_parts(out, report);
+  out.end_object();
   std::cout << out.text() << std::endl;
 }
 
@@ -59,14 +96,18 @@ void add_bench(CLI::App& app) {
   auto options = std::make_shared<BenchCommand>();
   step->add_option("--config", options->config, "The run's JSON config")->required();
   step->add_option("--set", options->overrides, "Override one key")->allow_extra_args(false);
-  step->add_option("--steps", options->steps, "Timed steps; the median counts")
+  step->add_option("--steps", options->options.steps, "Timed steps; the median counts")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  step->add_option("--document-tokens", options->options.document_tokens,
+                   "Mean length of the documents in a row; 0: one document per row")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   step->add_flag("--json", options->json, "Print the report as JSON");
   step->callback([options] {
     const auto storage = base::make_disk_storage();
     const auto config = train::load_run_config(*storage, options->config, options->overrides);
-    print_report(train::bench_step(config, options->steps), options->json);
+    print_report(train::bench_step(config, options->options), options->json);
   });
 }
 

@@ -6,9 +6,11 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "base/math.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/commands.h"
 #include "data/token_dataset.h"
+#include "train/memory_plan.h"
 #include "train/run_config.h"
 
 namespace cli {
@@ -19,6 +21,49 @@ struct InspectCommand {
   std::vector<std::string> overrides;
   bool json = false;
 };
+
+// What can be rented: one H100, one H200, a machine of eight H100. Bytes are what a program finds.
+std::vector<train::MemoryPlan> plans_of(const train::RunConfig& config) {
+  constexpr int64_t k80Gb = 78 * base::kGiB, k141Gb = 139 * base::kGiB;
+  std::vector<train::MemoryPlan> plans;
+  for (const train::Machine& machine : {train::Machine{.gpus = 1, .bytes_per_gpu = k80Gb},
+                                        train::Machine{.gpus = 1, .bytes_per_gpu = k141Gb},
+                                        train::Machine{.gpus = 8, .bytes_per_gpu = k80Gb}}) {
+    plans.push_back(train::best_plan(config, machine));
+  }
+  return plans;
+}
+
+void write_plan(base::JsonWriter& out, const train::RunConfig& config,
+                const train::MemoryPlan& plan) {
+  out.begin_object()
+      .field("gpus", plan.machine.gpus)
+      .field("gib_per_gpu", double(plan.machine.bytes_per_gpu) / double(base::kGiB))
+      .field("policy", plan.policy())
+      .field("fits", plan.fits())
+      .field("bytes_per_gpu", plan.bytes_per_gpu())
+      .field("host_bytes", plan.host_bytes)
+      .field("predicted_step_seconds", train::predict_step_seconds(config, plan));
+  out.key("parts").begin_object();
+  for (const auto& part : plan.parts) out.field(part.name, part.bytes);
+  out.end_object().end_object();
+}
+
+void print_plan(const train::RunConfig& config, const train::MemoryPlan& plan) {
+  const double seconds = train::predict_step_seconds(config, plan);
+  // A lean step is one micro-batch.
+  const bool is_lean = plan.memory == shard::Parameters::Memory::kLean;
+  const auto rows = double(is_lean ? config.training.micro_batch_rows : config.training.batch_rows);
+  const double tokens = rows * double(config.model.sequence_length);
+  std::cout << fmt::format("\n{} GPU{} of {:.0f} GiB\n{}", plan.machine.gpus,
+                           plan.machine.gpus == 1 ? "" : "s",
+                           double(plan.machine.bytes_per_gpu) / double(base::kGiB), plan.text());
+  if (plan.fits()) {
+    std::cout << fmt::format(
+        "  predicted for H100-class GPUs: {:.2f} s per step of {:.0f} tokens, {:.0f} tokens/s\n",
+        seconds, tokens, tokens / seconds);
+  }
+}
 
 void inspect_config(const InspectCommand& command) {
   const auto storage = base::make_disk_storage();
@@ -32,6 +77,7 @@ void inspect_config(const InspectCommand& command) {
               << fmt::format("{:.2f} GFLOP per token (PaLM), {:.2f} (causal)\n",
                              model::flops_per_token_palm(model) * 1e-9,
                              model::flops_per_token_causal(model) * 1e-9);
+    for (const auto& plan : plans_of(config)) print_plan(config, plan);
     return;
   }
   base::JsonWriter out;
@@ -40,8 +86,10 @@ void inspect_config(const InspectCommand& command) {
       .field("parameters", model::parameter_count(model))
       .field("parameters_without_embedding", model::parameter_count_without_embedding(model))
       .field("flops_per_token_palm", model::flops_per_token_palm(model))
-      .field("flops_per_token_causal", model::flops_per_token_causal(model))
-      .end_object();
+      .field("flops_per_token_causal", model::flops_per_token_causal(model));
+  out.key("memory_plans").begin_array();
+  for (const auto& plan : plans_of(config)) write_plan(out, config, plan);
+  out.end_array().end_object();
   std::cout << out.text() << std::endl;
 }
 

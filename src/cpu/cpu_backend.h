@@ -106,10 +106,14 @@ class CpuOps final : public backend::Ops {
                           backend::Stream& stream) override;
   void cross_entropy(const backend::CrossEntropyArgs& args, backend::Stream& stream) override;
   // update.cpp
+  void sum(const backend::SumArgs& args, backend::Stream& stream) override;
   void sum_of_squares(const backend::SumOfSquaresArgs& args, backend::Stream& stream) override;
   void clip_scale(const backend::ClipScaleArgs& args, backend::Stream& stream) override;
   void adamw(const backend::AdamwArgs& args, backend::Stream& stream) override;
   void sgd(const backend::SgdArgs& args, backend::Stream& stream) override;
+  // codec.cpp
+  void encode_int8(const backend::EncodeInt8Args& args, backend::Stream& stream) override;
+  void decode_int8(const backend::DecodeInt8Args& args, backend::Stream& stream) override;
 
  private:
   Workers workers_;

@@ -4,9 +4,11 @@
 #include <atomic>
 #include <cblas.h>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "backend/backend.h"
 #include "cpu/cpu_backend.h"
@@ -58,7 +60,14 @@ class CpuBuffer final : public Buffer {
 };
 
 class CpuStream final : public Stream {};
-class CpuEvent final : public Event {};
+// Everything before it has run when it is made.
+struct CpuEvent final : Event {
+  const std::chrono::steady_clock::time_point time = std::chrono::steady_clock::now();
+};
+
+std::chrono::steady_clock::time_point time_of(const Event& event) {
+  return static_cast<const CpuEvent&>(event).time;
+}
 
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
@@ -97,8 +106,16 @@ class CpuDevice final : public backend::Device {
   std::unique_ptr<Event> record(Stream&) override { return std::make_unique<CpuEvent>(); }
   void wait(Stream&, const Event&) override {}
   void synchronize(Stream&) override {}
+  void synchronize(const Event&) override {}
+  double seconds_between(const Event& begin, const Event& end) override {
+    return std::chrono::duration<double>(time_of(end) - time_of(begin)).count();
+  }
 
   int64_t allocated_bytes() const override { return allocated_bytes_; }
+  int64_t total_bytes() const override {
+    return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)};
+  }
+  double peak_flops() const override { return 0; }
 
  private:
   void check_allocation(int64_t byte_count, const std::string& label) const {

@@ -1,6 +1,11 @@
 #include "optim/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+
+#include "backend/quantization.h"
+#include "base/math.h"
 
 namespace optim {
 
@@ -25,109 +30,177 @@ void validate(const OptimizerConfig& c) {
 }
 
 struct Optimizer::State {
-  // The moments of one unit, cut as its masters are. Empty for sgd.
+  // The moments of one unit, cut as its masters are. Empty for sgd; with scales if lean.
   struct Moments {
-    std::unique_ptr<backend::Buffer> m_buffer, v_buffer;
-    Tensor m, v;
+    std::vector<std::unique_ptr<backend::Buffer>> storage;
+    Tensor values[2];  // m, v
+    Tensor scales[2];
   };
 
   const OptimizerConfig config;
   shard::Parameters& parameters;
   backend::Backend& backend;
-  std::vector<Moments> moments;
-  std::unique_ptr<backend::Buffer> square_sum_buffer, scale_buffer;
-  Tensor square_sum, scale;
-  int64_t update_count = 0;
+  std::vector<Moments> moments = {};
+  std::unique_ptr<backend::Buffer> squares_buffer = nullptr, scale_buffer = nullptr;
+  std::unique_ptr<backend::Buffer> host_squares = nullptr;
+  Tensor squares = {};  // Of each unit's newest gradient, over all ranks.
+  Tensor scale = {};
+  StepReport report = {};
+  int64_t update_count = 0;  // With the one that is under way.
+  // Lean: moments on their way from the host, (moment, unit) -> elements so far.
+  std::map<std::pair<int64_t, int64_t>, std::vector<float>> arriving = {};
 
   backend::Device& device() const { return *backend.device; }
   backend::Stream& stream() const { return device().compute_stream(); }
   int64_t unit_count() const { return int64_t(parameters.layout().units.size()); }
   bool has_moments() const { return config.kind == "adamw"; }
+  const std::string& unit_name(int64_t unit) const {
+    return parameters.layout().units[size_t(unit)].name;
+  }
 
-  double gradient_norm() const;
-  void update_unit(int64_t unit, double learning_rate) const;
-  const Tensor& moment(int64_t moment, int64_t unit) const;
+  Moments allocate_moments(int64_t unit) const;
+  void measure(int64_t unit) const;
+  void clip() const;
+  void update_unit(int64_t unit) const;
+  void consume(int64_t unit) const;
+  const Moments& moments_of(int64_t unit) const;
+  void decode(int64_t moment, int64_t unit, int64_t first, std::span<float> elements) const;
+  void encode(int64_t moment, int64_t unit, std::span<const float> elements) const;
 };
 
 Optimizer::Optimizer(const OptimizerConfig& config, shard::Parameters& parameters,
                      backend::Backend& backend)
     : state_(new State{.config = config, .parameters = parameters, .backend = backend}) {
   State& s = *state_;
-  s.square_sum_buffer = s.device().allocate(sizeof(float), "gradient norm");
+  const int64_t squares_bytes = s.unit_count() * int64_t{sizeof(float)};
+  s.squares_buffer = s.device().allocate(squares_bytes, "gradient norms");
+  s.host_squares = s.device().allocate_host(squares_bytes, "gradient norms");
   s.scale_buffer = s.device().allocate(sizeof(float), "gradient scale");
-  s.square_sum = s.square_sum_buffer->tensor(DType::kFloat32, {1});
+  s.squares = s.squares_buffer->tensor(DType::kFloat32, {s.unit_count()});
   s.scale = s.scale_buffer->tensor(DType::kFloat32, {1});
+  if (parameters.is_lean()) {
+    if (!s.has_moments()) {
+      throw base::bad_input("optimizer.kind is sgd, but node.memory is lean",
+                            "Use adamw, or node.memory standard.");
+    }
+    parameters.set_gradient_consumer([&s](int64_t unit) { s.consume(unit); });
+  }
   if (!s.has_moments()) return;
-  for (int64_t u = 0; u < s.unit_count(); ++u) {
-    const Tensor master = parameters.master_shard(u);
-    const std::string& name = parameters.layout().units[size_t(u)].name;
-    State::Moments moments;
-    moments.m_buffer = s.device().allocate(master.byte_count(), name + " AdamW m");
-    moments.v_buffer = s.device().allocate(master.byte_count(), name + " AdamW v");
-    moments.m = moments.m_buffer->tensor(DType::kFloat32, master.shape);
-    moments.v = moments.v_buffer->tensor(DType::kFloat32, master.shape);
-    s.moments.push_back(std::move(moments));
-  }
+  for (int64_t u = 0; u < s.unit_count(); ++u) s.moments.push_back(s.allocate_moments(u));
 }
 
-Optimizer::~Optimizer() = default;
-
-// Over all units of all ranks. Leaves the sum of squares on the device and waits for it: the step's
-// one wait, which lets a gradient that is not finite be seen before it reaches any parameter.
-double Optimizer::State::gradient_norm() const {
-  for (int64_t u = 0; u < unit_count(); ++u) {
-    backend.ops->sum_of_squares(
-        {.out = square_sum, .in = parameters.gradient_shard(u), .accumulate = u > 0}, stream());
-  }
-  if (backend.communicator->rank_count() > 1)
-    backend.communicator->all_reduce(square_sum, stream());
-  float sum = 0;
-  device().copy(&sum, square_sum.data, sizeof(sum), stream());
-  device().synchronize(stream());
-  return std::sqrt(double(sum));
+Optimizer::~Optimizer() {
+  if (state_->parameters.is_lean()) state_->parameters.set_gradient_consumer({});
 }
 
-void Optimizer::State::update_unit(int64_t unit, double learning_rate) const {
+Optimizer::State::Moments Optimizer::State::allocate_moments(int64_t unit) const {
+  const int64_t count = parameters.master_shard(unit).element_count();
+  Moments moments;
+  const auto allocate = [&](DType dtype, int64_t n, const char* what) {
+    moments.storage.push_back(device().allocate(n * backend::bytes_per_element(dtype),
+                                                unit_name(unit) + " AdamW " + what));
+    return moments.storage.back()->tensor(dtype, {n});
+  };
+  const bool is_lean = parameters.is_lean();
+  const int64_t block_count = base::div_ceil(count, backend::kMomentBlock);
+  const char* const names[] = {"m", "v"};
+  const char* const scale_names[] = {"m scales", "v scales"};
+  for (int i = 0; i < 2; ++i) {
+    moments.values[i] = allocate(is_lean ? DType::kUint8 : DType::kFloat32, count, names[i]);
+    if (is_lean) moments.scales[i] = allocate(DType::kFloat32, block_count, scale_names[i]);
+  }
+  return moments;
+}
+
+void Optimizer::begin_step(int64_t step) {
+  State& s = *state_;
+  // A norm that is not finite would outlive its step, and keep the units that come first in the
+  // next one from being updated.
+  if (s.report.skipped) s.backend.ops->zero(s.squares, s.stream());
+  s.report = {.learning_rate = s.config.learning_rate * schedule_factor(s.config.schedule, step)};
+  ++s.update_count;
+}
+
+void Optimizer::State::measure(int64_t unit) const {
+  backend.ops->sum_of_squares(
+      {.out = squares.slice(unit, {1}), .in = parameters.gradient_shard(unit)}, stream());
+}
+
+void Optimizer::State::clip() const {
+  backend.ops->clip_scale(
+      {.scale = scale, .sums_of_squares = squares, .norm_max = float(config.gradient_norm_max)},
+      stream());
+}
+
+void Optimizer::State::update_unit(int64_t unit) const {
   if (!has_moments()) {
     backend.ops->sgd({.parameter = parameters.master_shard(unit),
                       .gradient = parameters.gradient_shard(unit),
+                      .copy = parameters.copy_shard(unit),
                       .gradient_scale = scale,
-                      .learning_rate = float(learning_rate),
-                      .weight_decay = float(config.weight_decay)},
+                      .learning_rate = float(report.learning_rate),
+                      .weight_decay = float(config.weight_decay),
+                      .zero_gradient = true},
                      stream());
     return;
   }
+  const Moments& of_unit = moments[size_t(unit)];
   backend.ops->adamw({.parameter = parameters.master_shard(unit),
                       .gradient = parameters.gradient_shard(unit),
-                      .m = moments[size_t(unit)].m,
-                      .v = moments[size_t(unit)].v,
+                      .m = of_unit.values[0],
+                      .v = of_unit.values[1],
+                      .copy = parameters.copy_shard(unit),
                       .gradient_scale = scale,
-                      .learning_rate = float(learning_rate),
+                      .m_scale = of_unit.scales[0],
+                      .v_scale = of_unit.scales[1],
+                      .learning_rate = float(report.learning_rate),
                       .beta1 = float(config.beta1),
                       .beta2 = float(config.beta2),
                       .epsilon = float(config.epsilon),
                       .weight_decay = float(config.weight_decay),
-                      .step = update_count},
+                      .step = update_count,
+                      .zero_gradient = true,
+                      .rounding_seed = uint64_t(unit)},
                      stream());
 }
 
-Optimizer::StepReport Optimizer::step(int64_t step) {
+void Optimizer::State::consume(int64_t unit) const {
+  measure(unit);
+  clip();
+  update_unit(unit);
+}
+
+void Optimizer::end_step() {
   State& s = *state_;
-  StepReport report{
-      .gradient_norm = s.gradient_norm(),
-      .learning_rate = s.config.learning_rate * schedule_factor(s.config.schedule, step)};
-  report.skipped = !std::isfinite(report.gradient_norm);
-  if (!report.skipped) {
-    s.backend.ops->clip_scale({.scale = s.scale,
-                               .sum_of_squares = s.square_sum,
-                               .norm_max = float(s.config.gradient_norm_max)},
-                              s.stream());
-    ++s.update_count;
-    for (int64_t u = 0; u < s.unit_count(); ++u) s.update_unit(u, report.learning_rate);
-    s.parameters.masters_changed();
+  if (!s.parameters.is_lean()) {
+    for (int64_t u = 0; u < s.unit_count(); ++u) s.measure(u);
+    if (s.backend.communicator->rank_count() > 1)
+      s.backend.communicator->all_reduce(s.squares, s.stream());
+    s.clip();
+    for (int64_t u = 0; u < s.unit_count(); ++u) {
+      s.update_unit(u);
+      s.parameters.masters_updated(u);
+    }
   }
-  s.parameters.zero_gradients();
-  return report;
+  s.device().copy(s.host_squares->data(), s.squares.data, s.squares.byte_count(), s.stream());
+}
+
+Optimizer::StepReport Optimizer::take_report() {
+  State& s = *state_;
+  s.device().synchronize(s.stream());
+  const auto* squares = static_cast<const float*>(s.host_squares->data());
+  double sum = 0;
+  for (int64_t u = 0; u < s.unit_count(); ++u) sum += double(squares[u]);
+  s.report.gradient_norm = std::sqrt(sum);
+  s.report.skipped = !std::isfinite(s.report.gradient_norm);
+  if (s.report.skipped) --s.update_count;
+  return s.report;
+}
+
+Optimizer::StepReport Optimizer::step(int64_t step) {
+  begin_step(step);
+  end_step();
+  return take_report();
 }
 
 int64_t Optimizer::update_count() const {
@@ -139,25 +212,96 @@ void Optimizer::set_update_count(int64_t count) {
   state_->update_count = count;
 }
 
+std::vector<double> Optimizer::gradient_squares() const {
+  const State& s = *state_;
+  if (!s.parameters.is_lean()) return {};
+  const auto* squares = static_cast<const float*>(s.host_squares->data());
+  if (s.report.skipped) return std::vector<double>(size_t(s.unit_count()));
+  return {squares, squares + s.unit_count()};
+}
+
+void Optimizer::set_gradient_squares(const std::vector<double>& squares) {
+  State& s = *state_;
+  if (!s.parameters.is_lean() || int64_t(squares.size()) != s.unit_count()) return;
+  std::ranges::transform(squares, static_cast<float*>(s.host_squares->data()),
+                         [](double value) { return float(value); });
+  s.device().copy(s.squares.data, s.host_squares->data(), s.squares.byte_count(), s.stream());
+  s.device().synchronize(s.stream());
+}
+
 std::vector<std::string> Optimizer::moment_names() const {
   if (!state_->has_moments()) return {};
   return {"m", "v"};
 }
 
-const Tensor& Optimizer::State::moment(int64_t moment, int64_t unit) const {
-  CHECK(has_moments() && (moment == 0 || moment == 1));
-  const Moments& of_unit = moments.at(size_t(unit));
-  return moment == 0 ? of_unit.m : of_unit.v;
+const Optimizer::State::Moments& Optimizer::State::moments_of(int64_t unit) const {
+  CHECK(has_moments());
+  return moments.at(size_t(unit));
 }
 
 void Optimizer::copy_moment_to_host(int64_t moment, int64_t unit, int64_t first,
                                     std::span<float> elements) const {
-  state_->parameters.copy_shard_to_host(state_->moment(moment, unit), unit, first, elements);
+  const State& s = *state_;
+  CHECK(moment == 0 || moment == 1);
+  const Tensor& values = s.moments_of(unit).values[moment];
+  if (s.parameters.is_lean()) return s.decode(moment, unit, first, elements);
+  s.parameters.copy_shard_to_host(values, unit, first, elements);
 }
 
 void Optimizer::copy_moment_from_host(int64_t moment, int64_t unit, int64_t first,
                                       std::span<const float> elements) {
-  state_->parameters.copy_shard_from_host(state_->moment(moment, unit), unit, first, elements);
+  State& s = *state_;
+  CHECK(moment == 0 || moment == 1);
+  if (!s.parameters.is_lean()) {
+    const Tensor& values = s.moments_of(unit).values[moment];
+    return s.parameters.copy_shard_from_host(values, unit, first, elements);
+  }
+  auto& arriving = s.arriving[{moment, unit}];
+  CHECK(first == int64_t(arriving.size()), "element {} after {}", first, arriving.size());
+  arriving.insert(arriving.end(), elements.begin(), elements.end());
+  if (int64_t(arriving.size()) < s.parameters.layout().units[size_t(unit)].element_count) return;
+  s.encode(moment, unit, arriving);
+  s.arriving.erase({moment, unit});
+}
+
+// --- Moments of 8 bits, see backend/quantization.h: m with a sign, v without.
+
+void Optimizer::State::decode(int64_t moment, int64_t unit, int64_t first,
+                              std::span<float> elements) const {
+  const int64_t end = first + int64_t(elements.size());
+  CHECK(first >= 0 && end <= parameters.layout().units[size_t(unit)].element_count);
+  if (elements.empty()) return;
+  const int64_t first_block = first / backend::kMomentBlock;
+  std::vector<uint8_t> codes(elements.size());
+  std::vector<float> scales(size_t((end - 1) / backend::kMomentBlock - first_block + 1));
+  const Moments& of_unit = moments_of(unit);
+  const Tensor code_part = of_unit.values[moment].slice(first, {int64_t(codes.size())});
+  const Tensor scale_part = of_unit.scales[moment].slice(first_block, {int64_t(scales.size())});
+  device().copy(codes.data(), code_part.data, code_part.byte_count(), stream());
+  device().copy(scales.data(), scale_part.data, scale_part.byte_count(), stream());
+  device().synchronize(stream());
+  for (size_t i = 0; i < elements.size(); ++i) {
+    const int64_t block = (first + int64_t(i)) / backend::kMomentBlock - first_block;
+    elements[i] = backend::decode_moment(moment == 0, codes[i]) * scales[size_t(block)];
+  }
+}
+
+void Optimizer::State::encode(int64_t moment, int64_t unit, std::span<const float> elements) const {
+  const Moments& of_unit = moments_of(unit);
+  std::vector<uint8_t> codes(size_t(of_unit.values[moment].element_count()));
+  std::vector<float> scales(size_t(of_unit.scales[moment].element_count()));
+  for (size_t block = 0; block < scales.size(); ++block) {
+    const size_t begin = block * size_t(backend::kMomentBlock);
+    const size_t end = std::min(begin + size_t(backend::kMomentBlock), elements.size());
+    for (size_t i = begin; i < end; ++i)
+      scales[block] = std::max(scales[block], std::abs(elements[i]));
+    for (size_t i = begin; i < end; ++i)
+      codes[i] = backend::encode_moment(moment == 0, elements[i], scales[block]);
+  }
+  device().copy(of_unit.values[moment].data, codes.data(), int64_t(codes.size()), stream());
+  device().copy(of_unit.scales[moment].data, scales.data(), of_unit.scales[moment].byte_count(),
+                stream());
+  device().synchronize(stream());
 }
 
 }  // namespace optim

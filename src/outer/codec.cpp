@@ -4,25 +4,27 @@
 #include <bit>
 #include <cstring>
 
+#include "backend/quantization.h"
 #include "base/math.h"
 
 namespace outer {
+
+using backend::absolute_bits;
+using backend::kInfinityBits;
+using backend::kInt8Block;
+using backend::kInt8ScaleMax;
 
 static_assert(std::endian::native == std::endian::little,
               "the encoded bytes are little endian, and so is every machine that Atoll runs on");
 
 namespace {
 
-constexpr int32_t kInfinityBits = 0x7f800000;
-
 // The bits of the largest absolute value: as integers they are ordered like the numbers, with
 // infinity and then NaN on top, so that one maximum finds the scale and everything that is not
 // finite.
 int32_t absolute_maximum_bits(const float* values, int64_t count) {
   int32_t maximum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    maximum = std::max(maximum, std::bit_cast<int32_t>(values[i]) & 0x7fffffff);
-  }
+  for (int64_t i = 0; i < count; ++i) maximum = std::max(maximum, absolute_bits(values[i]));
   return maximum;
 }
 
@@ -81,16 +83,13 @@ class Int8Codec final : public Codec {
     CHECK(int64_t(encoded.size()) == encoded_bytes(count));
     auto* quantised = reinterpret_cast<int8_t*>(encoded.data() + 4 * block_count(count));
     for (int64_t block = 0; block < block_count(count); ++block) {
-      const int64_t first = block * kBlock;
-      const int64_t n = std::min(kBlock, count - first);
+      const int64_t first = block * kInt8Block;
+      const int64_t n = std::min(kInt8Block, count - first);
       const int32_t maximum_bits = absolute_maximum_bits(values.data() + first, n);
       if (maximum_bits >= kInfinityBits) return base::Failure{"int8 codec: a value is not finite"};
-      const float maximum = std::bit_cast<float>(maximum_bits);
-      const bool is_zero = maximum < kSmallestMaximum;
-      const float scale = is_zero ? 0.0f : std::min(maximum / 127.0f, kScaleMax);
-      const float inverse = is_zero ? 0.0f : 127.0f / maximum;
-      std::memcpy(encoded.data() + 4 * block, &scale, 4);
-      quantise(values.data() + first, n, inverse, quantised + first);
+      const backend::Int8Scale scale = backend::int8_scale(std::bit_cast<float>(maximum_bits));
+      std::memcpy(encoded.data() + 4 * block, &scale.scale, 4);
+      quantise(values.data() + first, n, scale.inverse, quantised + first);
     }
     return {};
   }
@@ -101,8 +100,8 @@ class Int8Codec final : public Codec {
     const auto* quantised =
         reinterpret_cast<const int8_t*>(encoded.data() + 4 * block_count(count));
     for (int64_t block = 0; block < block_count(count); ++block) {
-      const int64_t first = block * kBlock;
-      const int64_t n = std::min(kBlock, count - first);
+      const int64_t first = block * kInt8Block;
+      const int64_t n = std::min(kInt8Block, count - first);
       float scale;
       std::memcpy(&scale, encoded.data() + 4 * block, 4);
       dequantise(quantised + first, n, scale, values.data() + first);
@@ -119,7 +118,7 @@ class Int8Codec final : public Codec {
       uint32_t bits;
       std::memcpy(&bits, encoded.data() + 4 * block, 4);
       // As unsigned integers, everything negative and everything that is not finite is above.
-      if (bits > std::bit_cast<uint32_t>(kScaleMax)) {
+      if (bits > std::bit_cast<uint32_t>(kInt8ScaleMax)) {
         return base::Failure{fmt::format(
             "int8 chunk: scale {} of {} is negative, too large or not finite", block, blocks)};
       }
@@ -132,24 +131,12 @@ class Int8Codec final : public Codec {
   }
 
  private:
-  static constexpr int64_t kBlock = 512;
-  static constexpr float kSmallestMaximum = 0x1p-100f;
-  // The largest float whose product with 127 is finite; FLT_MAX / 127 rounds to the one above it.
-  static constexpr float kScaleMax = 0x810203p98f;
-
   static int64_t block_count(int64_t element_count) {
-    return base::div_ceil(element_count, kBlock);
+    return base::div_ceil(element_count, kInt8Block);
   }
 
-  // Adding 1.5 * 2^23 to a small number rounds it to the nearest integer, ties to even, and leaves
-  // that integer in the low bits of the sum in two's complement: a rounding and a conversion in one
-  // addition. |x * inverse| is below 127.5.
   static void quantise(const float* values, int64_t count, float inverse, int8_t* quantised) {
-    constexpr float kRounder = 0x1.8p23f;
-    for (int64_t i = 0; i < count; ++i) {
-      const float shifted = values[i] * inverse + kRounder;
-      quantised[i] = static_cast<int8_t>(std::bit_cast<int32_t>(shifted) & 0xff);
-    }
+    for (int64_t i = 0; i < count; ++i) quantised[i] = backend::int8_code(values[i], inverse);
   }
 
   static void dequantise(const int8_t* quantised, int64_t count, float scale, float* values) {

@@ -28,9 +28,8 @@ Slice slice_at(int64_t index, int64_t slice_elements, int64_t total) {
   return {.first = first, .count = std::min(slice_elements, total - first)};
 }
 
-template <class T>
-std::span<T> part_of(std::vector<T>& values, Slice slice) {
-  return std::span(values).subspan(size_t(slice.first), size_t(slice.count));
+std::span<float> part_of(std::span<float> values, Slice slice) {
+  return values.subspan(size_t(slice.first), size_t(slice.count));
 }
 
 void subtract(std::span<float> from, std::span<const float> what) {
@@ -50,8 +49,9 @@ struct FragmentRecord {
   Fragment fragment;
   int64_t chunk_elements = 0;
   std::mutex mutex;
-  std::vector<float> parameters;
-  std::vector<float> momentum;
+  std::unique_ptr<backend::Buffer> memory;  // Of the two.
+  std::span<float> parameters;
+  std::span<float> momentum;
   net::FragmentState state;
   bool is_being_replaced = false;
   bool keeps_progress = false;  // While being replaced: local holds (local - outer).
@@ -61,6 +61,16 @@ struct FragmentRecord {
   int64_t block_count() const { return base::div_ceil(element_count(), kBlockElements); }
   Slice chunk(int64_t index) const { return slice_at(index, chunk_elements, element_count()); }
   Slice block(int64_t index) const { return slice_at(index, kBlockElements, element_count()); }
+};
+
+class HeapBuffer final : public backend::Buffer {
+ public:
+  explicit HeapBuffer(int64_t byte_count) : bytes_(size_t(byte_count)) {}
+  void* data() const override { return const_cast<std::byte*>(bytes_.data()); }
+  int64_t byte_count() const override { return int64_t(bytes_.size()); }
+
+ private:
+  std::vector<std::byte> bytes_;
 };
 
 class HostOuterState final : public OuterState {
@@ -137,8 +147,12 @@ HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& l
     auto record = std::make_unique<FragmentRecord>();
     record->chunk_elements = chunk_elements(fragment.element_count);
     record->fragment = std::move(fragment);
-    record->parameters.resize(size_t(record->element_count()));
-    record->momentum.resize(size_t(record->element_count()));
+    const int64_t count = record->element_count();
+    record->memory = local_.allocate(2 * count * int64_t{sizeof(float)});
+    const std::span<float> all =
+        record->memory->tensor(backend::DType::kFloat32, {2 * count}).span<float>();
+    record->parameters = all.first(size_t(count));
+    record->momentum = all.last(size_t(count));
     records_.push_back(std::move(record));
   }
   for (int64_t f = 0; f < fragment_count(); ++f) {
@@ -212,7 +226,9 @@ std::vector<std::byte> HostOuterState::encode_contribution(int64_t fragment, int
     std::lock_guard lock(r.mutex);
     if (!r.is_being_replaced) {
       read_local(r, slice, values);
-      const std::span<const float> outer = part_of(r.parameters, slice);
+      const std::span<const float> exact = part_of(r.parameters, slice);
+      std::vector<float> outer(exact.begin(), exact.end());
+      local_.round(outer);
       for (size_t i = 0; i < values.size(); ++i) values[i] = outer[i] - values[i];
     } else if (r.keeps_progress) {
       // Another fragment's repair has begun while this one is in a round: its difference is kept,
@@ -421,6 +437,10 @@ void HostOuterState::restore(int64_t fragment, uint64_t version, std::span<const
 }
 
 }  // namespace
+
+std::unique_ptr<backend::Buffer> LocalParameters::allocate(int64_t byte_count) {
+  return std::make_unique<HeapBuffer>(byte_count);
+}
 
 std::unique_ptr<OuterState> OuterState::create(const OuterConfig& config,
                                                const shard::Layout& layout, LocalParameters& local,

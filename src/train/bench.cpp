@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "base/math.h"
 #include "train/engine.h"
+#include "train/timed_ops.h"
 #include "train/trainer.h"
 
 namespace train {
@@ -64,25 +66,51 @@ std::vector<ProductShape> model_products(const model::ModelConfig& config, int64
           {tokens, config.vocabulary, config.width}};
 }
 
-// Random tokens in documents of about a thousand.
-data::Batch random_batch(const model::ModelConfig& config, int64_t rows, int64_t step) {
+data::Batch random_batch(const model::ModelConfig& config, int64_t rows, int64_t step,
+                         int64_t document_tokens) {
   data::Batch batch{.step = step,
                     .tokens = {},
                     .targets = {},
                     .document_starts = {},
                     .target_count = rows * config.sequence_length};
   base::Random random(uint64_t(step) + 1);
-  const uint64_t document_length = 1000;
   for (int64_t row = 0; row < rows; ++row) {
     int64_t start = 0;
     for (int64_t position = 0; position < config.sequence_length; ++position) {
-      if (random.below(document_length) == 0) start = position;
+      const bool is_start = document_tokens > 0 && random.below(uint64_t(document_tokens)) == 0;
+      if (is_start) start = position;
       batch.tokens.push_back(int32_t(random.below(uint64_t(config.vocabulary))));
       batch.targets.push_back(int32_t(random.below(uint64_t(config.vocabulary))));
       batch.document_starts.push_back(int32_t(start));
     }
   }
   return batch;
+}
+
+// Bytes read plus bytes written per second, the best of several copies.
+double copy_rate(backend::Device& device) {
+  constexpr int64_t kBytes = 256 * base::kMiB;
+  constexpr int kCopies = 8;
+  const auto from = device.allocate(kBytes, "bench copy");
+  const auto to = device.allocate(kBytes, "bench copy");
+  auto& stream = device.compute_stream();
+  double best = 0;
+  for (int i = 0; i < kCopies; ++i) {
+    const auto begin = device.record(stream);
+    device.copy(to->data(), from->data(), kBytes, stream);
+    const auto end = device.record(stream);
+    device.synchronize(*end);
+    best = std::max(best, 2.0 * double(kBytes) / device.seconds_between(*begin, *end));
+  }
+  return best;
+}
+
+BenchPart bench_part(const TimedPart& part) {
+  return {.name = part.name,
+          .calls = part.calls,
+          .seconds = part.seconds,
+          .tflops_per_second = part.flop / part.seconds * 1e-12,
+          .gigabytes_per_second = part.bytes / part.seconds * 1e-9};
 }
 
 int64_t peak_memory_bytes() {
@@ -93,28 +121,42 @@ int64_t peak_memory_bytes() {
 
 }  // namespace
 
-double measure_gemm_rate(backend::Backend& backend, double seconds) {
-  return best_rate(backend, {{1024, 1024, 1024}, {2048, 512, 1024}}, seconds);
+double peak_flops(backend::Backend& backend) {
+  const double data_sheet = backend.device->peak_flops();
+  if (data_sheet > 0) return data_sheet;
+  return best_rate(backend, {{1024, 1024, 1024}, {2048, 512, 1024}}, 0.2);
 }
 
-BenchStepReport bench_step(const RunConfig& config, int64_t steps) {
+BenchStepReport bench_step(const RunConfig& config, const BenchOptions& options) {
   constexpr int64_t kWarmUpSteps = 2;
-  Engine engine(choose_backend(config.node.device, config.node.threads), config.model,
-                {.rows = config.training.micro_batch_rows,
-                 .head_chunk_tokens = config.training.head_chunk_tokens});
+  backend::Backend chosen = choose_backend(config.node);
+  auto timed = TimedOps::create(std::move(chosen.ops), *chosen.device);
+  TimedOps& stopwatch = *timed;
+  chosen.ops = std::move(timed);
+  Engine engine(std::move(chosen), config);
   optim::Optimizer optimizer(config.optimizer, engine.parameters, engine.backend);
   engine.parameters.initialize(uint64_t(config.seed));
   Trainer trainer(config.training, engine, optimizer);
+  const auto train = [&](int64_t step) {
+    return trainer.step(
+        random_batch(config.model, config.training.batch_rows, step, options.document_tokens));
+  };
 
   std::vector<double> seconds;
-  for (int64_t step = 0; step < kWarmUpSteps + steps; ++step) {
-    const InnerStep report =
-        trainer.step(random_batch(config.model, config.training.batch_rows, step));
+  for (int64_t step = 0; step < kWarmUpSteps + options.steps; ++step) {
+    const InnerStep report = train(step);
     if (step >= kWarmUpSteps) seconds.push_back(report.seconds);
   }
-  std::ranges::nth_element(seconds, seconds.begin() + steps / 2);
+  std::ranges::nth_element(seconds, seconds.begin() + options.steps / 2);
+  const double step_seconds = seconds[size_t(options.steps / 2)];
   const double tokens = double(config.training.batch_rows * config.model.sequence_length);
-  const double rate = tokens / seconds[size_t(steps / 2)];
+  const double rate = tokens / step_seconds;
+
+  stopwatch.start();
+  train(kWarmUpSteps + options.steps);
+  std::vector<BenchPart> parts;
+  for (const TimedPart& part : stopwatch.stop()) parts.push_back(bench_part(part));
+  const int64_t device_memory = engine.backend.device->allocated_bytes();
 
   // Big squares next to the model's own shapes: the rate of the machine, not of what the model
   // happens to need.
@@ -124,17 +166,25 @@ BenchStepReport bench_step(const RunConfig& config, int64_t steps) {
   const double gemm_rate = best_rate(engine.backend, shapes, 3.0);
   const double causal = rate * model::flops_per_token_causal(config.model);
   const double palm = rate * model::flops_per_token_palm(config.model);
+  const double data_sheet = engine.backend.device->peak_flops();
+  const double peak = data_sheet > 0 ? data_sheet : gemm_rate;
   return {.device = engine.backend.device->name(),
           .model = config.name,
           .parameters = model::parameter_count(config.model),
+          .policy = engine.policy,
           .tokens_per_second = rate,
+          .step_seconds = step_seconds,
           .tflops_per_second = causal * 1e-12,
           .gemm_tflops_per_second = gemm_rate * 1e-12,
+          .copy_gigabytes_per_second = copy_rate(*engine.backend.device) * 1e-9,
           .fraction_of_gemm_rate = causal / gemm_rate,
-          .mfu_palm = palm / gemm_rate,
-          .mfu_causal = causal / gemm_rate,
+          .peak_tflops_per_second = peak * 1e-12,
+          .mfu_palm = palm / peak,
+          .mfu_causal = causal / peak,
           .peak_memory_bytes = peak_memory_bytes(),
-          .steps = steps};
+          .device_memory_bytes = device_memory,
+          .steps = options.steps,
+          .parts = std::move(parts)};
 }
 
 }  // namespace train

@@ -1,27 +1,81 @@
 #include "train/engine.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <fmt/format.h>
 
+#include "base/log.h"
 #include "base/math.h"
 
 namespace train {
 
-backend::Backend choose_backend(const std::string& device, int64_t threads) {
-  const bool use_cuda = device == "cuda" || (device == "auto" && backend::count_cuda_devices() > 0);
-  auto backends = use_cuda
-                      ? backend::make_cuda_backends({.ranks = 1})
-                      : backend::make_cpu_backends({.ranks = 1, .threads_per_rank = int(threads)});
+namespace {
+
+// Where the choices of product kernels are kept between starts.
+std::string cache_folder() {
+  if (const char* const cache = std::getenv("XDG_CACHE_HOME"); cache && *cache)
+    return fmt::format("{}/atoll", cache);
+  if (const char* const home = std::getenv("HOME"); home && *home)
+    return fmt::format("{}/.cache/atoll", home);
+  return "";
+}
+
+MemoryPlan require_plan(const RunConfig& config, const backend::Device& device) {
+  const Machine machine{
+      .gpus = 1, .bytes_per_gpu = device.total_bytes(), .compute_dtype = device.compute_dtype()};
+  const bool is_gpu = device.compute_dtype() == backend::DType::kBfloat16;
+  if (!is_gpu) {
+    // A machine's memory is shared with whoever else works on it: no reason to take all of it.
+    RunConfig modest = config;
+    if (config.training.recompute == "auto") modest.training.recompute = "cheap";
+    return choose_plan(modest, machine);
+  }
+  const MemoryPlan plan = choose_plan(config, machine);
+  base::log_info("memory plan of {}:\n{}", device.name(), plan.text());
+  if (!plan.fits()) {
+    throw base::bad_input(
+        fmt::format("{} parameters do not fit this GPU with recompute {}:\n{}",
+                    model::parameter_count(config.model), plan.policy(), plan.text()),
+        "see the plan above");
+  }
+  return plan;
+}
+
+model::TransformerOptions transformer_options(const TrainingConfig& config,
+                                              const MemoryPlan& plan) {
+  return {.rows = config.micro_batch_rows,
+          .recompute = plan.recompute,
+          .head_chunk_tokens = config.head_chunk_tokens};
+}
+
+}  // namespace
+
+backend::Backend choose_backend(const NodeConfig& node) {
+  const bool use_cuda =
+      node.device == "cuda" || (node.device == "auto" && backend::count_cuda_devices() > 0);
+  auto backends =
+      use_cuda ? backend::make_cuda_backends({.ranks = 1,
+                                              .deterministic = node.deterministic,
+                                              .attention = node.attention,
+                                              .cache_folder = cache_folder()})
+               : backend::make_cpu_backends({.ranks = 1, .threads_per_rank = int(node.threads)});
   return std::move(backends.front());
 }
 
 Engine::Engine(backend::Backend chosen, const model::ModelConfig& model,
-               const model::TransformerOptions& options)
+               const model::TransformerOptions& options, shard::Parameters::Memory memory)
     : config(model),
       backend(std::move(chosen)),
       layout(model::make_layout(config)),
-      parameters(layout, backend),
-      transformer(config, options, parameters, backend) {}
+      parameters(layout, backend, memory),
+      transformer(config, options, parameters, backend),
+      policy(policy_name(memory, options.recompute)) {}
+
+Engine::Engine(backend::Backend chosen, const RunConfig& run)
+    : Engine(std::move(chosen), run, require_plan(run, *chosen.device)) {}
+
+Engine::Engine(backend::Backend&& chosen, const RunConfig& run, const MemoryPlan& plan)
+    : Engine(std::move(chosen), run.model, transformer_options(run.training, plan), plan.memory) {}
 
 Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
                     int64_t rows) {

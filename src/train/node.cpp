@@ -80,15 +80,6 @@ uint64_t load_node_key(base::Storage& storage, const std::string& run_directory)
   return key;
 }
 
-model::TransformerOptions transformer_options(const TrainingConfig& config) {
-  const auto recompute = config.recompute == "none"    ? model::Recompute::kNone
-                         : config.recompute == "block" ? model::Recompute::kBlock
-                                                       : model::Recompute::kCheap;
-  return {.rows = config.micro_batch_rows,
-          .recompute = recompute,
-          .head_chunk_tokens = config.head_chunk_tokens};
-}
-
 // Everything of one node, in the order in which it is built.
 class Node {
  public:
@@ -142,13 +133,12 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       digest_(shared_digest(config)),
       metrics_file_(config.node.run_directory + "/metrics.jsonl", config.node.name),
       data_(open_data(config, storage)),
-      engine_(choose_backend(config.node.device, config.node.threads), config.model,
-              transformer_options(config.training)),
+      engine_(choose_backend(config.node), config),
       optimizer_(config.optimizer, engine_.parameters, engine_.backend),
       trainer_(config.training, engine_, optimizer_),
-      metrics_(metrics_file_, config, measure_gemm_rate(engine_.backend, 0.2)),
+      metrics_(metrics_file_, config, peak_flops(engine_.backend)),
       pool_(int(config.node.threads)),
-      masters_(engine_.parameters) {
+      masters_(engine_.parameters, *engine_.backend.device) {
   base::log_info("{}: {} parameters on {}", config.node.name, model::parameter_count(config.model),
                  engine_.backend.device->name());
   engine_.parameters.initialize(uint64_t(config.seed));
@@ -312,6 +302,7 @@ void Node::save() {
       .outer = outer_ ? outer_->states() : std::vector<net::FragmentState>{},
       .tokens_since_commit =
           outer_loop_ ? outer_loop_->tokens_since_commit() : std::vector<int64_t>{},
+      .gradient_squares = optimizer_.gradient_squares(),
       .wall_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))),
   };
   const auto report = save_node(

@@ -164,6 +164,7 @@ void restore_node(const checkpoint::Reader& reader, const NodeTensors& node) {
   const shard::Layout& layout = node.parameters->layout();
   for (const FlatCopy& copy : inner_copies(node)) restore_file(reader, layout, copy);
   node.optimizer->set_update_count(reader.manifest().optimizer_updates);
+  node.optimizer->set_gradient_squares(reader.manifest().gradient_squares);
   node.parameters->masters_changed();
   if (!node.outer) return;
   if (int64_t(reader.manifest().outer.size()) != node.outer->fragment_count()) {

@@ -36,9 +36,11 @@ void describe_training(base::ConfigVisitor& v, TrainingConfig& c) {
             "Rows of model.sequence_length tokens per node and step.");
   v.integer("micro_batch_rows", c.micro_batch_rows, {1, 1e6},
             "Rows computed at once; divides batch_rows. Gradients accumulate over micro-batches.");
-  v.choice("recompute", c.recompute, {{"none", "cheap", "block"}},
-           "Activations made again in the backward pass: none; cheap (norms, SwiGLU); block (all "
-           "but each block's input).");
+  v.choice(
+      "recompute", c.recompute, {{"auto", "none", "cheap", "gate_up", "full"}},
+      "Activations made again in the backward pass: none; cheap (norms, SwiGLU); gate_up (that "
+      "product too); full (all but each block's input); auto: as few as fit the GPU's memory "
+      "(CPU: cheap).");
   v.integer("head_chunk_tokens", c.head_chunk_tokens, {16, 1e6},
             "Tokens whose logits exist at once.");
   v.integer("nonfinite_steps_max", c.nonfinite_steps_max, {1, 1e6},
@@ -78,6 +80,13 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
   v.choice("device", c.device, {{"auto", "cpu", "cuda"}},
            "What to compute on; auto: a GPU if there is one.");
   v.integer("threads", c.threads, {0, 4096}, "CPU threads; 0: all processors.");
+  v.choice("memory", c.memory, {{"standard", "lean"}},
+           "standard: 18 bytes per parameter on a GPU; lean: 4 (bf16 masters, 8-bit moments, no "
+           "gradients kept), for a model that would not fit otherwise.");
+  v.choice("attention", c.attention, {{"auto", "cudnn", "plain"}},
+           "On GPUs; auto: cuDNN, or plain kernels where it cannot be had.");
+  v.boolean("deterministic", c.deterministic,
+            "On GPUs: two runs give the same bits, a few percent slower. CPUs always do.");
   v.text("listen", c.listen, "host:port for other members; port 0: any free one.");
   v.text("advertise", c.advertise,
          "host:port that other members dial; empty: the address the coordinator sees.");
@@ -103,6 +112,23 @@ void check_listen_addresses(const std::string& path, const RunConfig& config) {
   if (!config.swarm.coordinator.empty()) check("swarm.coordinator", config.swarm.coordinator);
 }
 
+// Lean gradients are used up inside the backward, so that nothing can be added to them after it.
+void check_memory(const std::string& path, const RunConfig& config) {
+  if (config.node.memory != "lean") return;
+  if (config.training.batch_rows != config.training.micro_batch_rows) {
+    throw bad_input(
+        fmt::format("{}: node.memory is lean, which needs training.micro_batch_rows ({}) equal to "
+                    "training.batch_rows ({})",
+                    path, config.training.micro_batch_rows, config.training.batch_rows),
+        "gradients are not kept from one micro-batch to the next");
+  }
+  if (config.optimizer.kind != "adamw") {
+    throw bad_input(fmt::format("{}: node.memory is lean, but optimizer.kind is {}", path,
+                                config.optimizer.kind),
+                    "use adamw, or node.memory standard");
+  }
+}
+
 void check_together(const std::string& path, const RunConfig& config) {
   model::validate(config.model);
   optim::validate(config.optimizer);
@@ -112,6 +138,7 @@ void check_together(const std::string& path, const RunConfig& config) {
         "{}: training.batch_rows ({}) is not a multiple of training.micro_batch_rows ({})", path,
         config.training.batch_rows, config.training.micro_batch_rows));
   }
+  check_memory(path, config);
   const int64_t unit_count = config.model.layers + 2;
   if (config.outer.fragments > unit_count) {
     throw bad_input(fmt::format("{}: outer.fragments: expected at most {} (layers + 2), found {}",

@@ -14,9 +14,12 @@ Trainer::Trainer(const TrainingConfig& config, Engine& engine, optim::Optimizer&
 
 InnerStep Trainer::step(const data::Batch& batch) {
   const auto begin = std::chrono::steady_clock::now();
+  optimizer_.begin_step(batch.step);
   accumulate_gradients(batch);
+  optimizer_.end_step();
+  // Only here the host waits for the device.
   const model::LossSums sums = engine_.transformer.take_losses();
-  const auto update = optimizer_.step(batch.step);
+  const auto update = optimizer_.take_report();
   const double count = double(std::max<int64_t>(sums.count, 1));
   const InnerStep report = {
       .step = batch.step + 1,

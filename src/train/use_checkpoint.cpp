@@ -75,7 +75,8 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
                                                 .weights = {},
                                                 .vocabulary = config.vocabulary});
   constexpr int64_t kRowsAtOnce = 4;
-  Engine engine(choose_backend(options.device, options.threads), config, {.rows = kRowsAtOnce});
+  Engine engine(choose_backend({.device = options.device, .threads = options.threads}), config,
+                {.rows = kRowsAtOnce});
   load_trained_parameters(*reader, engine.parameters);
   const Validation validation = validate(engine, sampler, kRowsAtOnce, options.rows);
   return {.loss = validation.loss,
@@ -90,7 +91,8 @@ void generate_text(base::Storage& storage, const GenerateOptions& options,
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
   const auto tokenizer = data::make_tokenizer(reader->manifest().tokenizer);
-  Engine engine(choose_backend(options.device, options.threads), config, {.rows = 1});
+  Engine engine(choose_backend({.device = options.device, .threads = options.threads}), config,
+                {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);
 
   std::vector<int32_t> tokens = {tokenizer->begin_id()};

@@ -47,6 +47,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
                    .tokenizer = "bytes",
                    .outer = {{.version = 12, .digest = base::sha256({})}},
                    .tokens_since_commit = {4096},
+                   .gradient_squares = {0.25, 3.5e-8},
                    .wall_time = "2026-01-31T12:00:00Z"},
       .files = {{"parameters.safetensors", {.bytes = 123, .sha256 = base::sha256({})}}}};
   const std::string zeros(64, '0');
@@ -70,6 +71,10 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   ],
   "tokens_since_commit": [
     4096
+  ],
+  "gradient_squares": [
+    0.25,
+    3.5e-08
   ],
   "wall_time": "2026-01-31T12:00:00Z",
   "files": {
@@ -133,6 +138,8 @@ TEST_CASE("Wrong content under a right hash is refused with the key", "[checkpoi
       {"\"outer\": [", "\"outer\": {}, \"other\": [", "outer: expected an array"},
       {"\"tokens_since_commit\": [", "\"tokens_since_commit\": [-1, ",
        "tokens_since_commit[0]: expected a count"},
+      {"\"gradient_squares\": [", "\"gradient_squares\": [null, ",
+       "gradient_squares[0]: expected a number"},
       {"\"bytes\": 123", "\"bytes\": -123", "bytes: expected a count"},
       {"\"files\": {", "\"files\": [], \"other\": {", "files: expected an object"},
       {"\"parameters.safetensors\"", "\"../../parameters.safetensors\"",

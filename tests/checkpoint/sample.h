@@ -75,6 +75,7 @@ inline Sample make_sample(int64_t step, uint64_t seed = 1) {
       .outer = {{.version = 7, .digest = make_digest(random)},
                 {.version = uint64_t{1} << 62, .digest = make_digest(random)}},
       .tokens_since_commit = {0, int64_t(random.below(uint64_t{1} << 62))},
+      .gradient_squares = {double(random.below(1u << 30)) / 3},
       .wall_time = "2026-01-31T12:00:00Z"};
   auto& parameters = sample.files["parameters.safetensors"];
   parameters["blocks.0.qkv"] = make_tensor({3, 5}, random);

@@ -37,7 +37,8 @@ void require_close(const Outcome& actual, const Outcome& expected) {
 TEST_CASE("all recompute policies give the same bits", "[equivalence]") {
   const Batch batch = random_batch(small_config(), 2, 1);
   const Outcome expected = run({.rows = 2, .recompute = model::Recompute::kNone}, batch);
-  for (auto recompute : {model::Recompute::kCheap, model::Recompute::kBlock}) {
+  for (auto recompute :
+       {model::Recompute::kCheap, model::Recompute::kGateUp, model::Recompute::kFull}) {
     INFO("recompute " << int(recompute));
     const Outcome actual = run({.rows = 2, .recompute = recompute}, batch);
     REQUIRE(actual.losses.loss == expected.losses.loss);

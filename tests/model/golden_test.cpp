@@ -58,8 +58,8 @@ Golden read_golden() {
 
 TEST_CASE("losses and every gradient agree with the reference", "[golden]") {
   const Golden golden = read_golden();
-  for (auto recompute :
-       {model::Recompute::kNone, model::Recompute::kCheap, model::Recompute::kBlock}) {
+  for (auto recompute : {model::Recompute::kNone, model::Recompute::kCheap,
+                         model::Recompute::kGateUp, model::Recompute::kFull}) {
     INFO("recompute " << int(recompute));
     Rig rig(golden.config, {.rows = 2, .recompute = recompute, .head_chunk_tokens = 7});
     rig.set_weights(golden.weights);

@@ -20,8 +20,8 @@ int64_t bytes_per_block(model::ModelConfig config, model::Recompute recompute) {
 
 TEST_CASE("a transformer allocates what is planned", "[memory]") {
   const model::ModelConfig config = model_test::small_config();
-  for (auto recompute :
-       {model::Recompute::kNone, model::Recompute::kCheap, model::Recompute::kBlock}) {
+  for (auto recompute : {model::Recompute::kNone, model::Recompute::kCheap,
+                         model::Recompute::kGateUp, model::Recompute::kFull}) {
     const model::TransformerOptions options{
         .rows = 3, .recompute = recompute, .head_chunk_tokens = 20};
     const shard::Layout layout = model::make_layout(config);
@@ -50,8 +50,9 @@ TEST_CASE("a block of INTELLECT-1 keeps what its policy says", "[memory]") {
                                   .sequence_length = 8192};
   const int64_t T = config.sequence_length;
   const int64_t cheap = T * (3 * 8192 + 12288 + 57344 + 128 + 2 * 4);
-  REQUIRE(bytes_per_block(config, model::Recompute::kBlock) == T * 8192);
+  REQUIRE(bytes_per_block(config, model::Recompute::kFull) == T * 8192);
   REQUIRE(bytes_per_block(config, model::Recompute::kCheap) == cheap);
+  REQUIRE(bytes_per_block(config, model::Recompute::kGateUp) == cheap - T * 57344);
   REQUIRE(bytes_per_block(config, model::Recompute::kNone) == cheap + T * (2 * 8192 + 28672));
 }
 

@@ -1,6 +1,8 @@
 // The norm of the gradient, clipping and the updates against their formulas in double.
 #include <fmt/format.h>
 
+#include "backend/quantization.h"
+#include "base/math.h"
 #include "ops/rig.h"
 
 using namespace ops_test;
@@ -62,21 +64,54 @@ TEST_CASE("sum_of_squares equals the sum, with the same bits for any number of t
   }
 }
 
+TEST_CASE("sum equals the sum, also of what cancels") {
+  for (int64_t count : {1, 7, 16384, 100'003}) {
+    for (double deviation : {1.0, 0.0, 1e30}) {
+      INFO(fmt::format("count {} deviation {}", count, deviation));
+      const Values in = random_values(count, 1, deviation);
+      double sum = 0, magnitude = 0;
+      for (double x : in) {
+        sum += x;
+        magnitude += std::abs(x);
+      }
+      auto run = [&](Rig& rig) {
+        const Tensor out = rig.poisoned({1});
+        rig.ops().sum({.out = out, .in = rig.upload(in, {count})}, rig.stream());
+        return std::vector<Values>{rig.download(out)};
+      };
+      // One rounding to fp32; before it, doubles added in another order.
+      require_everywhere(run, {{{sum}, {.relative = 6e-8, .absolute = 1e-13 * magnitude}}});
+      Rig one(1), three(3);
+      REQUIRE(run(one) == run(three));
+    }
+  }
+}
+
 TEST_CASE("clip_scale shortens what is too long, and nothing else") {
-  auto scale = [](double sum, float norm_max) {
+  auto scale = [](const Values& sums, float norm_max) {
     Rig rig(1);
     const Tensor out = rig.poisoned({1});
-    rig.ops().clip_scale(
-        {.scale = out, .sum_of_squares = rig.upload(Values{sum}, {1}), .norm_max = norm_max},
-        rig.stream());
+    rig.ops().clip_scale({.scale = out,
+                          .sums_of_squares = rig.upload(sums, {int64_t(sums.size())}),
+                          .norm_max = norm_max},
+                         rig.stream());
     return rig.download(out)[0];
   };
-  REQUIRE(scale(0.25, 1) == 1);
-  REQUIRE(scale(0, 1) == 1);
-  REQUIRE(scale(16, 1) == Approx(1 / (4 + 1e-6)).epsilon(1e-7));
-  REQUIRE(scale(16, 2.5f) == Approx(2.5 / (4 + 1e-6)).epsilon(1e-7));
-  REQUIRE(scale(16, 0) == 1);
-  REQUIRE(scale(16, -1) == 1);
+  REQUIRE(scale({0.25}, 1) == 1);
+  REQUIRE(scale({0}, 1) == 1);
+  REQUIRE(scale({16}, 1) == Approx(1 / (4 + 1e-6)).epsilon(1e-7));
+  REQUIRE(scale({16}, 2.5f) == Approx(2.5 / (4 + 1e-6)).epsilon(1e-7));
+  REQUIRE(scale({16}, 0) == 1);
+  REQUIRE(scale({16}, -1) == 1);
+  REQUIRE(scale({9, 0, 16}, 1) == Approx(1 / (5 + 1e-6)).epsilon(1e-7));
+  REQUIRE(scale(Values(100, 0.01), 0.5f) == Approx(0.5 / (1 + 1e-6)).epsilon(1e-7));
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double bad : {infinity, -infinity, std::numeric_limits<double>::quiet_NaN()}) {
+    for (const float norm_max : {1.0f, 0.0f}) {
+      REQUIRE(std::isnan(scale({bad}, norm_max)));
+      REQUIRE(std::isnan(scale({1, bad, 1}, norm_max)));
+    }
+  }
 }
 
 TEST_CASE("adamw follows algorithm 2 over several steps") {
@@ -178,6 +213,146 @@ TEST_CASE("updates write the new parameters to a bf16 copy") {
                  .learning_rate = 0.1f},
                 rig.stream());
   require_copied();
+}
+
+// --- What is common to all ways of keeping parameters and moments.
+
+namespace {
+
+struct Storage {
+  DType parameter, moments;
+};
+constexpr Storage kStorages[] = {{DType::kFloat32, DType::kFloat32},
+                                 {DType::kFloat32, DType::kUint8},
+                                 {DType::kBfloat16, DType::kFloat32},
+                                 {DType::kBfloat16, DType::kUint8}};
+
+using Bytes = std::vector<uint8_t>;
+
+Bytes download_bytes(Rig& rig, const Tensor& tensor) {
+  Bytes bytes(size_t(tensor.byte_count()));
+  rig.download_raw(bytes.data(), tensor);
+  return bytes;
+}
+
+// An update's tensors, all of which have something in them.
+struct Update {
+  Update(Rig& rig, int64_t count, const Storage& storage) {
+    const int64_t block_count = base::div_ceil(count, backend::kMomentBlock);
+    args.gradient = rig.upload(random_values(count, 2), {count});
+    args.gradient_scale = rig.upload(Values{0.5}, {1});
+    args.learning_rate = 0.01f;
+    args.weight_decay = 0.1f;
+    args.step = 3;
+    args.zero_gradient = true;
+    args.rounding_seed = 17;
+    Values squares = random_values(count, 3);
+    for (double& x : squares) x = float(x * x);
+    if (storage.moments == DType::kFloat32) {
+      args.m = rig.upload(random_values(count, 4), {count});
+      args.v = rig.upload(squares, {count});
+    } else {
+      Bytes codes(static_cast<size_t>(count));
+      for (size_t i = 0; i < codes.size(); ++i) codes[i] = uint8_t(17 + 29 * i);
+      args.m = rig.upload_raw(codes.data(), DType::kUint8, {count});
+      args.v = rig.upload_raw(codes.data(), DType::kUint8, {count});
+      args.m_scale = rig.upload(random_values(block_count, 5), {block_count});
+      args.v_scale = rig.upload(Values(size_t(block_count), 0.25), {block_count});
+    }
+    const Tensor start = rig.upload(random_values(count, 1), {count});
+    args.parameter = start;
+    if (storage.parameter == DType::kFloat32) {
+      args.copy = rig.poisoned({count});
+    } else {
+      args.parameter = rig.upload_raw(Bytes(size_t(2 * count)).data(), DType::kBfloat16, {count});
+      rig.ops().cast({.out = args.parameter, .in = start}, rig.stream());
+    }
+  }
+
+  // Everything but the gradient.
+  std::vector<Bytes> state(Rig& rig) const {
+    std::vector<Bytes> all;
+    for (const Tensor& tensor :
+         {args.parameter, args.m, args.v, args.copy, args.m_scale, args.v_scale}) {
+      if (tensor) all.push_back(download_bytes(rig, tensor));
+    }
+    return all;
+  }
+
+  backend::AdamwArgs args;
+};
+
+}  // namespace
+
+TEST_CASE("a step whose gradient scale is NaN changes nothing but clears the gradient") {
+  const Values nan = {std::numeric_limits<double>::quiet_NaN()};
+  for (int64_t count : {1, 255, 40'001}) {
+    for (const Storage& storage : kStorages) {
+      INFO(fmt::format("count {} dtypes {} {}", count, int(storage.parameter),
+                       int(storage.moments)));
+      Rig rig(2);
+      Update update(rig, count, storage);
+      update.args.gradient_scale = rig.upload(nan, {1});
+      const auto state = update.state(rig);
+      const Bytes gradient = download_bytes(rig, update.args.gradient);
+      update.args.zero_gradient = false;
+      rig.ops().adamw(update.args, rig.stream());
+      REQUIRE(update.state(rig) == state);
+      REQUIRE(download_bytes(rig, update.args.gradient) == gradient);
+      update.args.zero_gradient = true;
+      rig.ops().adamw(update.args, rig.stream());
+      REQUIRE(update.state(rig) == state);
+      REQUIRE(download_bytes(rig, update.args.gradient) == Bytes(gradient.size()));
+    }
+  }
+}
+
+TEST_CASE("adamw gives the same bits for any number of threads, and may clear the gradient") {
+  for (int64_t count : {1, 255, 256, 257, 40'001}) {
+    for (const Storage& storage : kStorages) {
+      INFO(fmt::format("count {} dtypes {} {}", count, int(storage.parameter),
+                       int(storage.moments)));
+      const auto run = [&](int threads, bool zero_gradient) {
+        Rig rig(threads);
+        Update update(rig, count, storage);
+        update.args.zero_gradient = zero_gradient;
+        const Bytes before = download_bytes(rig, update.args.gradient);
+        const auto state = update.state(rig);
+        rig.ops().adamw(update.args, rig.stream());
+        const Bytes after = download_bytes(rig, update.args.gradient);
+        REQUIRE(after == (zero_gradient ? Bytes(before.size()) : before));
+        REQUIRE(update.state(rig) != state);
+        return update.state(rig);
+      };
+      const auto expected = run(1, false);
+      REQUIRE(run(1, true) == expected);
+      REQUIRE(run(3, true) == expected);
+    }
+  }
+}
+
+TEST_CASE("sgd skips and clears as adamw does") {
+  const int64_t count = 20'001;
+  for (const bool is_skipped : {false, true}) {
+    for (const bool zero_gradient : {false, true}) {
+      Rig rig(2);
+      const Values start = random_values(count, 1), values = random_values(count, 2);
+      const double scale = is_skipped ? std::numeric_limits<double>::quiet_NaN() : 0.5;
+      const Tensor p = rig.upload(start, {count}), gradient = rig.upload(values, {count});
+      const Tensor copy = rig.upload(start, {count});
+      rig.ops().sgd({.parameter = p,
+                     .gradient = gradient,
+                     .copy = copy,
+                     .gradient_scale = rig.upload(Values{scale}, {1}),
+                     .learning_rate = 0.1f,
+                     .weight_decay = 0.01f,
+                     .zero_gradient = zero_gradient},
+                    rig.stream());
+      REQUIRE((rig.download(p) == start) == is_skipped);
+      REQUIRE(rig.download(copy) == rig.download(p));
+      REQUIRE(rig.download(gradient) == (zero_gradient ? Values(size_t(count)) : values));
+    }
+  }
 }
 
 TEST_CASE("update benchmark", "[.benchmark]") {

@@ -34,7 +34,13 @@ class Bfloat16Device : public backend::Device {
     device_->wait(stream, event);
   }
   void synchronize(backend::Stream& stream) override { device_->synchronize(stream); }
+  void synchronize(const backend::Event& event) override { device_->synchronize(event); }
+  double seconds_between(const backend::Event& begin, const backend::Event& end) override {
+    return device_->seconds_between(begin, end);
+  }
   int64_t allocated_bytes() const override { return device_->allocated_bytes(); }
+  int64_t total_bytes() const override { return device_->total_bytes(); }
+  double peak_flops() const override { return device_->peak_flops(); }
 
  private:
   std::unique_ptr<backend::Device> device_;

@@ -58,7 +58,7 @@ data::Batch make_batch(int64_t step, int64_t first, int64_t count) {
 struct NodeRig {
   explicit NodeRig(int64_t rows)
       : training{.steps = kSteps, .batch_rows = rows, .micro_batch_rows = rows},
-        engine(train::choose_backend("cpu", 1), kModel, {.rows = rows}),
+        engine(train::choose_backend({.device = "cpu", .threads = 1}), kModel, {.rows = rows}),
         optimizer(kSgd, engine.parameters, engine.backend),
         trainer(training, engine, optimizer) {
     engine.parameters.initialize(kSeed);
@@ -116,7 +116,7 @@ std::vector<float> train_as_member(const outer::OuterConfig& config,
   int64_t first = 0;
   for (int64_t i = 0; i < index; ++i) first += shares[size_t(i)];
   base::ThreadPool pool(1);
-  train::MasterParameters masters(rig.engine.parameters);
+  train::MasterParameters masters(rig.engine.parameters, *rig.engine.backend.device);
   const auto state = outer::OuterState::create(config, rig.engine.layout, masters, pool);
   const auto swarm = net::Swarm::join({.listen = {"127.0.0.1", 0}},
                                       {.run_name = "equivalence",

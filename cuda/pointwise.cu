@@ -1,0 +1,238 @@
+// Operations without sums: rotary embedding, SwiGLU, addition, conversion. All are bound by memory:
+// every number is read once and written once, eight at a time (flat arrays: four). What is needed
+// again only much later is read around the caches.
+#include <algorithm>
+
+#include "base/math.h"
+#include "cuda/access.h"
+#include "cuda/cuda_backend.h"
+#include "cuda/launch.h"
+#include "cuda/quad.h"
+#include "cuda/reduce.h"
+
+namespace cuda {
+
+using backend::DType;
+
+namespace {
+
+constexpr int kThreadsMax = 256;
+
+struct Rope {
+  Bf16* qkv;
+  const float* table;  // Per position `half` cosines, then `half` sines.
+  int64_t stride;      // Of rows of qkv.
+  int sequence_length;
+  int rotated_heads;  // H + K
+  int half;           // D / 2
+  float sine_sign;    // -1 for the inverse.
+};
+
+// low = low cos - high sin,  high = high cos + low sin,  where low and high are the halves of a
+// head. A block has a row: threadIdx.x says which lanes of a half, threadIdx.y which heads, so that
+// a thread reads its cosines and sines once for all its heads. Per rotated element 2 bytes are read
+// and 2 written; the table (4 bytes for each element of one head) comes from the caches.
+template <int kLanes>
+__global__ void __launch_bounds__(kThreadsMax) rope_kernel(const Rope p) {
+  const int lane = int(threadIdx.x) * kLanes;
+  const float* const angles = p.table + int64_t(int(blockIdx.x) % p.sequence_length) * 2 * p.half;
+  const Lanes<kLanes> cosine = load_lanes<kLanes>(angles + lane);
+  Lanes<kLanes> sine = load_lanes<kLanes>(angles + p.half + lane);
+  for (int i = 0; i < kLanes; ++i) sine.at[i] *= p.sine_sign;
+  Bf16* const row = p.qkv + blockIdx.x * p.stride;
+  for (int head = int(threadIdx.y); head < p.rotated_heads; head += int(blockDim.y)) {
+    Bf16* const low_at = row + head * 2 * p.half + lane;
+    Bf16* const high_at = low_at + p.half;
+    Lanes<kLanes> low = load_lanes<kLanes>(low_at), high = load_lanes<kLanes>(high_at);
+    for (int i = 0; i < kLanes; ++i) {
+      const float x = low.at[i], y = high.at[i];
+      low.at[i] = x * cosine.at[i] - y * sine.at[i];
+      high.at[i] = y * cosine.at[i] + x * sine.at[i];
+    }
+    store_lanes(low_at, low);
+    store_lanes(high_at, high);
+  }
+}
+
+// 1 / (1 + e^-x). Where e^-x is infinite this is 0.
+__device__ float sigmoid(float x) {
+  return __fdividef(1.0f, 1.0f + __expf(-x));
+}
+
+// out = silu(gate) * up.  A block has a row of gate_up (rows, 2 width). Per element of out 4 bytes
+// are read and 2 written. gate_up is needed again in the backward only, out by the next product.
+template <int kLanes>
+__global__ void __launch_bounds__(kThreadsMax)
+    swiglu_forward_kernel(Bf16* out, const Bf16* gate_up, int width) {
+  const Bf16* const gates = gate_up + int64_t(blockIdx.x) * 2 * width;
+  Bf16* const out_row = out + int64_t(blockIdx.x) * width;
+  for (int f = int(threadIdx.x) * kLanes; f < width; f += int(blockDim.x) * kLanes) {
+    Lanes<kLanes> gate = load_lanes_once<kLanes>(gates + f);
+    const Lanes<kLanes> up = load_lanes_once<kLanes>(gates + width + f);
+    for (int i = 0; i < kLanes; ++i) gate.at[i] = gate.at[i] * sigmoid(gate.at[i]) * up.at[i];
+    store_lanes(out_row + f, gate);
+  }
+}
+
+// With s = sigmoid(gate), silu = gate * s:
+//   gate' = dy * up * (s + silu * (1 - s)),  up' = dy * silu,  out = silu * up if it is present.
+// Per element of dy 6 bytes are read and 4 written, 6 with out. Rows as in the forward.
+template <int kLanes>
+__global__ void __launch_bounds__(kThreadsMax)
+    swiglu_backward_kernel(Bf16* gate_up, Bf16* out, const Bf16* out_gradient, int width) {
+  Bf16* const gates = gate_up + int64_t(blockIdx.x) * 2 * width;
+  const int64_t row = int64_t(blockIdx.x) * width;
+  for (int f = int(threadIdx.x) * kLanes; f < width; f += int(blockDim.x) * kLanes) {
+    Lanes<kLanes> gate = load_lanes<kLanes>(gates + f), up = load_lanes<kLanes>(gates + width + f);
+    Lanes<kLanes> dy = load_lanes_once<kLanes>(out_gradient + row + f);
+    for (int i = 0; i < kLanes; ++i) {
+      const float s = sigmoid(gate.at[i]), silu = gate.at[i] * s, d = dy.at[i];
+      gate.at[i] = d * up.at[i] * (s + silu * (1.0f - s));
+      dy.at[i] = silu * up.at[i];
+      up.at[i] = d * silu;
+    }
+    store_lanes(gates + f, gate);
+    store_lanes(gates + width + f, up);
+    if (out) store_lanes(out + row + f, dy);
+  }
+}
+
+// Calls body(place) for the fours of a flat array that are this thread's. For the whole grid.
+template <class Body>
+__device__ void for_quads(int64_t count, bool is_aligned, const Body& body) {
+  const int64_t step = int64_t(gridDim.x) * blockDim.x * 4;
+  for (int64_t i = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * 4; i < count; i += step)
+    body(quad_place(i, count, is_aligned));
+}
+
+// out += in.  Reads 2 and writes 1 number per element.
+template <class T>
+__global__ void __launch_bounds__(kThreadsMax)
+    add_kernel(T* out, const T* in, int64_t count, bool is_aligned) {
+  for_quads(count, is_aligned, [&](const QuadPlace& place) {
+    Quad sum = load(out, place);
+    const Quad addend = load(in, place);
+    for (int k = 0; k < 4; ++k) sum.at[k] += addend.at[k];
+    store(out, place, sum);
+  });
+}
+
+// out = in, rounded to nearest where To is narrower. Reads and writes 1 number per element.
+template <class To, class From>
+__global__ void __launch_bounds__(kThreadsMax)
+    cast_kernel(To* out, const From* in, int64_t count, bool is_aligned) {
+  for_quads(count, is_aligned, [&](const QuadPlace& place) { store(out, place, load(in, place)); });
+}
+
+// One block per row, no more threads than a row of `width` has work for.
+Grid grid_of_rows(int64_t rows, int64_t width, int lanes) {
+  const int64_t threads = base::round_up(base::div_ceil(width, lanes), kWarp);
+  return {.blocks = unsigned(rows), .threads = unsigned(std::min<int64_t>(threads, kThreadsMax))};
+}
+
+// More blocks than the GPU runs at once, so that it is busy to the end.
+Grid grid_of_quads(int64_t count, int multiprocessors) {
+  const int64_t blocks = base::div_ceil(count, 4 * kThreadsMax);
+  return {.blocks = unsigned(std::min<int64_t>(blocks, int64_t{32} * multiprocessors)),
+          .threads = kThreadsMax};
+}
+
+template <class T>
+void launch_add(T* out, const T* in, int64_t count, int multiprocessors, cudaStream_t stream) {
+  const bool is_aligned = is_quad_aligned(out) && is_quad_aligned(in);
+  launch(add_kernel<T>, grid_of_quads(count, multiprocessors), stream, out, in, count, is_aligned);
+}
+
+template <class To, class From>
+void launch_cast(To* out, const From* in, int64_t count, int multiprocessors, cudaStream_t stream) {
+  const bool is_aligned = is_quad_aligned(out) && is_quad_aligned(in);
+  launch(cast_kernel<To, From>, grid_of_quads(count, multiprocessors), stream, out, in, count,
+         is_aligned);
+}
+
+}  // namespace
+
+void CudaOps::rope(const backend::RopeArgs& args, backend::Stream& stream) {
+  const int64_t stride = (args.heads + 2 * args.kv_heads) * args.head_size;
+  const int64_t rows = args.qkv.element_count() / stride;
+  CHECK(args.head_size % 2 == 0 && args.qkv.element_count() == rows * stride);
+  CHECK(args.table.element_count() >= args.sequence_length * args.head_size);
+  const Rope p{.qkv = bf16(args.qkv),
+               .table = fp32(args.table),
+               .stride = stride,
+               .sequence_length = int(args.sequence_length),
+               .rotated_heads = int(args.heads + args.kv_heads),
+               .half = int(args.head_size / 2),
+               .sine_sign = args.inverse ? -1.0f : 1.0f};
+  const bool fits = fits_packs(p.half, {p.qkv, p.table});
+  const int across = fits ? p.half / kPack : p.half;  // Threads for one head.
+  CHECK(across <= kThreadsMax, "heads of {} are too wide", args.head_size);
+  // Every thread gets the same number of heads, or one less.
+  const int64_t turns = base::div_ceil(p.rotated_heads, kThreadsMax / across);
+  const int64_t down = base::div_ceil(p.rotated_heads, turns);
+  launch(fits ? rope_kernel<kPack> : rope_kernel<1>,
+         {.blocks = unsigned(rows), .threads = {unsigned(across), unsigned(down)}},
+         handle_of(stream), p);
+}
+
+void CudaOps::swiglu_forward(const backend::SwigluForwardArgs& args, backend::Stream& stream) {
+  const int64_t width = args.gate_up.shape[1] / 2, rows = args.gate_up.shape[0];
+  CHECK(args.gate_up.shape[1] == 2 * width && args.out.element_count() == rows * width);
+  Bf16* const out = bf16(args.out);
+  const Bf16* const gate_up = bf16(args.gate_up);
+  const bool fits = fits_packs(width, {out, gate_up});
+  launch(fits ? swiglu_forward_kernel<kPack> : swiglu_forward_kernel<1>,
+         grid_of_rows(rows, width, fits ? kPack : 1), handle_of(stream), out, gate_up, int(width));
+}
+
+void CudaOps::swiglu_backward(const backend::SwigluBackwardArgs& args, backend::Stream& stream) {
+  const int64_t width = args.gate_up.shape[1] / 2, rows = args.gate_up.shape[0];
+  CHECK(args.gate_up.shape[1] == 2 * width && args.out_gradient.element_count() == rows * width);
+  CHECK(!args.out || args.out.element_count() == rows * width);
+  Bf16* const gate_up = bf16(args.gate_up);
+  Bf16* const out = bf16(args.out);
+  const Bf16* const out_gradient = bf16(args.out_gradient);
+  const bool fits = fits_packs(width, {gate_up, out, out_gradient});
+  launch(fits ? swiglu_backward_kernel<kPack> : swiglu_backward_kernel<1>,
+         grid_of_rows(rows, width, fits ? kPack : 1), handle_of(stream), gate_up, out, out_gradient,
+         int(width));
+}
+
+void CudaOps::add(const backend::AddArgs& args, backend::Stream& stream) {
+  CHECK(args.out.shape == args.in.shape && args.out.dtype == args.in.dtype);
+  const int64_t count = args.out.element_count();
+  if (count == 0) return;
+  const int multiprocessors = properties_.multiprocessors;
+  if (args.out.dtype == DType::kFloat32) {
+    launch_add(fp32(args.out), fp32(args.in), count, multiprocessors, handle_of(stream));
+  } else {
+    launch_add(bf16(args.out), bf16(args.in), count, multiprocessors, handle_of(stream));
+  }
+}
+
+void CudaOps::cast(const backend::CastArgs& args, backend::Stream& stream) {
+  const int64_t count = args.out.element_count();
+  CHECK(args.in.element_count() == count);
+  const DType from = args.in.dtype, to = args.out.dtype;
+  const bool narrows = from == DType::kFloat32 && to == DType::kBfloat16;
+  const bool widens = from == DType::kBfloat16 && to == DType::kFloat32;
+  CHECK(from == to || narrows || widens, "no conversion from dtype {} to {}", int(from), int(to));
+  if (count == 0) return;
+  const int multiprocessors = properties_.multiprocessors;
+  if (narrows) {
+    launch_cast(bf16(args.out), fp32(args.in), count, multiprocessors, handle_of(stream));
+  } else if (widens) {
+    launch_cast(fp32(args.out), bf16(args.in), count, multiprocessors, handle_of(stream));
+  } else {
+    check(cudaMemcpyAsync(args.out.data, args.in.data, size_t(args.out.byte_count()),
+                          cudaMemcpyDefault, handle_of(stream)),
+          "copying a tensor");
+  }
+}
+
+void CudaOps::zero(const backend::Tensor& out, backend::Stream& stream) {
+  check(cudaMemsetAsync(out.data, 0, size_t(out.byte_count()), handle_of(stream)),
+        "clearing a tensor");
+}
+
+}  // namespace cuda

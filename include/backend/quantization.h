@@ -1,0 +1,144 @@
+// Numbers in fewer bits, where every backend must make the same bits: the int8 codec of
+// pseudo-gradients, the 8-bit moments of AdamW, and stochastic rounding to bf16. All functions are
+// constexpr and do one IEEE operation at a time, so that the same text serves host and device code;
+// whoever compiles it must not contract products and sums.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+namespace backend {
+
+// --- int8 blocks of pseudo-gradients. The format is told in outer/codec.h.
+
+inline constexpr int64_t kInt8Block = 512;
+// A block below it counts as zeros: its arithmetic would touch subnormal numbers, which some
+// devices flush.
+inline constexpr float kInt8SmallestMaximum = 0x1p-100f;
+// The largest float whose product with 127 is finite; FLT_MAX / 127 rounds to the one above it.
+inline constexpr float kInt8ScaleMax = 0x810203p98f;
+
+// As integers, absolute values are ordered like the numbers, with infinity and then NaN on top.
+inline constexpr int32_t kInfinityBits = 0x7f800000;
+constexpr int32_t absolute_bits(float value) {
+  return std::bit_cast<int32_t>(value) & 0x7fffffff;
+}
+
+struct Int8Scale {
+  float scale = 0;    // x' = code * scale
+  float inverse = 0;  // code = round(x * inverse)
+};
+// For a block whose largest absolute value is `maximum`, which is finite.
+constexpr Int8Scale int8_scale(float maximum) {
+  if (maximum < kInt8SmallestMaximum) return {};
+  const float scale = maximum / 127.0f;
+  return {scale < kInt8ScaleMax ? scale : kInt8ScaleMax, 127.0f / maximum};
+}
+// Adding 1.5 * 2^23 to a small number rounds it to the nearest integer, ties to even, and leaves
+// that integer in the low bits of the sum in two's complement: a rounding and a conversion in one
+// addition. |x * inverse| is below 127.5.
+constexpr int8_t int8_code(float x, float inverse) {
+  const float product = x * inverse;
+  const float shifted = product + 0x1.8p23f;
+  return static_cast<int8_t>(std::bit_cast<int32_t>(shifted) & 0xff);
+}
+
+// --- 8-bit moments (Dettmers et al., "8-bit optimizers via block-wise quantization", ICLR 2022,
+// arXiv 2110.02861). A block of 256 has one scale, its largest absolute value; a code is a
+// magnitude relative to it, spaced by dynamic exponents: seven decades, finer towards the top.
+// Unlike in the paper both signs have the same magnitudes, so that the largest element is always
+// exact and coding decoded moments again changes nothing.
+
+inline constexpr int64_t kMomentBlock = 256;
+
+// Magnitudes in rising order, from 0 to 1. With b bits in the fraction of decade 10^-e there are
+// 2^b means of equal parts of [0.1, 1], times 10^-e; the last element is 1.
+//   kSignedMagnitudes:   128, for codes sign << 7 | index.    (m)
+//   kUnsignedMagnitudes: 256, for codes that are the index.   (v)
+template <int kBits>
+constexpr std::array<float, 1 << kBits> dynamic_magnitudes() {
+  std::array<float, 1 << kBits> magnitudes{};
+  int at = 1;  // magnitudes[0] is 0.
+  double decade = 1;
+  for (int e = 1; e < kBits; ++e) decade /= 10;
+  // Decade 10^-(kBits-1) has one magnitude, every following twice as many: 1 + 2 + ... =
+  // 2^kBits - 1, of which the top one makes place for 1.
+  for (int e = 0; e < kBits; ++e, decade *= 10) {
+    const int parts = 1 << e;
+    for (int i = 0; i < parts; ++i) {
+      const double fraction = 0.1 + 0.9 * (double(i) + 0.5) / double(parts);
+      magnitudes[std::size_t(at++)] = float(fraction * decade);
+    }
+  }
+  magnitudes[(1 << kBits) - 1] = 1;
+  return magnitudes;
+}
+inline constexpr std::array<float, 128> kSignedMagnitudes = dynamic_magnitudes<7>();
+inline constexpr std::array<float, 256> kUnsignedMagnitudes = dynamic_magnitudes<8>();
+
+// The index of the nearest of `count` (a power of two) rising magnitudes; of two equally near the
+// lower. `x` is in [0, 1].
+constexpr uint8_t nearest_magnitude(const float* magnitudes, int count, float x) {
+  int low = 0;
+  for (int step = count / 2; step > 0; step /= 2) {
+    if (magnitudes[low + step] <= x) low += step;
+  }
+  if (low == count - 1) return uint8_t(low);
+  const float below = x - magnitudes[low];
+  const float above = magnitudes[low + 1] - x;
+  return uint8_t(above < below ? low + 1 : low);
+}
+
+constexpr float decode_moment(bool is_signed, uint8_t code) {
+  if (!is_signed) return kUnsignedMagnitudes[code];
+  const float magnitude = kSignedMagnitudes[code & 127];
+  return (code & 128) != 0 ? -magnitude : magnitude;
+}
+// `scale` is the block's largest absolute value.
+constexpr uint8_t encode_moment(bool is_signed, float value, float scale) {
+  if (!(scale > 0)) return 0;
+  const float magnitude = (value < 0 ? -value : value) / scale;
+  if (!is_signed) {
+    // A mean square that became 0 would leave AdamW dividing by epsilon.
+    const uint8_t index = nearest_magnitude(kUnsignedMagnitudes.data(), 256, magnitude);
+    return value > 0 && index == 0 ? 1 : index;
+  }
+  const uint8_t index = nearest_magnitude(kSignedMagnitudes.data(), 128, magnitude);
+  return uint8_t(value < 0 && index != 0 ? index | 128 : index);
+}
+
+// --- bf16 is the upper half of a float.
+
+constexpr float from_bfloat16(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
+// To the nearest, ties to even. A NaN stays one (the carry could otherwise make it an infinity).
+constexpr uint16_t to_bfloat16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if (value != value) return uint16_t(bits >> 16 | 0x40);
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// --- Stochastic rounding. 32 bits from a hash of who asks, equally distributed (the finaliser of
+// SplitMix64, Steele, Lea and Flood 2014).
+constexpr uint32_t rounding_bits(uint64_t seed, int64_t step, int64_t index) {
+  uint64_t x = seed ^ (uint64_t(step) * 0x9e3779b97f4a7c15ull);
+  x += uint64_t(index) * 0xd1342543de82ef95ull;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return uint32_t((x ^ (x >> 31)) >> 32);
+}
+// The bf16 below or above `value` (by magnitude), above with the probability of the part that is
+// cut off. What is not finite stays so. Returns its 16 bits.
+constexpr uint16_t round_stochastically(float value, uint32_t random) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7f800000) == 0x7f800000) {
+    const bool is_nan = (bits & 0x007fffff) != 0;
+    return uint16_t(bits >> 16 | (is_nan ? 0x40 : 0));
+  }
+  return uint16_t((bits + (random & 0xffff)) >> 16);
+}
+
+}  // namespace backend

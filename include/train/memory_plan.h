@@ -1,0 +1,58 @@
+// How much memory a node needs, before anything is allocated, and which of the ways to train it is
+// the fastest that fits. All numbers follow from the config; docs/architecture.md tells what they
+// leave out.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "backend/tensor.h"
+#include "model/transformer.h"
+#include "shard/parameters.h"
+#include "train/run_config.h"
+
+namespace train {
+
+struct Machine {
+  int64_t gpus = 1;
+  int64_t bytes_per_gpu = 0;
+  backend::DType compute_dtype = backend::DType::kBfloat16;
+};
+
+struct MemoryPlan {
+  Machine machine;
+  shard::Parameters::Memory memory = shard::Parameters::Memory::kStandard;
+  model::Recompute recompute = model::Recompute::kCheap;
+  struct Part {
+    std::string name;
+    int64_t bytes = 0;
+  };
+  std::vector<Part> parts;  // Of one GPU.
+  int64_t host_bytes = 0;   // Of the node: the outer state.
+
+  int64_t bytes_per_gpu() const;
+  bool fits() const { return bytes_per_gpu() <= machine.bytes_per_gpu; }
+  std::string policy() const;
+  // For people: a line per part, the sum, and if it does not fit, what to change.
+  std::string text() const;
+};
+
+MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
+                       shard::Parameters::Memory memory, model::Recompute recompute);
+
+// What the config says. Where training.recompute is auto, the fastest policy that fits, or if none
+// does, the one that needs least.
+MemoryPlan choose_plan(const RunConfig& config, const Machine& machine);
+// The same, free to choose node.memory too: standard if any policy of it fits, else lean.
+MemoryPlan best_plan(const RunConfig& config, const Machine& machine);
+
+// Seconds of one step of a node whose GPUs reach the rates of an H100 (products 660 TFLOP/s,
+// attention 620 forward and 520 backward, memory 2.9 TB/s), with nothing to wait for. A lean step
+// is one micro-batch.
+double predict_step_seconds(const RunConfig& config, const MemoryPlan& plan);
+
+// "cheap"; "lean, full"
+std::string policy_name(shard::Parameters::Memory memory, model::Recompute recompute);
+
+}  // namespace train

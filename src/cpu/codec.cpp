@@ -1,0 +1,98 @@
+// The int8 codec of the outer loop on tensors. outer/codec.cpp does the same to bytes that travel;
+// both take their arithmetic from backend/quantization.h. Compiled without contraction, so that the
+// bits are those of every other machine.
+#include <algorithm>
+#include <atomic>
+
+#include "backend/quantization.h"
+#include "cpu/bfloat16.h"
+#include "cpu/cpu_backend.h"
+
+namespace cpu {
+
+using backend::DecodeInt8Args;
+using backend::DType;
+using backend::EncodeInt8Args;
+using backend::kInt8Block;
+using backend::Stream;
+using backend::Tensor;
+
+namespace {
+
+constexpr int64_t kPieceBlocks = 32;
+
+// out = reference - in, or -in where there is no reference, from element `first` on.
+void subtract(const EncodeInt8Args& args, int64_t first, int64_t count, float* out) {
+  const float* in = out;
+  if (args.in.dtype == DType::kBfloat16) {
+    to_float(static_cast<const Bfloat16*>(args.in.data) + first, out, count);
+  } else {
+    in = args.in.as<float>() + first;
+  }
+  if (args.reference) {
+    const float* reference = args.reference.as<float>() + first;
+    for (int64_t i = 0; i < count; ++i) out[i] = reference[i] - in[i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) out[i] = -in[i];
+  }
+}
+
+int32_t absolute_maximum_bits(const float* values, int64_t count) {
+  int32_t maximum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    maximum = std::max(maximum, backend::absolute_bits(values[i]));
+  }
+  return maximum;
+}
+
+// False if a value is not finite.
+bool encode_block(const EncodeInt8Args& args, int64_t block) {
+  const int64_t first = block * kInt8Block;
+  const int64_t count = std::min(kInt8Block, args.in.element_count() - first);
+  float values[kInt8Block];
+  subtract(args, first, count, values);
+  const int32_t maximum = absolute_maximum_bits(values, count);
+  if (maximum >= backend::kInfinityBits) return false;
+  const backend::Int8Scale scale = backend::int8_scale(std::bit_cast<float>(maximum));
+  args.scales.as<float>()[block] = scale.scale;
+  int8_t* codes = args.codes.as<int8_t>() + first;
+  for (int64_t i = 0; i < count; ++i) codes[i] = backend::int8_code(values[i], scale.inverse);
+  return true;
+}
+
+void decode_block(const DecodeInt8Args& args, int64_t block) {
+  const int64_t first = block * kInt8Block;
+  const int64_t count = std::min(kInt8Block, args.out.element_count() - first);
+  const float scale = args.scales.as<float>()[block];
+  const int8_t* codes = args.codes.as<int8_t>() + first;
+  float* out = args.out.as<float>() + first;
+  for (int64_t i = 0; i < count; ++i) out[i] = float(codes[i]) * scale;
+}
+
+}  // namespace
+
+void CpuOps::encode_int8(const EncodeInt8Args& args, Stream&) {
+  const int64_t count = args.in.element_count();
+  const int64_t block_count = base::div_ceil(count, kInt8Block);
+  CHECK(args.in.dtype == DType::kFloat32 || args.in.dtype == DType::kBfloat16);
+  CHECK(!args.reference || args.reference.element_count() == count);
+  CHECK(args.codes.element_count() == count && args.scales.element_count() == block_count);
+  int32_t& is_finite = args.is_finite.as<int32_t>()[0];
+  workers_.for_pieces(block_count, kPieceBlocks, [&](int64_t begin, int64_t end, int) {
+    for (int64_t block = begin; block < end; ++block) {
+      if (encode_block(args, block)) continue;
+      std::atomic_ref(is_finite).store(0, std::memory_order_relaxed);
+    }
+  });
+}
+
+void CpuOps::decode_int8(const DecodeInt8Args& args, Stream&) {
+  const int64_t count = args.out.element_count();
+  const int64_t block_count = base::div_ceil(count, kInt8Block);
+  CHECK(args.codes.element_count() == count && args.scales.element_count() == block_count);
+  workers_.for_pieces(block_count, kPieceBlocks, [&](int64_t begin, int64_t end, int) {
+    for (int64_t block = begin; block < end; ++block) decode_block(args, block);
+  });
+}
+
+}  // namespace cpu

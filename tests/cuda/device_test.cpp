@@ -1,0 +1,122 @@
+// The device itself, on the emulated runtime: memory, events, and what is said of a GPU that will
+// not do.
+#include <cstring>
+
+#include "base/math.h"
+#include "cuda/device_under_test.h"
+#include "emulation/fake_device.h"
+#include "support/catch.h"
+
+namespace {
+
+using emulation::fake_device;
+
+// Puts the usual device back.
+struct Restore {
+  ~Restore() { fake_device() = {}; }
+};
+
+std::string error_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const base::Error& error) {
+    return std::string(error.what()) + " / " + error.hint();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("cuda device: memory is zero, aligned and counted", "[device]") {
+  auto backend = cuda_test::make_device_under_test();
+  backend::Device& device = *backend.device;
+  const int64_t before = device.allocated_bytes();
+  std::vector<std::unique_ptr<backend::Buffer>> buffers;
+  for (const int64_t bytes :
+       {int64_t{1}, int64_t{1000}, 70 * base::kMiB, int64_t{0}, 63 * base::kMiB}) {
+    buffers.push_back(device.allocate(bytes, "test"));
+    const auto* data = static_cast<const unsigned char*>(buffers.back()->data());
+    REQUIRE(reinterpret_cast<uintptr_t>(data) % 256 == 0);
+    for (int64_t i = 0; i < bytes; i += 997) REQUIRE(data[i] == 0);
+  }
+  REQUIRE(device.allocated_bytes() - before == 1001 + 133 * base::kMiB);
+  // No two overlap.
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    std::memset(buffers[i]->data(), int(i) + 1, size_t(buffers[i]->byte_count()));
+  }
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    const auto* data = static_cast<const unsigned char*>(buffers[i]->data());
+    for (int64_t at = 0; at < buffers[i]->byte_count(); at += 1021) REQUIRE(data[at] == i + 1);
+  }
+  buffers.clear();
+  REQUIRE(device.allocated_bytes() == before);
+}
+
+TEST_CASE("cuda device: memory that was given back can be had again", "[device]") {
+  const Restore restore;
+  fake_device().total_bytes = 60 * base::kMiB;
+  auto backend = cuda_test::make_device_under_test();
+  for (int i = 0; i < 20; ++i) {
+    const auto large = backend.device->allocate(30 * base::kMiB, "large");
+    const auto small = backend.device->allocate(1000, "small");
+  }
+}
+
+TEST_CASE("cuda device: too little memory is said with numbers and a hint", "[device]") {
+  const Restore restore;
+  fake_device().total_bytes = base::kGiB;
+  auto backend = cuda_test::make_device_under_test();
+  const std::string error =
+      error_of([&] { backend.device->allocate(2 * base::kGiB, "activations: qkv"); });
+  INFO(error);
+  REQUIRE(contains(error, "activations: qkv needs 2.00 GiB"));
+  REQUIRE(contains(error, "of 1.00 GiB are free"));
+  REQUIRE(contains(error, "training.recompute"));
+}
+
+TEST_CASE("cuda device: a GPU that is too old is named", "[device]") {
+  const Restore restore;
+  fake_device().capability_major = 7;
+  const std::string error = error_of([] { cuda_test::make_device_under_test(); });
+  INFO(error);
+  REQUIRE(contains(error, "emulated GPU of compute capability 7.0"));
+  REQUIRE(contains(error, "8.0"));
+}
+
+TEST_CASE("cuda device: a driver that is too old is named", "[device]") {
+  const Restore restore;
+  fake_device().driver_version = 12040;
+  const std::string error = error_of([] { cuda_test::make_device_under_test(); });
+  INFO(error);
+  REQUIRE(contains(error, "knows CUDA 12.4"));
+  REQUIRE(contains(error, "13.0"));
+}
+
+TEST_CASE("cuda device: no GPU at all", "[device]") {
+  const Restore restore;
+  fake_device().count = 0;
+  REQUIRE(backend::count_cuda_devices() == 0);
+  REQUIRE(contains(error_of([] { cuda_test::make_device_under_test(); }), "no NVIDIA GPU"));
+}
+
+TEST_CASE("cuda device: copies and events", "[device]") {
+  auto backend = cuda_test::make_device_under_test();
+  backend::Device& device = *backend.device;
+  const auto pinned = device.allocate_host(1000, "pinned");
+  const auto buffer = device.allocate(1000, "buffer");
+  std::memset(pinned->data(), 7, 1000);
+  auto& stream = device.copy_stream();
+  const auto begin = device.record(stream);
+  device.copy(buffer->data(), pinned->data(), 1000, stream);
+  const auto end = device.record(stream);
+  device.wait(device.compute_stream(), *end);
+  device.synchronize(*end);
+  REQUIRE(std::memcmp(buffer->data(), pinned->data(), 1000) == 0);
+  REQUIRE(device.seconds_between(*begin, *end) >= 0);
+  REQUIRE(device.compute_dtype() == backend::DType::kBfloat16);
+  REQUIRE(device.allocated_bytes() >= 1000);
+}

@@ -1,0 +1,20 @@
+// Which device the tests of CUDA operations run on: emulated_device.cpp or real_device.cpp.
+#pragma once
+
+#include <functional>
+
+#include "backend/backend.h"
+
+namespace cuda_test {
+
+// Plain attention, and products that are not tuned: quick to make, and the same bits in every run.
+backend::Backend make_device_under_test(const std::string& attention = "plain");
+
+// How many steps a training test can afford.
+int64_t affordable_steps();
+
+// Emulated: calls it with the threads of kernels in order, reversed and shuffled. On a GPU, whose
+// order nobody knows: three times.
+void for_each_order(const std::function<void(const char* order)>& body);
+
+}  // namespace cuda_test

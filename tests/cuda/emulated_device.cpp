@@ -1,0 +1,27 @@
+#include "cuda/device_under_test.h"
+#include "emulation/fibers.h"
+
+namespace cuda_test {
+
+backend::Backend make_device_under_test(const std::string&) {
+  return std::move(
+      backend::make_cuda_backends({.ranks = 1, .attention = "plain", .tune_products = false})
+          .front());
+}
+
+int64_t affordable_steps() {
+  return 12;
+}
+
+void for_each_order(const std::function<void(const char* order)>& body) {
+  using emulation::Order;
+  emulation::set_order({.order = Order::kForward});
+  body("in order");
+  emulation::set_order({.order = Order::kReverse});
+  body("reversed");
+  emulation::set_order({.order = Order::kShuffled, .seed = 7});
+  body("shuffled");
+  emulation::set_order({});
+}
+
+}  // namespace cuda_test

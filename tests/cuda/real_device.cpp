@@ -1,0 +1,20 @@
+#include "cuda/device_under_test.h"
+
+namespace cuda_test {
+
+backend::Backend make_device_under_test(const std::string& attention) {
+  return std::move(
+      backend::make_cuda_backends(
+          {.ranks = 1, .deterministic = true, .attention = attention, .tune_products = false})
+          .front());
+}
+
+int64_t affordable_steps() {
+  return 200;
+}
+
+void for_each_order(const std::function<void(const char* order)>& body) {
+  for (int i = 0; i < 3; ++i) body("as they come");
+}
+
+}  // namespace cuda_test

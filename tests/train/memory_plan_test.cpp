@@ -1,0 +1,107 @@
+// Memory plans of the presets against arithmetic by hand, and the choice between policies.
+#include "train/memory_plan.h"
+
+#include "base/math.h"
+#include "support/catch.h"
+
+namespace {
+
+using shard::Parameters;
+
+train::RunConfig preset(const std::string& name, const std::vector<std::string>& overrides = {}) {
+  const auto storage = base::make_disk_storage();
+  return train::load_run_config(*storage, std::string(ATOLL_SOURCE_ROOT "/configs/") + name,
+                                overrides);
+}
+
+int64_t bytes_of(const train::MemoryPlan& plan, const std::string& part) {
+  for (const auto& [name, bytes] : plan.parts) {
+    if (name == part) return bytes;
+  }
+  FAIL("no part " << part);
+  return 0;
+}
+
+constexpr train::Machine kOneH100{.gpus = 1, .bytes_per_gpu = 78 * base::kGiB};
+constexpr train::Machine kOneH200{.gpus = 1, .bytes_per_gpu = 139 * base::kGiB};
+constexpr train::Machine kEightH100{.gpus = 8, .bytes_per_gpu = 78 * base::kGiB};
+
+}  // namespace
+
+TEST_CASE("presets have the sizes that they are known by", "[config]") {
+  const auto count = [](const std::string& name) {
+    return model::parameter_count(preset(name).model);
+  };
+  REQUIRE(count("intellect-1-10b.json") == 10'211'381'248);
+  REQUIRE(count("llama-3-8b.json") == 8'030'261'248);
+  REQUIRE(count("prime-7b.json") == 6'738'415'616);
+  REQUIRE(count("prime-1b.json") == 1'055'991'808);
+  REQUIRE(count("prime-150m.json") == 219'702'272);
+  const auto intellect_1 = preset("intellect-1-10b.json").model;
+  REQUIRE(model::flops_per_token_palm(intellect_1) == Approx(75.03e9).epsilon(1e-4));
+}
+
+TEST_CASE("one 80 GB GPU trains INTELLECT-1 lean, and only lean", "[memory]") {
+  const auto config = preset("intellect-1-10b.json");
+  const auto plan = train::best_plan(config, kOneH100);
+  INFO(plan.text());
+  REQUIRE(plan.fits());
+  REQUIRE(plan.memory == Parameters::Memory::kLean);
+  REQUIRE(bytes_of(plan, "parameters") == Approx(2 * 10'211'381'248.0).epsilon(1e-6));
+  // Two codes of a byte, and two scales of 4 bytes for 256 elements.
+  REQUIRE(bytes_of(plan, "moments (8 bits)") ==
+          Approx(10'211'381'248.0 * (2 + 8.0 / 256)).epsilon(1e-6));
+  REQUIRE(bytes_of(plan, "gradient of one unit") == Approx(4 * 525'340'672.0).epsilon(1e-6));
+  REQUIRE(plan.host_bytes == 8 * 10'211'381'248);
+  const auto standard =
+      train::plan_memory(config, kOneH100, Parameters::Memory::kStandard, model::Recompute::kFull);
+  REQUIRE_FALSE(standard.fits());
+  REQUIRE(standard.text().find("node.memory") != std::string::npos);
+}
+
+TEST_CASE("a larger GPU recomputes less", "[memory]") {
+  const auto config = preset("intellect-1-10b.json");
+  const auto small = train::best_plan(config, kOneH100), large = train::best_plan(config, kOneH200);
+  REQUIRE(large.fits());
+  REQUIRE(large.recompute < small.recompute);
+  REQUIRE(train::predict_step_seconds(config, large) < train::predict_step_seconds(config, small));
+}
+
+// The table of the design: 66 GB with everything kept but norms and SwiGLU.
+TEST_CASE("eight 80 GB GPUs train INTELLECT-1 without making products again", "[memory]") {
+  const auto config = preset("intellect-1-10b.json");
+  const auto plan = train::plan_memory(config, kEightH100, Parameters::Memory::kStandard,
+                                       model::Recompute::kCheap);
+  INFO(plan.text());
+  REQUIRE(plan.fits());
+  REQUIRE(plan.bytes_per_gpu() <= 70e9);
+  REQUIRE(bytes_of(plan, "masters") == Approx(4 * 10'211'381'248.0 / 8).epsilon(1e-6));
+  REQUIRE(train::best_plan(config, kEightH100).memory == Parameters::Memory::kStandard);
+}
+
+// 42 blocks of 20.9 ms and the head 39.7 ms for 8192 tokens; 16 such micro-batches per GPU.
+TEST_CASE("the predicted step is the budget's", "[memory]") {
+  const auto config = preset("intellect-1-10b.json");
+  const auto plan = train::plan_memory(config, kEightH100, Parameters::Memory::kStandard,
+                                       model::Recompute::kCheap);
+  const double seconds = train::predict_step_seconds(config, plan);
+  REQUIRE(8192.0 * 16 / seconds == Approx(8800).epsilon(0.02));
+}
+
+TEST_CASE("auto takes the fastest policy that fits", "[memory]") {
+  auto config = preset("prime-1b.json");
+  REQUIRE(train::choose_plan(config, kOneH100).recompute == model::Recompute::kNone);
+  REQUIRE(train::choose_plan(config, {.gpus = 1, .bytes_per_gpu = 40 * base::kGiB}).recompute >
+          model::Recompute::kCheap);
+  const auto impossible = train::choose_plan(config, {.gpus = 1, .bytes_per_gpu = base::kGiB});
+  REQUIRE_FALSE(impossible.fits());
+  REQUIRE(impossible.recompute == model::Recompute::kFull);
+  config.training.recompute = "gate_up";
+  REQUIRE(train::choose_plan(config, kOneH100).recompute == model::Recompute::kGateUp);
+}
+
+TEST_CASE("lean needs one micro-batch per step", "[memory]") {
+  REQUIRE_THROWS_AS(preset("prime-1b.json", {"node.memory=lean"}), base::Error);
+  const auto config = preset("prime-1b.json", {"node.memory=lean", "training.batch_rows=32"});
+  REQUIRE(train::choose_plan(config, kOneH100).memory == Parameters::Memory::kLean);
+}
