@@ -72,11 +72,11 @@ model::TransformerOptions transformer_options(const RunConfig& config, Recompute
           .head_chunk_tokens = config.training.head_chunk_tokens};
 }
 
-// The largest of what operations need between their own kernels: attention's backward sums dQ in
-// fp32.
+// The largest of what operations need between their own kernels: attention's backward over packed
+// documents keeps its gradients in fp32, those of keys and values for every query head.
 int64_t scratch_bytes(const RunConfig& config) {
   const int64_t tokens = config.training.micro_batch_rows * config.model.sequence_length;
-  return tokens * (config.model.query_width() + config.model.heads) * int64_t{sizeof(float)};
+  return tokens * 4 * config.model.query_width() * int64_t{sizeof(float)};
 }
 
 }  // namespace

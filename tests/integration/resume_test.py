@@ -6,9 +6,12 @@ import unittest
 from cluster import ClusterTest, checkpoint_files
 
 
+LEAN = {"node__memory": "lean", "training__micro_batch_rows": 192}
+
+
 class ResumeTest(ClusterTest):
-    def straight_run(self):
-        node = self.start_node("straight", solo=True)
+    def straight_run(self, **settings):
+        node = self.start_node("straight", solo=True, **settings)
         self.assert_finished(node)
         return checkpoint_files(node.directory)
 
@@ -32,6 +35,16 @@ class ResumeTest(ClusterTest):
         node.wait_for_step(13)
         node.kill()
         again = self.start_node("killed", solo=True, checkpoint__every_steps=5)
+        self.assert_finished(again)
+        self.assertIn("going on from step", again.tail())
+        self.assertEqual(checkpoint_files(again.directory), expected)
+
+    def test_a_lean_run_goes_on_with_the_same_bits(self):
+        expected = self.straight_run(**LEAN)
+        node = self.start_node("killed", solo=True, checkpoint__every_steps=5, **LEAN)
+        node.wait_for_step(13)
+        node.kill()
+        again = self.start_node("killed", solo=True, checkpoint__every_steps=5, **LEAN)
         self.assert_finished(again)
         self.assertIn("going on from step", again.tail())
         self.assertEqual(checkpoint_files(again.directory), expected)

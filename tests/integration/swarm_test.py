@@ -30,6 +30,15 @@ class SwarmTest(ClusterTest):
         self.assert_digests_agree(nodes, at_least=18)
         self.assertEqual({line["fragment"] for line in nodes[0].lines("round")}, {0, 1, 2})
 
+    def test_a_lean_node_trains_with_others(self):
+        self.start_coordinator(swarm__start_members=2)
+        standard = self.start_node("standard")
+        lean = self.start_node("lean", node__memory="lean", training__micro_batch_rows=192)
+        self.assert_finished(standard, lean)
+        self.assert_digests_agree([standard, lean], at_least=8)
+        loss = [node.lines("summary")[-1]["validation_loss_after"] for node in (standard, lean)]
+        self.assertLess(abs(loss[0] - loss[1]), 0.02, "the last step of both is a round")
+
     def test_a_late_node_joins_and_a_crashed_one_is_survived(self):
         self.start_coordinator(swarm__start_members=3, training__steps=400)
         nodes = [self.start_node(name, training__steps=400) for name in "abc"]

@@ -83,7 +83,7 @@ class InterpretedSdpa final : public Sdpa {
     const int64_t heads = s_.entries * s_.heads;
     if (s_.is_deterministic) return kWorkspaceScale * heads * s_.length * s_.length * 2;
     if (s_.is_packed()) return s_.packed_positions * s_.heads * s_.head_size * 4;
-    return heads * s_.length * s_.head_size * 4;
+    return heads * s_.length * s_.head_size * 16;
   }
 
   void run(const SdpaBuffers& buffers, cudaStream_t) override {
