@@ -196,7 +196,10 @@ __device__ Quad decode_m(const Magnitudes& magnitudes, unsigned codes, float sca
 }
 __device__ Quad decode_v(const Magnitudes& magnitudes, unsigned codes, float scale) {
   Quad v;
-  for (int k = 0; k < 4; ++k) v.at[k] = magnitudes.of_v[codes >> 8 * k & 0xff] * scale;
+  for (int k = 0; k < 4; ++k) {
+    const float root = magnitudes.of_v[codes >> 8 * k & 0xff] * scale;
+    v.at[k] = root * root;
+  }
   return v;
 }
 __device__ unsigned encode_m(const Magnitudes& magnitudes, const Quad& m, float scale) {
@@ -213,8 +216,9 @@ __device__ unsigned encode_v(const Magnitudes& magnitudes, const Quad& v, float 
   if (!(scale > 0)) return 0;
   unsigned codes = 0;
   for (int k = 0; k < 4; ++k) {
-    const unsigned index = backend::nearest_magnitude(magnitudes.of_v, 256, v.at[k] / scale);
-    // A mean square that became 0 would leave the next step dividing by epsilon.
+    const float relative = sqrtf(v.at[k]) / scale;
+    const unsigned index = backend::nearest_magnitude(magnitudes.of_v, 256, relative);
+    // A root that became 0 would leave the next step dividing by epsilon.
     codes |= (v.at[k] > 0 && index == 0 ? 1 : index) << 8 * k;
   }
   return codes;
@@ -248,7 +252,7 @@ __device__ void update_moment_block(const AdamwArrays<Parameter, uint8_t>& a, co
     v_maximum = absolute_maximum_bits(v[i], v_maximum);
   }
   const float new_m_scale = __int_as_float(warp_max(m_maximum));
-  const float new_v_scale = __int_as_float(warp_max(v_maximum));
+  const float new_v_scale = sqrtf(__int_as_float(warp_max(v_maximum)));
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     store_codes(a.m, places[i], encode_m(magnitudes, m[i], new_m_scale));

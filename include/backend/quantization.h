@@ -49,14 +49,15 @@ constexpr int8_t int8_code(float x, float inverse) {
 // arXiv 2110.02861). A block of 256 has one scale, its largest absolute value; a code is a
 // magnitude relative to it, spaced by dynamic exponents: seven decades, finer towards the top.
 // Unlike in the paper both signs have the same magnitudes, so that the largest element is always
-// exact and coding decoded moments again changes nothing.
+// exact and coding decoded moments again changes nothing; and what is coded of v is its square
+// root, which is what AdamW divides by: the seven decades are then decades of gradients.
 
 inline constexpr int64_t kMomentBlock = 256;
 
 // Magnitudes in rising order, from 0 to 1. With b bits in the fraction of decade 10^-e there are
 // 2^b means of equal parts of [0.1, 1], times 10^-e; the last element is 1.
 //   kSignedMagnitudes:   128, for codes sign << 7 | index.    (m)
-//   kUnsignedMagnitudes: 256, for codes that are the index.   (v)
+//   kUnsignedMagnitudes: 256, for codes that are the index.   (the root of v)
 template <int kBits>
 constexpr std::array<float, 1 << kBits> dynamic_magnitudes() {
   std::array<float, 1 << kBits> magnitudes{};
@@ -96,12 +97,12 @@ constexpr float decode_moment(bool is_signed, uint8_t code) {
   const float magnitude = kSignedMagnitudes[code & 127];
   return (code & 128) != 0 ? -magnitude : magnitude;
 }
-// `scale` is the block's largest absolute value.
+// `value` is m, or the root of v; `scale` is the largest absolute one of the block.
 constexpr uint8_t encode_moment(bool is_signed, float value, float scale) {
   if (!(scale > 0)) return 0;
   const float magnitude = (value < 0 ? -value : value) / scale;
   if (!is_signed) {
-    // A mean square that became 0 would leave AdamW dividing by epsilon.
+    // A root that became 0 would leave AdamW dividing by epsilon.
     const uint8_t index = nearest_magnitude(kUnsignedMagnitudes.data(), 256, magnitude);
     return value > 0 && index == 0 ? 1 : index;
   }

@@ -75,16 +75,15 @@ float absolute_maximum(const float* values, int64_t count) {
 }
 
 template <bool kSigned>
-void decode_moments(const uint8_t* codes, float scale, int64_t count, float* moments) {
-  for (int64_t i = 0; i < count; ++i)
-    moments[i] = backend::decode_moment(kSigned, codes[i]) * scale;
+void decode_moments(const uint8_t* codes, float scale, int64_t count, float* values) {
+  for (int64_t i = 0; i < count; ++i) values[i] = backend::decode_moment(kSigned, codes[i]) * scale;
 }
 
 // Returns the block's scale.
 template <bool kSigned>
-float encode_moments(const float* moments, int64_t count, uint8_t* codes) {
-  const float scale = absolute_maximum(moments, count);
-  for (int64_t i = 0; i < count; ++i) codes[i] = backend::encode_moment(kSigned, moments[i], scale);
+float encode_moments(const float* values, int64_t count, uint8_t* codes) {
+  const float scale = absolute_maximum(values, count);
+  for (int64_t i = 0; i < count; ++i) codes[i] = backend::encode_moment(kSigned, values[i], scale);
   return scale;
 }
 
@@ -140,6 +139,7 @@ void read_block(const AdamwArgs& args, int64_t first, int64_t count, AdamwBlock&
                          block.m);
     decode_moments<false>(args.v.as<uint8_t>() + first, args.v_scale.as<float>()[at], count,
                           block.v);
+    for (int64_t i = 0; i < count; ++i) block.v[i] *= block.v[i];
   } else {
     std::copy_n(args.m.as<float>() + first, count, block.m);
     std::copy_n(args.v.as<float>() + first, count, block.v);
@@ -160,8 +160,10 @@ void write_block(const AdamwArgs& args, int64_t first, int64_t count, const Adam
     const int64_t at = first / kMomentBlock;
     args.m_scale.as<float>()[at] =
         encode_moments<true>(block.m, count, args.m.as<uint8_t>() + first);
+    float roots[kMomentBlock];
+    for (int64_t i = 0; i < count; ++i) roots[i] = std::sqrt(block.v[i]);
     args.v_scale.as<float>()[at] =
-        encode_moments<false>(block.v, count, args.v.as<uint8_t>() + first);
+        encode_moments<false>(roots, count, args.v.as<uint8_t>() + first);
   } else {
     std::copy_n(block.m, count, args.m.as<float>() + first);
     std::copy_n(block.v, count, args.v.as<float>() + first);

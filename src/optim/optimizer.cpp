@@ -264,7 +264,7 @@ void Optimizer::copy_moment_from_host(int64_t moment, int64_t unit, int64_t firs
   s.arriving.erase({moment, unit});
 }
 
-// --- Moments of 8 bits, see backend/quantization.h: m with a sign, v without.
+// --- Moments of 8 bits, see backend/quantization.h: m with a sign, and the root of v.
 
 void Optimizer::State::decode(int64_t moment, int64_t unit, int64_t first,
                               std::span<float> elements) const {
@@ -282,7 +282,8 @@ void Optimizer::State::decode(int64_t moment, int64_t unit, int64_t first,
   device().synchronize(stream());
   for (size_t i = 0; i < elements.size(); ++i) {
     const int64_t block = (first + int64_t(i)) / backend::kMomentBlock - first_block;
-    elements[i] = backend::decode_moment(moment == 0, codes[i]) * scales[size_t(block)];
+    const float value = backend::decode_moment(moment == 0, codes[i]) * scales[size_t(block)];
+    elements[i] = moment == 0 ? value : value * value;
   }
 }
 
@@ -290,13 +291,16 @@ void Optimizer::State::encode(int64_t moment, int64_t unit, std::span<const floa
   const Moments& of_unit = moments_of(unit);
   std::vector<uint8_t> codes(size_t(of_unit.values[moment].element_count()));
   std::vector<float> scales(size_t(of_unit.scales[moment].element_count()));
+  const auto value_at = [&](size_t i) {
+    return moment == 0 ? elements[i] : std::sqrt(elements[i]);
+  };
   for (size_t block = 0; block < scales.size(); ++block) {
     const size_t begin = block * size_t(backend::kMomentBlock);
     const size_t end = std::min(begin + size_t(backend::kMomentBlock), elements.size());
     for (size_t i = begin; i < end; ++i)
-      scales[block] = std::max(scales[block], std::abs(elements[i]));
+      scales[block] = std::max(scales[block], std::abs(value_at(i)));
     for (size_t i = begin; i < end; ++i)
-      codes[i] = backend::encode_moment(moment == 0, elements[i], scales[block]);
+      codes[i] = backend::encode_moment(moment == 0, value_at(i), scales[block]);
   }
   device().copy(of_unit.values[moment].data, codes.data(), int64_t(codes.size()), stream());
   device().copy(of_unit.scales[moment].data, scales.data(), of_unit.scales[moment].byte_count(),

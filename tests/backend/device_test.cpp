@@ -124,3 +124,15 @@ TEST_CASE("without a GPU, or a build for it, CUDA is bad input and never a crash
   if (backend::count_cuda_devices() > 0) return;
   REQUIRE(code_of([] { backend::make_cuda_backends({}); }) == base::ExitCode::kBadInput);
 }
+
+TEST_CASE("events of the CPU device have times") {
+  const auto backend = std::move(backend::make_cpu_backends({.threads_per_rank = 1}).front());
+  backend::Device& device = *backend.device;
+  const auto begin = device.record(device.compute_stream());
+  const auto end = device.record(device.compute_stream());
+  device.synchronize(*end);
+  REQUIRE(device.seconds_between(*begin, *end) >= 0);
+  REQUIRE(device.seconds_between(*begin, *begin) == 0);
+  REQUIRE(device.total_bytes() > (int64_t{1} << 28));
+  REQUIRE(device.peak_flops() == 0);  // Nobody knows it.
+}

@@ -61,7 +61,9 @@ struct Moments8 {
     return decode(true, download_codes(rig, m), rig.download(m_scale));
   }
   Values decoded_v(Rig& rig) const {
-    return decode(false, download_codes(rig, v), rig.download(v_scale));
+    Values values = decode(false, download_codes(rig, v), rig.download(v_scale));
+    for (double& value : values) value *= value;  // Its root is what is coded.
+    return values;
   }
 
   Tensor m, v, m_scale, v_scale;
@@ -280,11 +282,12 @@ TEST_CASE("adamw with 8-bit moments: one step is the formula, coded") {
       const auto& signed_magnitudes = backend::kSignedMagnitudes;
       const auto& magnitudes = backend::kUnsignedMagnitudes;
       const int m_index = brute_force_nearest(signed_magnitudes, float(std::abs(m) / m_scale));
-      const int v_index = brute_force_nearest(magnitudes, float(v / v_scale));
+      const double root = std::sqrt(v);
+      const int v_index = brute_force_nearest(magnitudes, float(root / v_scale));
       const double m_error = std::abs(std::abs(m) - m_scale * signed_magnitudes[size_t(m_index)]);
-      const double v_error = std::abs(v - v_scale * magnitudes[size_t(std::max(1, v_index))]);
+      const double v_error = std::abs(root - v_scale * magnitudes[size_t(std::max(1, v_index))]);
       REQUIRE(std::abs(new_m[i] - m) <= m_error + 1e-6 * m_scale);
-      REQUIRE(std::abs(new_v[i] - v) <= v_error + 1e-6 * v_scale);
+      REQUIRE(std::abs(std::sqrt(new_v[i]) - root) <= v_error + 1e-6 * v_scale);
     }
     require_close(rig.download(p), expected, {.of_largest = 1e-6});
   }
@@ -316,7 +319,8 @@ TEST_CASE("adamw with 8-bit moments: moments that do not change keep their bits"
   // Code 128, minus zero, becomes zero.
   Codes m_codes = all_codes(count, 0xff), v_codes = all_codes(count, 0xff);
   for (uint8_t& code : m_codes) code = code == 128 ? 0 : code;
-  for (const double scale : {1.0, double(0.7f), double(1e-20f)}) {
+  // v is the square of what is coded, and must not become subnormal.
+  for (const double scale : {1.0, double(0.7f), double(1e-10f)}) {
     const Moments8 moments(rig, m_codes, v_codes, scale);
     rig.ops().adamw({.parameter = rig.upload(Values(size_t(count)), {count}),
                      .gradient = rig.upload(random_values(count, 2), {count}),
@@ -328,8 +332,8 @@ TEST_CASE("adamw with 8-bit moments: moments that do not change keep their bits"
                      .beta1 = 1,
                      .beta2 = 1},
                     rig.stream());
-    REQUIRE(download_codes(rig, moments.m) == m_codes);
-    REQUIRE(download_codes(rig, moments.v) == v_codes);
+    REQUIRE((download_codes(rig, moments.m) == m_codes));
+    REQUIRE((download_codes(rig, moments.v) == v_codes));
     for (const double found : rig.download(moments.m_scale)) REQUIRE(found == double(float(scale)));
     for (const double found : rig.download(moments.v_scale)) REQUIRE(found == double(float(scale)));
   }
@@ -400,12 +404,11 @@ double distance_of_trajectories(const LeastSquares& problem) {
 }  // namespace
 
 TEST_CASE("adamw with 8-bit moments stays close to adamw in fp32") {
-  // Measured 0.017, 0.03 and 0.06; the bounds leave half as much again. A moment is within 0.4 to
-  // 4 % (top decade) or 1 to 7 % (the next), errors of different signs that average out over steps.
+  // Measured 0.017, 0.023, 0.045 and 0.099; the bounds leave about as much again.
   REQUIRE(distance_of_trajectories({.decades = 0, .sparsity = 0}) < 0.03);
   REQUIRE(distance_of_trajectories({.decades = 0, .sparsity = 0.9}) < 0.05);
   REQUIRE(distance_of_trajectories({.decades = 2, .sparsity = 0}) < 0.1);
-  // A block whose mean squares span eight decades: small ones are coarse and cost precision, but
-  // none becomes 0, which would make its steps thousands of times too long.
-  REQUIRE(distance_of_trajectories({.decades = 4, .sparsity = 0.9}) < 0.5);
+  // A block whose gradients span many decades: small ones are coarse, but no mean square becomes 0,
+  // which would make its steps thousands of times too long.
+  REQUIRE(distance_of_trajectories({.decades = 4, .sparsity = 0.9}) < 0.2);
 }
