@@ -541,7 +541,7 @@ class PlainAttention final : public Attention {
   void backward(const AttentionBackwardArgs& args, cudaStream_t stream) override {
     Geometry g = check_shapes(args);
     CHECK(args.qkv_gradient.element_count() == args.qkv.element_count());
-    CHECK(args.out_gradient.element_count() == args.out.element_count());
+    CHECK(args.lse && args.out_gradient.element_count() == args.out.element_count());
     g.is_aligned = g.is_aligned && is_aligned16(args.out_gradient.data);
     const int64_t count = args.lse.element_count();
     const BackwardTensors t{.qkv_gradient = mutable_bf16(args.qkv_gradient),

@@ -21,11 +21,11 @@ class Attention {
 // up to 256, even.
 std::unique_ptr<Attention> make_plain_attention(Scratch& scratch);
 
-// attention_cudnn.cpp, or no_cudnn.cpp in a build without cudnn-frontend. Fails with the reason if
-// cuDNN cannot be loaded, is too old, or does not know this GPU. Each graph is built once, at its
-// first use; shapes that cuDNN does not support go to plain attention.
+// attention_cudnn.cpp. Fails with the reason if this program was built without cudnn-frontend, or
+// cuDNN cannot be loaded, is too old, or does not know this GPU. Graphs are built at the first call
+// of a shape, for some seconds; shapes that cuDNN does not support go to plain attention.
 //   deterministic: the backward runs by groups of heads, because that algorithm needs
-//   heads * T^2 * 2 bytes of workspace.
+//   heads * T^2 * 2 bytes of workspace, and packed documents cost as much as single ones.
 base::Result<std::unique_ptr<Attention>> make_cudnn_attention(Scratch& scratch, bool deterministic);
 
 }  // namespace cuda

@@ -41,6 +41,7 @@ namespace {
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kEntriesMin = 32, kEntriesMax = 4096;
+constexpr int64_t kMaskBytesMax = 64 * base::kMiB;  // More only for a single row.
 
 enum class Method { kDense, kPacked, kMasked };
 
@@ -56,6 +57,7 @@ struct CallShape {
   int64_t out_stride() const { return H * D; }
   int64_t kv_stride() const { return K * D; }
   int64_t mask_stride() const { return base::round_up(T, 8); }
+  int64_t mask_row_bytes() const { return T * mask_stride() * int64_t(sizeof(Number)); }
 };
 
 struct CallTensors {
@@ -147,8 +149,7 @@ ScratchLayout scratch_layout(const CallShape& call, const Plan& plan) {
     }
   }
   if (plan.method == Method::kMasked)
-    layout.mask =
-        layout.add(plan.piece.rows * call.T * call.mask_stride() * int64_t(sizeof(Number)));
+    layout.mask = layout.add(plan.piece.rows * call.mask_row_bytes());
   return layout;
 }
 
@@ -170,6 +171,17 @@ std::optional<Piece> cut_to(int64_t bytes_max, const CallShape& call, const Piec
     result = cut(call, *result);
   }
   return result;
+}
+
+// A whole call, or as many rows as may have their masks at the same time.
+Piece first_piece(const CallShape& call, Method method) {
+  Piece piece{call.B, call.K};
+  while (method == Method::kMasked && piece.rows * call.mask_row_bytes() > kMaskBytesMax) {
+    const std::optional<Piece> smaller = cut(call, piece);
+    if (!smaller || smaller->kv_heads < call.K) break;
+    piece = *smaller;
+  }
+  return piece;
 }
 
 int64_t entries_for(int64_t document_count) {
@@ -242,7 +254,7 @@ class GraphAttention final : public Attention {
   void backward(const AttentionBackwardArgs& args, cudaStream_t stream) override {
     const CallShape call = check_shapes(args, true);
     CHECK(args.qkv_gradient.element_count() == args.qkv.element_count());
-    CHECK(args.out_gradient.element_count() == args.out.element_count());
+    CHECK(args.lse && args.out_gradient.element_count() == args.out.element_count());
     const PlanPair* plans = plans_for(call, args.document_count);
     if (plans == nullptr) return plain_->backward(args, stream);
     run(plans->backward, call,
@@ -362,7 +374,7 @@ base::Result<Plan> GraphAttention::build(const CallShape& call, Method method, P
   // times qkv. Where cuDNN does not know the number of tokens, it wants `entries` times as much.
   const int64_t bytes_max =
       method == Method::kPacked ? 8 * qkv_bytes + 64 * base::kMiB : options_.workspace_bytes_max;
-  std::optional<Piece> piece = Piece{call.B, call.K};
+  std::optional<Piece> piece = first_piece(call, method);
   while (true) {
     Plan plan{.method = method,
               .shape = graph_shape(call, method, pass, *piece, entries, options_.deterministic),

@@ -37,11 +37,15 @@ struct OptimizerConfig {
 void describe(base::ConfigVisitor& v, OptimizerConfig& config);
 void validate(const OptimizerConfig& config);
 
+// Where the moments lie. In the host's memory the device reads and writes them over the bus: 16
+// bytes per parameter and step, 4 if lean.
+enum class MomentPlace { kDevice, kHost };
+
 class Optimizer {
  public:
   // Allocates the moments. Arguments outlive the object.
-  Optimizer(const OptimizerConfig& config, shard::Parameters& parameters,
-            backend::Backend& backend);
+  Optimizer(const OptimizerConfig& config, shard::Parameters& parameters, backend::Backend& backend,
+            MomentPlace place = MomentPlace::kDevice);
   ~Optimizer();
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;

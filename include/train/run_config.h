@@ -66,6 +66,7 @@ struct NodeConfig {
   std::string device = "auto";      // auto | cpu | cuda
   int64_t threads = 0;              // CPU threads; 0: all processors.
   std::string memory = "standard";  // standard | lean
+  bool offload_moments = false;     // Into the host's memory.
   std::string attention = "auto";   // auto | cudnn | plain; of GPUs.
   bool deterministic = false;       // Of GPUs; CPUs always are.
   std::string listen = "0.0.0.0:0";

@@ -40,6 +40,7 @@ struct Optimizer::State {
   const OptimizerConfig config;
   shard::Parameters& parameters;
   backend::Backend& backend;
+  const MomentPlace place;
   std::vector<Moments> moments = {};
   std::unique_ptr<backend::Buffer> squares_buffer = nullptr, scale_buffer = nullptr;
   std::unique_ptr<backend::Buffer> host_squares = nullptr;
@@ -69,8 +70,9 @@ struct Optimizer::State {
 };
 
 Optimizer::Optimizer(const OptimizerConfig& config, shard::Parameters& parameters,
-                     backend::Backend& backend)
-    : state_(new State{.config = config, .parameters = parameters, .backend = backend}) {
+                     backend::Backend& backend, MomentPlace place)
+    : state_(new State{
+          .config = config, .parameters = parameters, .backend = backend, .place = place}) {
   State& s = *state_;
   const int64_t squares_bytes = s.unit_count() * int64_t{sizeof(float)};
   s.squares_buffer = s.device().allocate(squares_bytes, "gradient norms");
@@ -97,8 +99,10 @@ Optimizer::State::Moments Optimizer::State::allocate_moments(int64_t unit) const
   const int64_t count = parameters.master_shard(unit).element_count();
   Moments moments;
   const auto allocate = [&](DType dtype, int64_t n, const char* what) {
-    moments.storage.push_back(device().allocate(n * backend::bytes_per_element(dtype),
-                                                unit_name(unit) + " AdamW " + what));
+    const int64_t bytes = n * backend::bytes_per_element(dtype);
+    const std::string label = unit_name(unit) + " AdamW " + what;
+    moments.storage.push_back(place == MomentPlace::kHost ? device().allocate_host(bytes, label)
+                                                          : device().allocate(bytes, label));
     return moments.storage.back()->tensor(dtype, {n});
   };
   const bool is_lean = parameters.is_lean();

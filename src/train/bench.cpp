@@ -134,7 +134,8 @@ BenchStepReport bench_step(const RunConfig& config, const BenchOptions& options)
   TimedOps& stopwatch = *timed;
   chosen.ops = std::move(timed);
   Engine engine(std::move(chosen), config);
-  optim::Optimizer optimizer(config.optimizer, engine.parameters, engine.backend);
+  optim::Optimizer optimizer(config.optimizer, engine.parameters, engine.backend,
+                             moment_place(config.node));
   engine.parameters.initialize(uint64_t(config.seed));
   Trainer trainer(config.training, engine, optimizer);
   const auto train = [&](int64_t step) {
@@ -157,6 +158,7 @@ BenchStepReport bench_step(const RunConfig& config, const BenchOptions& options)
   std::vector<BenchPart> parts;
   for (const TimedPart& part : stopwatch.stop()) parts.push_back(bench_part(part));
   const int64_t device_memory = engine.backend.device->allocated_bytes();
+  engine.backend.device->set_steady(false);
 
   // Big squares next to the model's own shapes: the rate of the machine, not of what the model
   // happens to need.

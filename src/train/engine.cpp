@@ -62,6 +62,10 @@ backend::Backend choose_backend(const NodeConfig& node) {
   return std::move(backends.front());
 }
 
+optim::MomentPlace moment_place(const NodeConfig& node) {
+  return node.offload_moments ? optim::MomentPlace::kHost : optim::MomentPlace::kDevice;
+}
+
 Engine::Engine(backend::Backend chosen, const model::ModelConfig& model,
                const model::TransformerOptions& options, shard::Parameters::Memory memory)
     : config(model),

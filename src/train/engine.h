@@ -9,6 +9,7 @@
 #include "backend/backend.h"
 #include "data/sampler.h"
 #include "model/transformer.h"
+#include "optim/optimizer.h"
 #include "shard/parameters.h"
 #include "train/memory_plan.h"
 #include "train/run_config.h"
@@ -18,6 +19,8 @@ namespace train {
 // "auto" takes a GPU if there is one. Throws bad_input when the device that was asked for cannot be
 // had.
 backend::Backend choose_backend(const NodeConfig& node);
+
+optim::MomentPlace moment_place(const NodeConfig& node);
 
 struct Engine {
   Engine(backend::Backend chosen, const model::ModelConfig& model,

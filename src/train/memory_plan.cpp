@@ -40,6 +40,13 @@ int64_t largest_block(const shard::Layout& layout, int64_t gpus) {
   return layout.padded_count(1, int(gpus));
 }
 
+// What AdamW keeps, of one GPU: two moments, and in 8 bits their scales.
+int64_t moment_bytes(Memory memory, int64_t count) {
+  if (memory == Memory::kStandard) return 8 * count;
+  const int64_t scales = base::div_ceil(count, backend::kMomentBlock) * int64_t{sizeof(float)};
+  return 2 * (count + scales);
+}
+
 // Masters, their compute copies, gradients and moments of one GPU.
 std::vector<MemoryPlan::Part> parameter_parts(const shard::Layout& layout, const MemoryPlan& plan) {
   const int64_t gpus = plan.machine.gpus;
@@ -47,13 +54,10 @@ std::vector<MemoryPlan::Part> parameter_parts(const shard::Layout& layout, const
   const int64_t shard = count / gpus;
   const int64_t compute = backend::bytes_per_element(plan.machine.compute_dtype);
   if (plan.memory == Memory::kLean) {
-    const int64_t scales = base::div_ceil(count, backend::kMomentBlock) * int64_t{sizeof(float)};
     return {{"parameters", compute * count},
-            {"moments (8 bits)", 2 * (count + scales)},
             {"gradient of one unit", 4 * largest_unit(layout, gpus)}};
   }
-  std::vector<MemoryPlan::Part> parts = {
-      {"masters", 4 * shard}, {"moments", 8 * shard}, {"gradients", 4 * shard}};
+  std::vector<MemoryPlan::Part> parts = {{"masters", 4 * shard}, {"gradients", 4 * shard}};
   if (plan.machine.compute_dtype != DType::kFloat32)
     parts.push_back({"compute copy", compute * shard});
   if (gpus == 1) return parts;
@@ -120,14 +124,20 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine, Memory m
   const shard::Layout layout = model::make_layout(config.model);
   MemoryPlan plan{.machine = machine, .memory = memory, .recompute = recompute};
   plan.parts = parameter_parts(layout, plan);
+  // Outer parameters and momentum.
+  plan.host_bytes = 8 * layout.element_count();
+  const int64_t shard = padded_count(layout, machine.gpus) / machine.gpus;
+  if (config.node.offload_moments) {
+    plan.host_bytes += machine.gpus * moment_bytes(memory, shard);
+  } else {
+    plan.parts.push_back({"moments", moment_bytes(memory, shard)});
+  }
   const int64_t activations = model::planned_activation_bytes(
       config.model, transformer_options(config, recompute), machine.compute_dtype);
   plan.parts.push_back({"activations", activations});
   plan.parts.push_back({"scratch", scratch_bytes(config)});
   if (machine.compute_dtype == DType::kBfloat16)
     plan.parts.push_back({"CUDA and its libraries", kContextBytes});
-  // Outer parameters and momentum.
-  plan.host_bytes = 8 * layout.element_count();
   return plan;
 }
 
@@ -158,12 +168,13 @@ MemoryPlan best_plan(const RunConfig& config, const Machine& machine) {
   return plan;
 }
 
-// Bytes that the kernels beside products and attention move are counted as in the table of kernels;
-// R is a row of the residual stream, F one of the feed-forward width.
+// The kernels beside products and attention are counted by the bytes that they move: `row` is the
+// residual stream once, `wide` the feed-forward width once.
 double predict_step_seconds(const RunConfig& config, const MemoryPlan& plan) {
   constexpr double kProducts = 660e12;  // FLOP/s.
   constexpr double kAttentionForward = 620e12, kAttentionBackward = 520e12;
   constexpr double kMemory = 2.9e12;     // Bytes/s.
+  constexpr double kBus = 50e9;          // Bytes/s in each direction, PCIe 5.
   constexpr double kGapSeconds = 50e-6;  // Per block.
   const model::ModelConfig& m = config.model;
   const auto tokens = double(config.training.micro_batch_rows * m.sequence_length);
@@ -190,14 +201,15 @@ double predict_step_seconds(const RunConfig& config, const MemoryPlan& plan) {
   const double head = 6 * logits * double(m.width) / kProducts + 4 * logits / kMemory;
   const double micro_batch = double(m.layers) * block + head;
 
-  const double update_bytes =
-      plan.memory == Memory::kLean ? 16 : 38;  // Per parameter, norm included.
+  // Per parameter: all that AdamW and the gradient's norm move, and of it the moments one way.
+  const bool is_lean = plan.memory == Memory::kLean;
+  const double update_bytes = is_lean ? 20 : 38, moments = is_lean ? 2 : 8;
+  const double parameters = double(model::parameter_count(m)) / double(plan.machine.gpus);
   const double update =
-      update_bytes * double(model::parameter_count(m)) / double(plan.machine.gpus) / kMemory;
+      parameters * (config.node.offload_moments ? moments / kBus : update_bytes / kMemory);
   // Rows of a step are shared among the GPUs; a lean step is one micro-batch.
   const double rows_at_once = double(config.training.micro_batch_rows) * double(plan.machine.gpus);
-  const double micro_batches =
-      plan.memory == Memory::kLean ? 1 : double(config.training.batch_rows) / rows_at_once;
+  const double micro_batches = is_lean ? 1 : double(config.training.batch_rows) / rows_at_once;
   return micro_batches * micro_batch + update;
 }
 

@@ -83,6 +83,9 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
   v.choice("memory", c.memory, {{"standard", "lean"}},
            "standard: 18 bytes per parameter on a GPU; lean: 4 (bf16 masters, 8-bit moments, no "
            "gradients kept), for a model that would not fit otherwise.");
+  v.boolean("offload_moments", c.offload_moments,
+            "On GPUs: the optimiser's moments lie in the host's memory, and every step moves them "
+            "over the bus and back.");
   v.choice("attention", c.attention, {{"auto", "cudnn", "plain"}},
            "On GPUs; auto: cuDNN, or plain kernels where it cannot be had.");
   v.boolean("deterministic", c.deterministic,

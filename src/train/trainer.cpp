@@ -32,6 +32,9 @@ InnerStep Trainer::step(const data::Batch& batch) {
       .skipped = update.skipped,
   };
   count_skipped(report);
+  // Every buffer, plan of a product and piece of scratch memory is there now. Allocating beside
+  // running kernels would stop the device, and with several ranks could stop it for ever.
+  engine_.backend.device->set_steady(true);
   return report;
 }
 

@@ -66,6 +66,16 @@ TEST_CASE("attention of packed documents") {
   require_attention({.B = 1, .T = 150, .H = 2, .K = 1, .D = 8, .document_mean = 50});
 }
 
+TEST_CASE("attention of common lengths, groups and head sizes") {
+  for (const int64_t T : {7, 33, 64}) {
+    for (const int64_t H : {2, 4, 8}) {
+      for (const int64_t D : {8, 64, 128, 256}) {
+        require_attention({.B = 1, .T = T, .H = H, .K = 2, .D = D, .document_mean = 16});
+      }
+    }
+  }
+}
+
 TEST_CASE("attention of groups that do not divide a block's rows") {
   require_attention({.B = 1, .T = 33, .H = 5, .K = 1, .D = 8, .document_mean = 10});
   require_attention({.B = 2, .T = 20, .H = 6, .K = 2, .D = 8});

@@ -33,6 +33,7 @@ backend::Backend make_cpu() {
 struct Setup {
   model::TransformerOptions options = {.rows = 2, .head_chunk_tokens = 24};
   Parameters::Memory memory = Parameters::Memory::kStandard;
+  optim::MomentPlace place = optim::MomentPlace::kDevice;
 };
 
 // Parameters, transformer and optimiser on one backend.
@@ -45,7 +46,7 @@ class Rig {
         optimizer_({.learning_rate = 3e-3,
                     .gradient_norm_max = 1,
                     .schedule = {.kind = "constant", .warmup_steps = 4}},
-                   parameters_, backend_) {
+                   parameters_, backend_, setup.place) {
     parameters_.initialize(5);
   }
 
@@ -188,4 +189,19 @@ TEST_CASE("cuda model: lean training learns too", "[model]") {
     standard_loss = standard.train(step, batch);
   }
   REQUIRE(std::abs(lean_loss - standard_loss) < 0.05 + 0.1 * standard_loss);
+}
+
+TEST_CASE("cuda model: where the moments lie changes no bits", "[model]") {
+  for (const auto memory : {Parameters::Memory::kStandard, Parameters::Memory::kLean}) {
+    Setup setup;
+    setup.memory = memory;
+    Rig on_device(cuda_test::make_device_under_test(), setup);
+    setup.place = optim::MomentPlace::kHost;
+    Rig on_host(cuda_test::make_device_under_test(), setup);
+    for (int64_t step = 0; step < 4; ++step) {
+      const Batch batch = periodic_batch(uint64_t(step));
+      REQUIRE(on_host.train(step, batch) == on_device.train(step, batch));
+    }
+    REQUIRE((on_host.masters() == on_device.masters()));
+  }
 }
