@@ -41,7 +41,6 @@ namespace {
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kEntriesMin = 32, kEntriesMax = 4096;
-constexpr int64_t kMaskBytesMax = 64 * base::kMiB;  // More only for a single row.
 
 enum class Method { kDense, kPacked, kMasked };
 
@@ -174,9 +173,9 @@ std::optional<Piece> cut_to(int64_t bytes_max, const CallShape& call, const Piec
 }
 
 // A whole call, or as many rows as may have their masks at the same time.
-Piece first_piece(const CallShape& call, Method method) {
+Piece first_piece(const CallShape& call, Method method, int64_t mask_bytes_max) {
   Piece piece{call.B, call.K};
-  while (method == Method::kMasked && piece.rows * call.mask_row_bytes() > kMaskBytesMax) {
+  while (method == Method::kMasked && piece.rows * call.mask_row_bytes() > mask_bytes_max) {
     const std::optional<Piece> smaller = cut(call, piece);
     if (!smaller || smaller->kv_heads < call.K) break;
     piece = *smaller;
@@ -374,7 +373,7 @@ base::Result<Plan> GraphAttention::build(const CallShape& call, Method method, P
   // times qkv. Where cuDNN does not know the number of tokens, it wants `entries` times as much.
   const int64_t bytes_max =
       method == Method::kPacked ? 8 * qkv_bytes + 64 * base::kMiB : options_.workspace_bytes_max;
-  std::optional<Piece> piece = first_piece(call, method);
+  std::optional<Piece> piece = first_piece(call, method, options_.mask_bytes_max);
   while (true) {
     Plan plan{.method = method,
               .shape = graph_shape(call, method, pass, *piece, entries, options_.deterministic),

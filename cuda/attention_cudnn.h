@@ -14,6 +14,7 @@ struct GraphAttentionOptions {
   // Calls are cut into pieces, by rows of the batch and then by heads, until they need no more
   // workspace than this. (Documents as entries of a batch cannot be cut.)
   int64_t workspace_bytes_max = 768 * base::kMiB;
+  int64_t mask_bytes_max = 64 * base::kMiB;  // At the same time; more only for a single row.
 };
 
 // `scratch` outlives the object. What `builder` has no graph for goes to plain attention.

@@ -299,9 +299,8 @@ void CudaOps::rmsnorm_forward(const backend::RmsnormForwardArgs& args, backend::
   CHECK(!args.delta || args.residual_out);
   CHECK(!args.residual_out || args.residual_out.element_count() == rows * width);
   CHECK(!args.rstd || args.rstd.element_count() == rows);
-  const bool is_residual_there = !args.delta && args.residual_out.data == args.in.data;
   const Forward p{.out = bf16(args.out),
-                  .residual_out = is_residual_there ? nullptr : bf16(args.residual_out),
+                  .residual_out = bf16(args.residual_out),
                   .rstd = fp32(args.rstd),
                   .in = bf16(args.in),
                   .delta = bf16(args.delta),

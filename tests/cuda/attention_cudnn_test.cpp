@@ -160,6 +160,30 @@ TEST_CASE("graph attention masks documents that cannot be packed") {
   }
 }
 
+TEST_CASE("graph attention makes the masks of a few rows at a time") {
+  const AttentionCase a{.B = 4, .T = 32, .H = 4, .K = 2, .D = 8, .document_mean = 12};
+  const auto rows_at_a_time = [&](int64_t mask_bytes_max) {
+    const GraphRuns runs =
+        require_graph_attention(a, {.deterministic = true,
+                                    .workspace_bytes_max = 17 * bytes_per_head(a.T),
+                                    .mask_bytes_max = mask_bytes_max});
+    REQUIRE(runs.forward[0].heads == a.H);
+    REQUIRE(runs.backward[0].heads == a.H);
+    return runs.forward[0].entries;
+  };
+  const int64_t bytes_per_row = a.T * a.T * 2;
+  REQUIRE(rows_at_a_time(4 * bytes_per_row) == 4);
+  REQUIRE(rows_at_a_time(3 * bytes_per_row) == 2);
+  REQUIRE(rows_at_a_time(1) == 1);
+}
+
+TEST_CASE("graph attention is not cut where a piece of lse would not be aligned") {
+  const AttentionCase a{.B = 2, .T = 33, .H = 2, .K = 1, .D = 8};
+  const GraphRuns runs = require_graph_attention(
+      a, {.deterministic = true, .workspace_bytes_max = 3 * bytes_per_head(a.T)});
+  REQUIRE(runs.forward.empty());
+}
+
 TEST_CASE("graph attention of shapes that have no graph is done without") {
   REQUIRE(require_graph_attention({.B = 1, .T = 20, .H = 2, .K = 1, .D = 20}).forward.empty());
   REQUIRE(require_graph_attention({.B = 3, .T = 1, .H = 2, .K = 1, .D = 8}).forward.empty());

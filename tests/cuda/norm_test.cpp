@@ -45,12 +45,11 @@ Inputs make_inputs(const Size& size, double deviation = 1) {
 }
 
 // As the forward stores it.
-Values inverse_rms(const Inputs& inputs) {
+Values inverse_rms(const Values& in, int64_t width) {
   Values rstd;
-  const auto width = size_t(inputs.width);
-  for (size_t row = 0; row < inputs.in.size(); row += width) {
+  for (size_t row = 0; row < in.size(); row += size_t(width)) {
     double squares = 0;
-    for (size_t c = 0; c < width; ++c) squares += inputs.in[row + c] * inputs.in[row + c];
+    for (size_t c = 0; c < size_t(width); ++c) squares += in[row + c] * in[row + c];
     rstd.push_back(float(1 / std::sqrt(squares / double(width) + 1e-5)));
   }
   return rstd;
@@ -64,15 +63,16 @@ std::vector<Values> run_backward(Side& side, const Inputs& inputs, Residual kind
   Tensor dx = side.compute_out(inputs.shape), dr;
   if (kind != Residual::kAbsent) dr = side.compute(inputs.residual, inputs.shape);
   if (kind == Residual::kInPlace) dx = dr;
-  side.ops().rmsnorm_backward({.in_gradient = dx,
-                               .weight_gradient = dw,
-                               .out = out,
-                               .out_gradient = side.compute(inputs.out_gradient, inputs.shape),
-                               .residual_gradient = dr,
-                               .in = side.compute(inputs.in, inputs.shape),
-                               .weight = side.compute(inputs.weight, {inputs.width}),
-                               .rstd = side.fp32(inverse_rms(inputs), {inputs.shape[0]})},
-                              side.stream());
+  side.ops().rmsnorm_backward(
+      {.in_gradient = dx,
+       .weight_gradient = dw,
+       .out = out,
+       .out_gradient = side.compute(inputs.out_gradient, inputs.shape),
+       .residual_gradient = dr,
+       .in = side.compute(inputs.in, inputs.shape),
+       .weight = side.compute(inputs.weight, {inputs.width}),
+       .rstd = side.fp32(inverse_rms(inputs.in, inputs.width), {inputs.shape[0]})},
+      side.stream());
   std::vector<Values> results{side.download(dx), side.download(dw)};
   if (with_out) results.push_back(side.download(out));
   return results;
@@ -193,7 +193,7 @@ TEST_CASE("norm: the backward of more rows than a large GPU has blocks equals th
 TEST_CASE("norm: rows of whole packs that lie between the boundaries") {
   const Size size{9, 24};
   const Inputs inputs = make_inputs(size);
-  const Values rstd = inverse_rms(inputs);
+  const Values rstd = inverse_rms(inputs.in, size.width);
   auto shifted = [](Side& side, const Values& values, const Shape& shape) {
     Values longer(values);
     longer.insert(longer.begin(), 0);
@@ -225,7 +225,8 @@ TEST_CASE("norm: rows of whole packs that lie between the boundaries") {
       {kRounded, kRounded, kRounded, kSum});
 }
 
-TEST_CASE("norm: the output that the backward makes again has the forward's bits") {
+// Both see the residual as it is stored: rounded.
+TEST_CASE("norm: forward and backward agree about the row's norm and the output's bits") {
   for (const Size& size : {Size{70, 520}, Size{20, 333}, Size{2, 8200}}) {
     const Inputs inputs = make_inputs(size);
     require_same(
@@ -251,6 +252,8 @@ TEST_CASE("norm: the output that the backward makes again has the forward's bits
               side.stream());
           const Values made = side.download(again);
           REQUIRE(made == side.download(out));
+          ops_test::require_close(side.download(rstd),
+                                  inverse_rms(side.download(residual), size.width), kRstd);
           return std::vector<Values>{made};
         },
         {kRoundedTwice});

@@ -1,6 +1,7 @@
 """Every command that reports something does so as JSON, with the keys that scripts rely on."""
 
 import json
+import pathlib
 import unittest
 
 from cluster import ClusterTest, run_atoll
@@ -58,11 +59,30 @@ class CommandsTest(ClusterTest):
         block = (4 + 2 * 2) * 8 * 32 + 32 * 32 + 3 * 64 * 32 + 2 * 32
         self.assertEqual(report["parameters"], 2 * block + 2 * 272 * 32 + 32)
 
+    def test_inspect_config_plans_the_memory_of_the_10b_model(self):
+        config = pathlib.Path(__file__).parents[2] / "configs" / "intellect-1-10b.json"
+        report = self.json_of("inspect", "config", config)
+        self.assertEqual(report["parameters"], 10_211_381_248)
+        self.assertAlmostEqual(report["flops_per_token_palm"] / 1e9, 75.03, places=2)
+        plans = report["memory_plans"]
+        self.assertEqual([(plan["gpus"], plan["gib_per_gpu"]) for plan in plans], [(1, 78), (1, 139), (8, 78)])
+        for plan in plans:
+            self.assertTrue(plan["fits"], plan)
+            self.assertEqual(sum(plan["parts"].values()), plan["bytes_per_gpu"])
+            self.assertEqual(plan["host_bytes"], 8 * report["parameters"])
+        self.assertEqual([plan["policy"].startswith("lean") for plan in plans], [True, True, False])
+        text = run_atoll("inspect", "config", config).stdout
+        for expected in ("10211381248 parameters", "1 GPU of 78 GiB", "8 GPUs of 78 GiB", "predicted"):
+            self.assertIn(expected, text)
+
     def test_bench_step_reports_every_key(self):
         report = self.json_of("bench", "step", "--config", self.config, "--steps", 2)
         for key in ("device model parameters tokens_per_second tflops_per_second gemm_tflops_per_second "
-                    "fraction_of_gemm_rate mfu_palm mfu_causal peak_memory_bytes").split():
+                    "fraction_of_gemm_rate mfu_palm mfu_causal peak_memory_bytes policy parts").split():
             self.assertIn(key, report)
+        names = [part["name"] for part in report["parts"]]
+        self.assertIn("attention backward", names)
+        self.assertTrue(any(name.startswith("product") for name in names))
         self.assertGreater(report["tokens_per_second"], 0)
 
 

@@ -1,0 +1,320 @@
+// The coordinator's rounds, and what it does about members that fail them.
+#include "net/coordinator_desk.h"
+
+namespace net {
+namespace {
+
+struct Pair {
+  Desk desk;
+  LinkId a, b;
+  explicit Pair(const CoordinatorOptions& options = small_options()) : desk(options) {
+    a = desk.join(desk.hello(1));
+    b = desk.join(desk.hello(2));
+    desk.sync(a);
+    desk.sync(b);
+  }
+};
+
+TEST_CASE("coordinator: a round opens when all are ready, or some grace after enough are") {
+  Pair pair;
+  Desk& desk = pair.desk;
+  desk.ready(pair.a, 100);
+  REQUIRE(!desk.is_told(pair.a, MessageType::kOpen));
+  SECTION("all") {
+    desk.ready(pair.b, 50);
+    const auto open = desk.out.last<Open>(pair.b, MessageType::kOpen);
+    REQUIRE(open->contributors.size() == 2);
+    REQUIRE(open->contributors[0].weight_tokens == 100);
+    REQUIRE(open->owners == std::vector<uint8_t>{0, 1, 0, 1});
+    REQUIRE(desk.out.last(pair.a, MessageType::kOpen)->authority.round == 1);
+  }
+  SECTION("grace: the late one receives, and does not contribute") {
+    desk.pass_alive(seconds(29), {pair.a, pair.b});
+    REQUIRE(!desk.is_told(pair.a, MessageType::kOpen));
+    desk.pass_alive(seconds(2), {pair.a, pair.b});
+    REQUIRE(desk.out.last<Open>(pair.a, MessageType::kOpen)->contributors.size() == 1);
+    REQUIRE(desk.is_told(pair.b, MessageType::kOpen));
+  }
+  SECTION("withdrawn") {
+    desk.ready(pair.a, -1);
+    desk.ready(pair.b, 50);
+    REQUIRE(!desk.is_told(pair.b, MessageType::kOpen));
+  }
+  SECTION("for a round that is over") {
+    desk.ready(pair.b, 50, 7);
+    REQUIRE(!desk.is_told(pair.b, MessageType::kOpen));
+  }
+  SECTION("without tokens") {
+    desk.ready(pair.b, 0);
+    const auto open = desk.out.last<Open>(pair.b, MessageType::kOpen);
+    REQUIRE(open->contributors.size() == 1);
+    REQUIRE(open->contributors[0].weight_tokens == 100);
+  }
+}
+
+TEST_CASE("coordinator: who enters at the step of a round is not waited for") {
+  Desk desk;
+  const LinkId first = desk.join_active(1);
+  const LinkId second = desk.join_active(2);
+  desk.sync(first);
+  desk.ready(first, 5, 1, 10);
+  const LinkId late = desk.join_active(3);
+  REQUIRE(desk.out.last<Start>(late, MessageType::kStart)->step == 10);
+  REQUIRE(!desk.is_told(first, MessageType::kOpen));
+  SECTION("it receives the result") {
+    desk.ready(second, 5, 1, 10);
+    REQUIRE(desk.out.last<Open>(late, MessageType::kOpen)->contributors.size() == 2);
+  }
+  SECTION("but it is for a later one") {
+    desk.ready(second, 5, 1, 20);
+    REQUIRE(!desk.is_told(first, MessageType::kOpen));
+    desk.ready(late, 5, 1, 20);
+    REQUIRE(desk.out.last<Open>(late, MessageType::kOpen)->contributors.size() == 3);
+  }
+}
+
+TEST_CASE("coordinator: a round commits when all receivers hold the same") {
+  Pair pair;
+  Desk& desk = pair.desk;
+  desk.ready(pair.a, 100, 1, 20);
+  desk.ready(pair.b, 50, 1, 25);
+  desk.done(pair.a, 5);
+  REQUIRE(!desk.is_told(pair.a, MessageType::kCommit));
+  desk.done(pair.b, 5);
+  const auto commit = desk.out.last<Commit>(pair.a, MessageType::kCommit);
+  REQUIRE(commit->results == digest_of(5));
+  REQUIRE(commit->step == 25);
+  REQUIRE(desk.is_told(pair.b, MessageType::kCommit));
+  REQUIRE(desk.coordinator->report().states[0] == FragmentState{1, {}});
+  // The digest is what the majority has.
+  for (const LinkId link : {pair.a, pair.b}) {
+    desk.send(link, MessageType::kApplied, encode(Applied{digest_of(77)}), {.round = 1});
+  }
+  REQUIRE(desk.coordinator->report().states[0] == FragmentState{1, digest_of(77)});
+  REQUIRE(desk.coordinator->report().rounds_committed == 1);
+}
+
+TEST_CASE("coordinator: nobody commits what was said of another attempt") {
+  CoordinatorOptions options = small_options();
+  options.start_members = 3;
+  Desk desk(options);
+  std::vector<LinkId> links;
+  for (uint64_t key = 1; key <= 3; ++key) links.push_back(desk.join(desk.hello(key)));
+  for (const LinkId link : links) desk.sync(link);
+  for (const LinkId link : links) desk.ready(link, 10);
+  const Authority first = desk.out.last(links[0], MessageType::kOpen)->authority;
+  desk.done(links[0], 5);
+  desk.coordinator->on_link_closed(links[2], "gone", desk.now, desk.out);
+  const auto reown = desk.out.last<Reown>(links[0], MessageType::kReown);
+  REQUIRE(reown->excluded.size() == 1);
+  REQUIRE(reown->moves.size() == 1);  // Of four chunks, the one that was the third's.
+  REQUIRE(reown->moves[0].chunk == 2);
+  // Both say what they held before it: void.
+  desk.send(links[0], MessageType::kDone, encode(Done{digest_of(5)}), first);
+  desk.send(links[1], MessageType::kDone, encode(Done{digest_of(5)}), first);
+  REQUIRE(!desk.is_told(links[0], MessageType::kCommit));
+  desk.done(links[1], 6);
+  REQUIRE(!desk.is_told(links[1], MessageType::kCommit));
+  desk.done(links[0], 6);
+  REQUIRE(desk.out.last<Commit>(links[0], MessageType::kCommit)->results == digest_of(6));
+}
+
+TEST_CASE("coordinator: whoever holds something else, or nothing in time, is left behind") {
+  CoordinatorOptions options = small_options();
+  options.start_members = 3;
+  options.dead_after = seconds(1000);
+  options.stall_after = seconds(900);
+  Desk desk(options);
+  std::vector<LinkId> links;
+  for (uint64_t key = 1; key <= 3; ++key) links.push_back(desk.join(desk.hello(key)));
+  for (const LinkId link : links) desk.sync(link);
+  for (const LinkId link : links) desk.ready(link, 10);
+  desk.done(links[0], 5);
+  desk.done(links[1], 5);
+  SECTION("another digest") {
+    desk.done(links[2], 6);
+  }
+  SECTION("too late") {
+    desk.pass(seconds(299));
+    REQUIRE(!desk.is_told(links[0], MessageType::kCommit));
+    desk.pass(seconds(2));
+  }
+  REQUIRE(desk.is_told(links[0], MessageType::kCommit));
+  REQUIRE(desk.is_told(links[1], MessageType::kCommit));
+  REQUIRE(!desk.is_told(links[2], MessageType::kCommit));
+  const auto catch_up = desk.out.last<CatchUp>(links[2], MessageType::kCatchUp);
+  REQUIRE(catch_up->states[0].version == 1);
+  REQUIRE(catch_up->donors.size() == 2);
+}
+
+TEST_CASE("coordinator: too few who agree are not enough") {
+  CoordinatorOptions options = small_options();
+  options.members_min = 2;
+  Pair pair(options);
+  Desk& desk = pair.desk;
+  desk.ready(pair.a, 100);
+  desk.ready(pair.b, 50);
+  const uint32_t first_attempt = desk.out.last(pair.a, MessageType::kOpen)->authority.attempt;
+  desk.done(pair.a, 5);
+  SECTION("they hold different results") {
+    desk.done(pair.b, 6);
+    REQUIRE(desk.is_told(pair.a, MessageType::kAbort));
+    // What they said stands, so it is tried again, as something else.
+    REQUIRE(desk.out.last(pair.a, MessageType::kOpen)->authority.attempt > first_attempt);
+  }
+  SECTION("one is gone") {
+    desk.coordinator->on_link_closed(pair.b, "gone", desk.now, desk.out);
+    REQUIRE(desk.is_told(pair.a, MessageType::kAbort));
+    REQUIRE(desk.out.count(pair.a, MessageType::kOpen) == 1);
+  }
+  REQUIRE(!desk.is_told(pair.a, MessageType::kCommit));
+}
+
+TEST_CASE("coordinator: the one that most others wait for is excluded") {
+  CoordinatorOptions options = small_options();
+  options.start_members = 4;
+  Desk desk(options);
+  std::vector<LinkId> links;
+  for (uint64_t key = 1; key <= 4; ++key) links.push_back(desk.join(desk.hello(key)));
+  for (const LinkId link : links) desk.sync(link);
+  for (const LinkId link : links) desk.ready(link, 10);
+  const auto pass = [&](const std::vector<uint64_t>& waiting_for, int64_t time) {
+    for (int64_t i = 0; i < time; ++i) {
+      for (size_t m = 0; m < links.size(); ++m)
+        desk.heartbeat(links[m], uint64_t(i), waiting_for[m]);
+      desk.pass(seconds(1));
+    }
+  };
+  // Peer 2 sends nothing to three; what it waits for itself does not count for much.
+  SECTION("it is out") {
+    pass({0b0100, 0b0100, 0b1011, 0b0100}, 29);
+    REQUIRE(!desk.is_told(links[0], MessageType::kReown));
+    pass({0b0100, 0b0100, 0b1011, 0b0100}, 3);
+    REQUIRE(desk.out.last<Reown>(links[0], MessageType::kReown)->excluded ==
+            std::vector<PeerId>{2});
+    REQUIRE(desk.out.last<Reown>(links[2], MessageType::kReown)->excluded ==
+            std::vector<PeerId>{2});
+    REQUIRE(desk.coordinator->report().members_lost == 0);
+    for (const size_t m : {0, 1, 3}) desk.done(links[m], 5);
+    REQUIRE(desk.is_told(links[0], MessageType::kCommit));
+    REQUIRE(!desk.is_told(links[2], MessageType::kCommit));
+    REQUIRE(desk.out.count(links[2], MessageType::kCatchUp) == 2);
+  }
+  SECTION("a pause ends the blame") {
+    pass({0b0100, 0b0100, 0, 0b0100}, 20);
+    pass({0, 0, 0, 0}, 1);
+    pass({0b0100, 0b0100, 0, 0b0100}, 20);
+    REQUIRE(!desk.is_told(links[0], MessageType::kReown));
+  }
+  SECTION("one alone that waits is to blame itself") {
+    for (const size_t m : {0, 1, 2}) desk.done(links[m], 5);
+    for (int64_t i = 0; i < 32; ++i) {
+      for (size_t m = 0; m < links.size(); ++m) desk.heartbeat(links[m], 0, m == 3 ? 0b0001 : 0);
+      desk.pass(seconds(1));
+    }
+    REQUIRE(desk.is_told(links[0], MessageType::kCommit));
+    REQUIRE(!desk.is_told(links[3], MessageType::kCommit));
+  }
+}
+
+TEST_CASE("coordinator: silence is death, noise is not progress") {
+  Pair pair;
+  Desk& desk = pair.desk;
+  desk.pass_alive(seconds(60), {pair.a, pair.b});
+  REQUIRE(desk.coordinator->report().members_lost == 0);
+  REQUIRE(desk.is_told(pair.a, MessageType::kHeartbeatReply));
+  desk.pass_alive(seconds(16), {pair.a});
+  REQUIRE(desk.coordinator->report().members_lost == 1);
+  REQUIRE(desk.out.closed.contains(pair.b));
+  REQUIRE(desk.out.last<Membership>(pair.a, MessageType::kMembership)->members ==
+          std::vector<PeerId>{0});
+}
+
+TEST_CASE("coordinator: one that becomes active in a round receives its result") {
+  Pair pair;
+  Desk& desk = pair.desk;
+  desk.ready(pair.a, 100);
+  desk.ready(pair.b, 100);
+  const LinkId c = desk.join_active(3);
+  REQUIRE(desk.is_told(c, MessageType::kStart));
+  REQUIRE(desk.out.last<Open>(c, MessageType::kOpen)->contributors.size() == 2);
+  desk.done(pair.a, 5);
+  desk.done(pair.b, 5);
+  REQUIRE(!desk.is_told(pair.a, MessageType::kCommit));
+  desk.done(c, 5);
+  REQUIRE(desk.is_told(c, MessageType::kCommit));
+}
+
+TEST_CASE("coordinator: a newer state that comes late is in force at once") {
+  Pair pair;
+  Desk& desk = pair.desk;
+  desk.ready(pair.a, 100);
+  desk.ready(pair.b, 100);
+  const LinkId c = desk.join(desk.hello(3, 12, 9));
+  REQUIRE(desk.is_told(pair.a, MessageType::kAbort));
+  const auto catch_up = desk.out.last<CatchUp>(pair.a, MessageType::kCatchUp);
+  REQUIRE(catch_up->states[0] == FragmentState{12, digest_of(9)});
+  REQUIRE(catch_up->donors.size() == 1);
+  desk.sync(c);
+  REQUIRE(desk.is_told(c, MessageType::kStart));
+}
+
+TEST_CASE("coordinator: an older or different state is never activated") {
+  Pair pair;
+  Desk& desk = pair.desk;
+  const LinkId c = desk.join(desk.hello(3, 0, 8));
+  desk.send(c, MessageType::kSynced, encode(Synced{{{0, digest_of(8)}}}));
+  REQUIRE(!desk.is_told(c, MessageType::kStart));
+  desk.send(c, MessageType::kSynced, encode(Synced{{{kNoVersion, {}}}}));
+  REQUIRE(!desk.is_told(c, MessageType::kStart));
+  REQUIRE(desk.out.count(c, MessageType::kCatchUp) == 3);  // Told again each time.
+  desk.sync(c);
+  REQUIRE(desk.is_told(c, MessageType::kStart));
+}
+
+TEST_CASE("coordinator: who has only parts of a state that is lost is sent to its checkpoint") {
+  Desk desk;
+  const LinkId first = desk.join(desk.hello(1, kNoVersion));
+  const LinkId second = desk.join(desk.hello(2, kNoVersion));
+  SECTION("nobody brings the whole state") {
+    desk.pass_alive(seconds(119), {first, second});
+    REQUIRE(desk.reject_reason(first).empty());
+    desk.pass_alive(seconds(2), {first, second});
+    for (const LinkId link : {first, second}) {
+      REQUIRE(desk.out.last<Reject>(link, MessageType::kReject)->restart_makes_sense);
+      REQUIRE(desk.out.closed.contains(link));
+    }
+    REQUIRE(desk.coordinator->report().members.empty());
+  }
+  SECTION("somebody does") {
+    desk.pass_alive(seconds(60), {first, second});
+    const LinkId third = desk.join(desk.hello(3, 4));
+    desk.sync(third);
+    desk.pass_alive(seconds(100), {first, second, third});
+    REQUIRE(desk.reject_reason(first).empty());
+    REQUIRE(desk.out.last<CatchUp>(first, MessageType::kCatchUp)->states[0].version == 4);
+  }
+}
+
+TEST_CASE("coordinator: it is finished when all have left and said that they are done") {
+  Pair pair;
+  Desk& desk = pair.desk;
+  desk.send(pair.a, MessageType::kLeave, encode(Leave{kDoneReason}));
+  desk.pass(seconds(1));
+  REQUIRE(!desk.coordinator->report().finished);
+  SECTION("both") {
+    desk.send(pair.b, MessageType::kLeave, encode(Leave{kDoneReason}));
+    desk.pass(seconds(1));
+    REQUIRE(desk.coordinator->report().members_lost == 0);
+  }
+  SECTION("one died: it is waited for, not for ever") {
+    desk.coordinator->on_link_closed(pair.b, "gone", desk.now, desk.out);
+    desk.pass(seconds(100));
+    REQUIRE(!desk.coordinator->report().finished);
+    desk.pass(seconds(30));
+  }
+  REQUIRE(desk.coordinator->report().finished);
+}
+
+}  // namespace
+}  // namespace net

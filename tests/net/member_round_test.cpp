@@ -1,0 +1,209 @@
+// A member in a round.
+#include "net/member_stage.h"
+
+namespace net {
+namespace {
+
+TEST_CASE("member: it wants its parts and the others' results, and sums in the order of peers") {
+  InRound stage;
+  const auto from_0 = stage.take_wants(stage.link_to(0));
+  const auto from_2 = stage.take_wants(stage.link_to(2));
+  REQUIRE(from_0 == std::vector<ChunkName>{name(WantKind::kContribution, 1),
+                                           name(WantKind::kResult, 0), name(WantKind::kResult, 3)});
+  REQUIRE(from_2 ==
+          std::vector<ChunkName>{name(WantKind::kContribution, 1), name(WantKind::kResult, 2)});
+  stage.give(2, name(WantKind::kContribution, 1), part(2));  // In the other order.
+  REQUIRE(stage.store.last_parts.empty());
+  stage.give(0, name(WantKind::kContribution, 1), part(1));
+  REQUIRE(stage.store.last_parts.size() == 3);
+  for (PeerId peer = 0; peer < 3; ++peer) {
+    REQUIRE(stage.store.last_parts[peer].peer == peer);
+    REQUIRE(stage.store.last_parts[peer].weight_tokens == 100 + int64_t(peer));
+    const int values[] = {1, 11, 2};
+    REQUIRE(int(stage.store.last_parts[peer].encoded()[0]) == values[peer]);
+  }
+}
+
+TEST_CASE("member: nothing is given to the trainer before the commit") {
+  InRound stage;
+  stage.finish();
+  REQUIRE(stage.out.last<Done>(stage.coordinator(), MessageType::kDone)->results ==
+          stage.results_digest());
+  REQUIRE(stage.last_event<Committed>() == nullptr);
+  stage.tell(MessageType::kCommit, encode(Commit{stage.results_digest(), 20}), Stage::round());
+  const Committed* const committed = stage.last_event<Committed>();
+  REQUIRE(committed->round == 1);
+  REQUIRE(committed->step == 20);
+  REQUIRE(committed->contributed);
+  REQUIRE(committed->members == std::vector<PeerId>{0, 1, 2});
+  REQUIRE(committed->weight_tokens == 303);
+  REQUIRE(committed->results[2].weight_tokens == 202);
+  REQUIRE(int(committed->results[1].encoded()[0]) == 14);
+}
+
+TEST_CASE("member: a commit of something else than we hold is refused") {
+  InRound stage;
+  stage.finish();
+  stage.tell(MessageType::kCommit, encode(Commit{digest_of(9), 20}), Stage::round());
+  REQUIRE(stage.last_event<Committed>() == nullptr);
+  REQUIRE(stage.out.closed.contains(stage.coordinator()));
+}
+
+TEST_CASE("member: a wrong result costs its sender the link and is asked for again") {
+  InRound stage;
+  const LinkId link = stage.link_to(2);
+  SECTION("weight") {
+    stage.give(2, name(WantKind::kResult, 2), result(0b101, 203, 42));
+  }
+  SECTION("nobody") {
+    stage.give(2, name(WantKind::kResult, 2), result(0, 0, 42));
+  }
+  SECTION("strangers") {
+    stage.give(2, name(WantKind::kResult, 2), result(0b1101, 202, 42));
+  }
+  SECTION("size") {
+    stage.give(2, name(WantKind::kResult, 2), result_payload({0b101, 202}, {}));
+  }
+  SECTION("no header") {
+    const auto bytes = std::vector<std::byte>{std::byte(WantKind::kResult)};
+    stage.give(2, name(WantKind::kResult, 2),
+               std::make_shared<const std::vector<std::byte>>(bytes));
+  }
+  SECTION("a part of the wrong size") {
+    stage.give(2, name(WantKind::kContribution, 1), contribution_payload({}));
+  }
+  REQUIRE(stage.out.closed.contains(link));
+  stage.pass(seconds(2));
+  REQUIRE(stage.link_to(2) != link);
+  REQUIRE(stage.take_wants(stage.link_to(2)).size() == 2);
+  stage.finish();
+  REQUIRE(stage.out.last<Done>(stage.coordinator(), MessageType::kDone)->results ==
+          stage.results_digest());
+}
+
+TEST_CASE("member: a Reown makes old results void and goes on without the missing") {
+  InRound stage;
+  stage.give(2, name(WantKind::kContribution, 1), part(2));
+  stage.give(0, name(WantKind::kResult, 0), result(0b111, 303, 99));
+  stage.give(2, name(WantKind::kResult, 2), result(0b101, 202, 42));
+  REQUIRE(stage.store.last_parts.empty());  // Peer 0's part is missing.
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {0}, .moves = {{0, 1}, {3, 2}}}),
+             Stage::round(2));
+  // Chunk 1 was summed without peer 0; chunk 0 is ours now, chunk 3 is peer 2's.
+  REQUIRE(stage.store.last_parts.size() == 2);
+  REQUIRE(stage.store.last_parts[0].peer == 1);
+  // What peer 0 still says of the first attempt is not heard.
+  stage.receive(stage.link_to(0), MessageType::kChunk, result(0b111, 303, 77),
+                authority_of(name(WantKind::kResult, 3), 0));
+  stage.give(2, name(WantKind::kContribution, 0, 2), part(5));
+  stage.give(2, name(WantKind::kResult, 3, 2), result(0b110, 203, 43));
+  const Message* const done = stage.out.last(stage.coordinator(), MessageType::kDone);
+  REQUIRE(done->authority.attempt == 2);
+  base::Sha256 hash;
+  hash.update(*result(0b110, 203, 10 + 5));
+  hash.update(*result(0b110, 203, 11 + 2));
+  hash.update(*result(0b101, 202, 42));
+  hash.update(*result(0b110, 203, 43));
+  REQUIRE(decode<Done>(*done->payload)->results == hash.finish());
+}
+
+TEST_CASE("member: Done is said again for a new attempt, with what is new") {
+  InRound stage;
+  stage.finish();
+  REQUIRE(stage.out.count(stage.coordinator(), MessageType::kDone) == 1);
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {2}, .moves = {{2, 0}}}),
+             Stage::round(2));
+  REQUIRE(stage.out.count(stage.coordinator(), MessageType::kDone) == 1);
+  stage.give(0, name(WantKind::kResult, 2, 2), result(0b011, 201, 50));
+  REQUIRE(stage.out.count(stage.coordinator(), MessageType::kDone) == 2);
+  const auto done = stage.out.last<Done>(stage.coordinator(), MessageType::kDone);
+  REQUIRE(done->results != stage.results_digest());
+}
+
+TEST_CASE("member: who is excluded leaves the round") {
+  InRound stage;
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {1}, .moves = {}}), Stage::round(2));
+  const LinkId guest = stage.guest();
+  Authority asked = Stage::round();
+  stage.want(guest, WantKind::kContribution, asked);
+  REQUIRE(stage.out.count(guest, MessageType::kGone) == 1);
+  stage.take_wants(stage.link_to(0));
+  stage.pass(seconds(3));
+  REQUIRE(stage.take_wants(stage.link_to(0)).empty());
+}
+
+TEST_CASE("member: rounds end with the coordinator's link") {
+  InRound stage;
+  stage.finish();
+  const LinkId guest = stage.guest();
+  stage.member->on_link_closed(stage.coordinator(), "broke", stage.now, stage.out);
+  REQUIRE(stage.out.closed.contains(stage.link_to(0)));
+  stage.want(guest, WantKind::kContribution, Stage::round());
+  REQUIRE(stage.out.count(guest, MessageType::kGone) == 1);
+}
+
+TEST_CASE("member: who withdraws leaves the round, even if it is opened afterwards") {
+  Stage stage;
+  stage.start();
+  stage.member->ready(0, 101, 20, stage.now, stage.out);
+  const bool is_open_before = GENERATE(true, false);
+  if (is_open_before) stage.open();
+  stage.member->ready(0, -1, 20, stage.now, stage.out);
+  REQUIRE(stage.out.last<Ready>(stage.coordinator(), MessageType::kReady)->weight_tokens == -1);
+  if (!is_open_before) stage.open();
+  const LinkId guest = stage.guest();
+  stage.want(guest, WantKind::kContribution, Stage::round());
+  REQUIRE(stage.out.count(guest, MessageType::kGone) == 1);
+  REQUIRE(!stage.out.closed.contains(stage.coordinator()));
+}
+
+TEST_CASE("member: a ready that crosses the commit is void") {
+  InRound stage;
+  stage.finish();
+  stage.tell(MessageType::kCommit, encode(Commit{stage.results_digest(), 20}), Stage::round());
+  const int64_t told = stage.out.count(stage.coordinator(), MessageType::kReady);
+  stage.member->ready(0, 101, 20, stage.now, stage.out);
+  REQUIRE(stage.out.count(stage.coordinator(), MessageType::kReady) == told);
+  stage.member->applied(0, {1, digest_of(8)}, stage.now, stage.out);
+  REQUIRE(stage.out.last<Applied>(stage.coordinator(), MessageType::kApplied)->digest ==
+          digest_of(8));
+  stage.member->ready(0, 101, 25, stage.now, stage.out);
+  REQUIRE(stage.out.last(stage.coordinator(), MessageType::kReady)->authority.round == 2);
+}
+
+TEST_CASE("member: catching up waits for a commit that is being applied") {
+  InRound stage;
+  stage.finish();
+  stage.tell(MessageType::kCommit, encode(Commit{stage.results_digest(), 20}), Stage::round());
+  const size_t event_count = stage.events.size();
+  stage.tell(MessageType::kCatchUp, encode(CatchUp{{{1, digest_of(8)}}, {}}));
+  REQUIRE(stage.events.size() == event_count);
+  SECTION("it is the right one") {
+    stage.member->applied(0, {1, digest_of(8)}, stage.now, stage.out);
+    REQUIRE(stage.events.size() == event_count);
+    REQUIRE(stage.out.last(stage.coordinator(), MessageType::kSynced) != nullptr);
+  }
+  SECTION("it is not") {
+    stage.member->applied(0, {1, digest_of(9)}, stage.now, stage.out);
+    REQUIRE(stage.last_event<CatchUpNeeded>() != nullptr);
+  }
+}
+
+TEST_CASE("member: heartbeats name those who owe, contributions before results") {
+  InRound stage;
+  const auto waiting_for = [&] {
+    stage.pass(seconds(1));
+    stage.tell(MessageType::kHeartbeatReply, no_payload());
+    return stage.out.last<Heartbeat>(stage.coordinator(), MessageType::kHeartbeat)->waiting_for;
+  };
+  REQUIRE(waiting_for() == 0b101);
+  stage.give(2, name(WantKind::kContribution, 1), part(2));
+  REQUIRE(waiting_for() == 0b001);  // Peer 2 still owes a result, but has just sent something,
+  REQUIRE(waiting_for() == 0b001);  // and may itself be waiting for peer 0.
+  stage.give(0, name(WantKind::kContribution, 1), part(1));
+  REQUIRE(waiting_for() == 0b100);
+  REQUIRE(waiting_for() == 0b101);
+}
+
+}  // namespace
+}  // namespace net

@@ -1,0 +1,217 @@
+// A member alone: the test plays the coordinator, the other members and the trainer, word by word.
+// What a scenario with real members shows better is in cluster_test.cpp.
+#pragma once
+
+#include <algorithm>
+
+#include "net/chunk.h"
+#include "net/member.h"
+#include "net/quiet_log.h"
+#include "net/recording_outbox.h"
+#include "net/turn.h"
+
+#undef CHECK
+#include "support/catch.h"
+
+namespace net {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr uint32_t kTerm = 3;
+
+inline std::vector<std::byte> one_byte(int value) {
+  return {std::byte(value)};
+}
+
+inline base::Digest digest_of(uint8_t byte) {
+  base::Digest digest;
+  digest.bytes[0] = byte;
+  return digest;
+}
+
+// One fragment, four chunks of one byte, which are summed; eight blocks of one byte.
+class TinyStore : public FragmentStore {
+ public:
+  int64_t fragment_count() const override { return 1; }
+  int64_t chunk_count(int64_t) const override { return 4; }
+  std::vector<std::byte> encode_contribution(int64_t, int64_t chunk) override {
+    return one_byte(10 + int(chunk));
+  }
+  base::Result<void> check(int64_t, int64_t, std::span<const std::byte> encoded) const override {
+    if (encoded.size() != 1) return base::Failure{"not one byte"};
+    return {};
+  }
+  std::vector<std::byte> reduce(int64_t, int64_t, std::span<const Part> parts) override {
+    int sum = 0;
+    for (const Part& part : parts) sum += int(part.encoded()[0]);
+    last_parts.assign(parts.begin(), parts.end());
+    return one_byte(sum);
+  }
+  int64_t block_count(int64_t) const override { return 8; }
+  std::optional<StateBlock> read_block(int64_t, int64_t block) override {
+    if (is_changing) return std::nullopt;
+    return StateBlock{.version = version, .bytes = one_byte(100 + int(block))};
+  }
+  base::Result<void> write_block(int64_t, int64_t block,
+                                 std::span<const std::byte> bytes) override {
+    if (bytes.size() != 1) return base::Failure{"not one byte"};
+    written[block] = int(bytes[0]);
+    return {};
+  }
+
+  std::vector<Part> last_parts;
+  std::map<int64_t, int> written;
+  uint64_t version = 0;
+  bool is_changing = false;
+};
+
+class Stage {
+ public:
+  explicit Stage(MemberOptions options = default_options())
+      : member(Member::create(options, store, {{0, digest_of(1)}}, 0,
+                              [this](MemberEvent event) { events.push_back(std::move(event)); })) {
+    quiet_log();
+    member->on_start(now, out);
+  }
+
+  static MemberOptions default_options() {
+    MemberOptions options;
+    options.run_name = "run";
+    options.node_name = "node";
+    options.coordinator = {"meeting.example.org", 4000};
+    options.wants_in_flight_max = 2;
+    return options;
+  }
+
+  // The coordinator.
+  void tell(MessageType type, Bytes payload, Authority authority = {}) {
+    receive(coordinator(), type, std::move(payload), authority);
+  }
+  void welcome(PeerId peer = 1) {
+    member->on_link_open(coordinator(), false, {}, now, out);
+    tell(MessageType::kWelcome,
+         encode(Welcome{.peer = peer, .heartbeat_interval_ms = 1000, .dead_after_ms = 5000}),
+         {.term = kTerm});
+  }
+  void start() {
+    welcome();
+    tell(MessageType::kCatchUp, encode(CatchUp{{{0, digest_of(1)}}, {}}));
+    tell(MessageType::kStart, encode(Start{.step = 7}));
+  }
+  // We are peer 1; chunks 0 and 3 are of peer 0, chunk 1 is ours, chunk 2 of peer 2.
+  static Authority round(uint32_t attempt = 1) {
+    return {.term = kTerm, .round = 1, .attempt = attempt};
+  }
+  void open() {
+    Open open;
+    for (PeerId peer = 0; peer < 3; ++peer) {
+      open.contributors.push_back({peer, 100 + int64_t(peer), address(peer)});
+    }
+    open.owners = {0, 1, 2, 0};
+    tell(MessageType::kOpen, encode(open), round());
+  }
+  LinkId coordinator() const { return links_to(Stage::default_options().coordinator).back(); }
+
+  // Others.
+  static Endpoint address(PeerId peer) { return {fmt::format("10.0.0.{}", peer), 4000}; }
+  std::vector<LinkId> links_to(const Endpoint& endpoint) const {
+    std::vector<LinkId> links;
+    for (const auto& [link, dialled] : out.dialled) {
+      if (dialled == endpoint) links.push_back(link);
+    }
+    return links;
+  }
+  LinkId link_to(PeerId peer) const { return links_to(address(peer)).back(); }
+  void receive(LinkId link, MessageType type, Bytes payload, Authority authority = {}) {
+    member->on_message(link,
+                       {.type = type,
+                        .run = run_hash("run"),
+                        .source = kNobody,
+                        .authority = authority,
+                        .payload = std::move(payload)},
+                       now, out);
+  }
+  // What was asked for on the link, and not yet looked at here.
+  std::vector<ChunkName> take_wants(LinkId link) {
+    std::vector<ChunkName> wants;
+    for (const Message& message : out.sent[link]) {
+      if (message.type != MessageType::kWant) continue;
+      wants.push_back(chunk_name(decode<Want>(*message.payload)->kind, message.authority));
+    }
+    out.sent[link].clear();
+    return wants;
+  }
+  void give(PeerId from, const ChunkName& name, Bytes payload) {
+    receive(link_to(from), MessageType::kChunk, std::move(payload), authority_of(name, 0));
+  }
+  LinkId guest() {
+    const LinkId link = ++last_guest_;
+    member->on_link_open(link, true, {"10.0.0.9", 1}, now, out);
+    receive(link, MessageType::kDataHello, encode(DataHello{5}));
+    return link;
+  }
+  void want(LinkId link, WantKind kind, Authority authority) {
+    receive(link, MessageType::kWant, encode(Want{kind}), authority);
+  }
+
+  void pass(Duration time) {
+    now += time;
+    member->on_tick(now, out);
+  }
+  template <class T>
+  const T* last_event() const {
+    return events.empty() ? nullptr : std::get_if<T>(&events.back());
+  }
+
+  TinyStore store;
+  RecordingOutbox out;
+  Instant now = seconds(50);
+  std::vector<MemberEvent> events;
+  std::unique_ptr<Member> member;
+
+ private:
+  LinkId last_guest_ = 0;
+};
+
+inline ChunkName name(WantKind kind, uint32_t chunk, uint32_t attempt = 1) {
+  Authority authority = Stage::round(attempt);
+  authority.chunk = chunk;
+  return chunk_name(kind, authority);
+}
+
+inline Bytes part(int value) {
+  return contribution_payload(one_byte(value));
+}
+inline Bytes result(ContributorMask mask, int64_t weight, int value) {
+  return result_payload({mask, weight}, one_byte(value));
+}
+
+// With round 1 open: members 0, 1 (we) and 2 contribute.
+class InRound : public Stage {
+ public:
+  InRound() {
+    start();
+    member->ready(0, 101, 20, now, out);
+    open();
+  }
+  // Everything arrives; our own chunk is summed from all three.
+  void finish() {
+    give(0, name(WantKind::kContribution, 1), part(1));
+    give(2, name(WantKind::kContribution, 1), part(2));
+    for (const uint32_t chunk : {0u, 3u}) {
+      give(0, name(WantKind::kResult, chunk), result(0b111, 303, 40 + int(chunk)));
+    }
+    give(2, name(WantKind::kResult, 2), result(0b101, 202, 42));
+  }
+  base::Digest results_digest() const {
+    base::Sha256 hash;
+    hash.update(*result(0b111, 303, 40));
+    hash.update(*result(0b111, 303, 1 + 2 + 11));
+    hash.update(*result(0b101, 202, 42));
+    hash.update(*result(0b111, 303, 43));
+    return hash.finish();
+  }
+};
+
+}  // namespace net
