@@ -259,7 +259,7 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   member.standing = Standing::kActive;
   joined_count_ += !member.was_active;
   member.was_active = true;
-  member.entered_at = step;
+  member.entered_at = is_start ? 0 : step;
   unfinished_.insert(member.node_key);
   base::log_info("{} is active from step {}", member.name, step);
   speaker_.send(member.link, MessageType::kStart, encode(Start{step}), turn);

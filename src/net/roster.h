@@ -27,7 +27,7 @@ struct MemberRecord {
   Standing standing = Standing::kWaiting;
   bool was_active = false;
   bool is_founder = false;  // Held the state in force when the run started.
-  uint64_t entered_at = 0;  // The step at which it became active.
+  uint64_t entered_at = 0;  // The step at which it came into the run; 0 for those who started it.
 
   std::vector<FragmentState> states;  // A zero digest: a round was committed, Applied is to come.
   std::vector<std::optional<Ready>> ready;  // Per fragment.

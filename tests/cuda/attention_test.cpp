@@ -67,12 +67,13 @@ TEST_CASE("attention of packed documents") {
 }
 
 TEST_CASE("attention of common lengths, groups and head sizes") {
-  for (const int64_t T : {7, 33, 64}) {
-    for (const int64_t H : {2, 4, 8}) {
-      for (const int64_t D : {8, 64, 128, 256}) {
-        require_attention({.B = 1, .T = T, .H = H, .K = 2, .D = D, .document_mean = 16});
-      }
+  for (const int64_t H : {2, 4, 8}) {
+    for (const int64_t D : {8, 64, 128, 256}) {
+      require_attention({.B = 1, .T = 33, .H = H, .K = 2, .D = D, .document_mean = 16});
     }
+  }
+  for (const int64_t T : {7, 32, 64}) {
+    require_attention({.B = 1, .T = T, .H = 4, .K = 2, .D = 64, .document_mean = 16});
   }
 }
 

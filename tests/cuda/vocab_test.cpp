@@ -129,9 +129,11 @@ TEST_CASE("vocab: the embedding's backward with equal, different and far repeate
   require_embedding({5, 8, std::vector<int32_t>(300, 4)});
   require_embedding({40, 8, rising(40)});
   require_embedding({1, 3, {0}});
-  // More positions than are compared at once: 4 tokens in all tiles, and one at both ends only.
+  // More positions than are compared at once: 4 tokens in all tiles, one at both ends only, one in
+  // the second and the third tile only.
   std::vector<int32_t> tokens = ops_test::random_integers(2500, 5, 4);
   tokens.front() = tokens.back() = 4;
+  tokens[1500] = tokens[2400] = 5;
   require_embedding({6, 8, tokens});
 }
 

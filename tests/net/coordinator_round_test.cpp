@@ -73,6 +73,23 @@ TEST_CASE("coordinator: who enters at the step of a round is not waited for") {
   }
 }
 
+// After a restart of the coordinator: one has made the round of step 10, the other has not and is
+// ready for it again. The round that it is in waits for the first one's next.
+TEST_CASE("coordinator: who was there at the start is waited for at every step") {
+  Desk desk;
+  Hello hello = desk.hello(1);
+  hello.step = 10;
+  const LinkId first = desk.join(hello);
+  const LinkId second = desk.join(desk.hello(2));
+  desk.sync(first);
+  desk.sync(second);
+  REQUIRE(desk.out.last<Start>(second, MessageType::kStart)->step == 10);
+  desk.ready(second, 5, 1, 10);
+  REQUIRE(!desk.is_told(second, MessageType::kOpen));
+  desk.ready(first, 5, 1, 15);
+  REQUIRE(desk.out.last<Open>(second, MessageType::kOpen)->contributors.size() == 2);
+}
+
 TEST_CASE("coordinator: a round commits when all receivers hold the same") {
   Pair pair;
   Desk& desk = pair.desk;
