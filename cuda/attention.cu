@@ -12,6 +12,7 @@
 // head s % G of the group's G = H/K. Tiles outside the owned rows' documents, or beyond what they
 // may see, are not visited.
 #include <cmath>
+#include <type_traits>
 
 #include "base/math.h"
 #include "cuda/attention.h"

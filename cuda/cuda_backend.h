@@ -4,7 +4,8 @@
 //
 // Every .cu file runs on a GPU and, in the tests, on a processor under tests/cuda/emulation.
 // Kernels: 16-byte accesses, fp32 in registers, no atomics, sums in an order that depends on the
-// shapes alone; each has its formula and the bytes that it moves in front of it.
+// shapes and the kind of device alone; each has its formula and the bytes that it moves in front of
+// it.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -24,7 +24,7 @@ constexpr int64_t width_max(int threads_max) {
   return int64_t{kPack} * kPacks * threads_max;
 }
 
-// That hold a row in their registers. Width 4096 has 256.
+// To hold a row in their registers. Width 4096 has 256.
 int64_t threads_for(int64_t width) {
   return base::round_up(base::div_ceil(width, kPacks * kPack), kWarp);
 }

@@ -163,8 +163,8 @@ __device__ void visit_row(Bf16* row, int count, const Visit& visit) {
   if (thread < count - tail) visit(Float1{{load(row + tail + thread)}}, tail + thread);
 }
 
-// Of the numbers that a thread has seen: the largest, where it stood first, and the sum of e^(x -
-// largest). Begins with a number below all, not with -infinity, whose difference from itself is
+// Of the numbers that a thread has seen: the largest, where it stood first, and the sum of
+// e^(x - max). Begins with a number below all, not with -infinity, whose difference from itself is
 // NaN.
 struct OnlineSoftmax {
   float max = kLowest;
@@ -194,10 +194,10 @@ struct CrossEntropy {
   bool compute_gradient;
 };
 
-// Of a row's logits x:  loss = log(sum of e^(x - max)) + max - x[target],  z_loss = z_weight *
-// max^2,
-//   x[v] = scale * (e^(x[v] - max) / sum - (v == target) + (v == first) * 2 z_weight max),
-// where `first` is where the maximum stands first. A target of -1: all 0.
+// Of a row's logits x, with `first` where the maximum stands first:
+//   loss = log(sum of e^(x - max)) + max - x[target],  z_loss = z_weight * max^2,
+//   x[v] = scale * (e^(x[v] - max) / sum - (v == target) + (v == first) * 2 * z_weight * max).
+// A target of -1: all 0.
 //
 // A block has a row and goes over it twice. Per logit 2 bytes are read from memory, 2 from the
 // second-level cache, and 2 written. For that the rows under way must fit into the cache: with 1024

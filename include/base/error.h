@@ -1,13 +1,14 @@
-// How Atoll fails. There are three kinds of failure, and they are never mixed:
+// How Atoll fails. There are three kinds of failure, and they are never mixed.
 //
-//   Bug              an invariant of our own does not hold. CHECK(...) prints and aborts. Bytes
-//   from outside
-//                    (disk, network, config) can never reach a CHECK.
-//   Bad input or     a wrong config, a corrupt file, a full disk, a lost device. Throws
-//   base::Error, which is broken machine   caught in main() and at the border of a thread, nowhere
-//   else. It carries a hint and an exit code. Expected event   a peer is gone, bytes from the
-//   network are garbage, a deadline passed. The function returns
-//                    a base::Result and the caller deals with it at once.
+// Bug: an invariant of our own does not hold. CHECK(...) prints and aborts. Bytes from outside
+// (disk, network, config) can never reach a CHECK.
+//
+// Bad input or broken machine: a wrong config, a corrupt file, a full disk, a lost device. Throws
+// base::Error, which is caught in main() and at the border of a thread, nowhere else. It carries a
+// hint and an exit code.
+//
+// Expected event: a peer is gone, bytes from the network are garbage, a deadline passed. The
+// function returns a base::Result and the caller deals with it at once.
 #pragma once
 
 #include <fmt/format.h>

@@ -12,9 +12,10 @@ namespace cuda_test {
 
 struct AttentionCase {
   int64_t B = 1, T = 1, H = 1, K = 1, D = 1;
-  int64_t document_mean = 0;  // Positions; the lengths are random. 0: one document per row.
-  double deviation = 1;       // Of qkv.
-  bool unaligned = false;     // Tensors begin 4 bytes behind a 16-byte address.
+  int64_t document_mean = 0;        // Positions; the lengths are random. 0: one document per row.
+  double deviation = 1;             // Of qkv.
+  bool unaligned = false;           // Tensors begin 4 bytes behind a 16-byte address.
+  bool unaligned_gradient = false;  // The output's gradient does.
 
   int64_t qkv_stride() const { return (H + 2 * K) * D; }
   int64_t qkv_count() const { return B * T * qkv_stride(); }
@@ -51,7 +52,8 @@ struct AttentionTensors {
         out(compute_out(side, {a.B * a.T, a.H * a.D}, a.unaligned)),
         lse(side.fp32_out({a.B, a.H, a.T})),
         document_start(side.int32(a.document_start(), {a.B * a.T})),
-        out_gradient(compute(side, out_gradient_values, {a.B * a.T, a.H * a.D}, a.unaligned)),
+        out_gradient(compute(side, out_gradient_values, {a.B * a.T, a.H * a.D},
+                             a.unaligned || a.unaligned_gradient)),
         qkv_gradient(compute_out(side, {a.B * a.T, a.qkv_stride()}, a.unaligned)) {}
 
   static Tensor compute(Side& side, Values values, const Shape& shape, bool unaligned) {

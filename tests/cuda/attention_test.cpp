@@ -91,6 +91,7 @@ TEST_CASE("attention of every size of a lane's slice") {
 
 TEST_CASE("attention of rows that do not begin at 16-byte addresses") {
   require_attention({.B = 1, .T = 35, .H = 2, .K = 1, .D = 64, .unaligned = true});
+  require_attention({.B = 1, .T = 35, .H = 2, .K = 1, .D = 64, .unaligned_gradient = true});
 }
 
 TEST_CASE("attention of zeros and of large scores") {

@@ -13,7 +13,7 @@ backend::Backend make_device_under_test(const std::string& attention = "plain");
 // How many steps a training test can afford.
 int64_t affordable_steps();
 
-// Emulated: calls it with the threads of kernels in order, reversed and shuffled. On a GPU, whose
+// Emulated: calls it with the threads of kernels in order, reversed, shuffled and greedy. On a GPU, whose
 // order nobody knows: three times.
 void for_each_order(const std::function<void(const char* order)>& body);
 

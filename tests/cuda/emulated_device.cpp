@@ -21,6 +21,8 @@ void for_each_order(const std::function<void(const char* order)>& body) {
   body("reversed");
   emulation::set_order({.order = Order::kShuffled, .seed = 7});
   body("shuffled");
+  emulation::set_order({.order = Order::kGreedy});
+  body("greedy");
   emulation::set_order({});
 }
 

@@ -87,13 +87,19 @@ class InterpretedSdpa final : public Sdpa {
   }
 
   void run(const SdpaBuffers& buffers, cudaStream_t) override {
-    if (buffers.workspace) std::memset(buffers.workspace, 0xff, size_t(workspace_bytes()));
+    use_workspace(buffers);
     for (int64_t entry = 0; entry < s_.entries; ++entry) {
       for (int64_t kv_head = 0; kv_head < s_.kv_heads; ++kv_head) run(buffers, entry, kv_head);
     }
+    use_workspace(buffers);
   }
 
  private:
+  // As good as any use: nothing else may lie there, before or after.
+  void use_workspace(const SdpaBuffers& buffers) const {
+    if (buffers.workspace) std::memset(buffers.workspace, 0xff, size_t(workspace_bytes()));
+  }
+
   void run(const SdpaBuffers& b, int64_t entry, int64_t kv_head) const {
     const int64_t group = s_.heads / s_.kv_heads;
     const Head any = head(b, entry, kv_head * group);

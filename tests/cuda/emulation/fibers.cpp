@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,9 @@
 #include <random>
 #include <sys/mman.h>
 #include <vector>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 #include "base/thread.h"
 
@@ -48,9 +52,18 @@ constexpr int kWarp = 32;
 constexpr size_t kCanaryBytes = 64;
 constexpr int kCanary = 0xa5;
 
+// On a fiber or a thread of the pool a test framework's handler of SIGABRT could wait for ever.
 [[noreturn]] void die(const char* what) {
   std::fprintf(stderr, "emulated kernel: %s\n", what);
+  std::signal(SIGABRT, SIG_DFL);
   std::abort();
+}
+
+// Fibers never return, so AddressSanitizer would think of what lay on their stacks as still alive.
+void unpoison([[maybe_unused]] const void* memory, [[maybe_unused]] size_t byte_count) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(memory, byte_count);
+#endif
 }
 
 struct Barrier {
@@ -112,6 +125,8 @@ class Worker {
  private:
   static void enter();
   void prepare(Fiber& fiber, int number);
+  bool run_if_possible(Fiber& fiber, size_t& left);
+  bool run_warp(size_t first, size_t& left);
   void run_fibers(const Settings& settings);
   void resume(Fiber& fiber);
   void yield() { atoll_switch_fiber(&running_->stack_pointer, scheduler_); }
@@ -183,9 +198,28 @@ void Worker::run_block(Index3 block, Size3 grid_size, Size3 block_size, size_t s
     ++warps_[i / kWarp].barrier.running;
   }
   run_fibers(settings);
+  unpoison(stacks_, stack_bytes_);
   for (size_t i = 0; i < kCanaryBytes; ++i) {
     if (shared_[shared_bytes + i] != std::byte{kCanary}) die("a write behind the shared memory");
   }
+}
+
+bool Worker::run_if_possible(Fiber& fiber, size_t& left) {
+  if (!fiber.can_run()) return false;
+  resume(fiber);
+  if (fiber.is_done) --left;
+  return true;
+}
+
+// As far as it can go without the other warps.
+bool Worker::run_warp(size_t first, size_t& left) {
+  const size_t end = std::min(first + size_t(kWarp), fibers_.size());
+  bool has_run = false;
+  for (bool is_moving = true; is_moving; has_run |= is_moving) {
+    is_moving = false;
+    for (size_t i = first; i < end; ++i) is_moving |= run_if_possible(fibers_[i], left);
+  }
+  return has_run;
 }
 
 void Worker::run_fibers(const Settings& settings) {
@@ -198,11 +232,11 @@ void Worker::run_fibers(const Settings& settings) {
     if (settings.order == Order::kShuffled) std::ranges::shuffle(turns, random);
     bool has_run = false;
     for (const size_t turn : turns) {
-      Fiber& fiber = fibers_[turn];
-      if (!fiber.can_run()) continue;
-      has_run = true;
-      resume(fiber);
-      if (fiber.is_done) --left;
+      if (settings.order == Order::kGreedy) {
+        if (turn % kWarp == 0) has_run |= run_warp(turn, left);
+      } else {
+        has_run |= run_if_possible(fibers_[turn], left);
+      }
     }
     if (!has_run) die("divergent barrier: some threads wait for others that never come");
   }

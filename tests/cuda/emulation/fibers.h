@@ -1,7 +1,8 @@
 // A grid of threads on a processor. One block runs at a time on an OS thread; each of its threads
 // is a fiber with a stack of its own, which runs until its next barrier. So a kernel's code runs
 // unchanged, and what is undefined on a GPU is made to show:
-//   - the order in which fibers and blocks run is forwards, backwards or shuffled by a seed;
+//   - the order in which fibers and blocks run is forwards, backwards, shuffled by a seed, or
+//     greedy: each warp as far as it can go alone, so that it meets what others have not read yet;
 //   - shared memory is filled with 0xff (NaN) before each block, and nothing may be written behind;
 //   - a barrier that some threads never reach, and shuffles of less than a whole warp, end the
 //     program with a message instead of hanging.
@@ -22,7 +23,7 @@ struct Size3 {
   int64_t count() const { return int64_t(x) * y * z; }
 };
 
-enum class Order { kForward, kReverse, kShuffled };
+enum class Order { kForward, kReverse, kShuffled, kGreedy };
 struct Settings {
   Order order = Order::kForward;
   uint64_t seed = 1;  // Of kShuffled.
