@@ -1,24 +1,17 @@
 // Attention on the ordinary cores of a GPU: for head sizes and machines that cuDNN does not serve.
+// (Dao, "FlashAttention-2", 2023, algorithms 1 and 2; the gradients of queries and of keys are
+// kernels of their own, so that nobody needs atomics.)
 //
-// All kernels have one form. A block owns a few rows (queries, or keys with their values), some for
-// each warp, and keeps them in shared memory as fp32. It walks over the rows on the other side in
-// tiles of 32. In products of two rows a lane stands for one row of the tile; in weighted sums of
-// the tile's rows it stands for a slice of the head. So each number that is read from shared memory
-// serves all rows of the warp, and nothing is summed across lanes but the softmax's total. (Dao,
-// "FlashAttention-2", 2023, algorithms 1 and 2; the gradients of queries and of keys are kernels of
-// their own, so that nobody needs atomics.)
-//
-// Queries that share a key/value head are owned together: "stacked" row s is position s / G and
-// head s % G of the group's G = H/K. Tiles outside the owned rows' documents, or beyond what they
-// may see, are not visited.
+// The kernels have the form of attention_tiles.h. Queries that share a key/value head are owned
+// together: "stacked" row s is position s / G and head s % G of the group's G = H/K. Tiles outside
+// the owned rows' documents, or beyond what they may see, are not visited.
 #include <cmath>
 #include <type_traits>
 
 #include "base/math.h"
 #include "cuda/attention.h"
+#include "cuda/attention_tiles.h"
 #include "cuda/launch.h"
-#include "cuda/reduce.h"
-#include "cuda/vector.h"
 
 namespace cuda {
 
@@ -29,173 +22,7 @@ using backend::Tensor;
 
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * kWarp;
-constexpr int kTile = kWarp;  // Rows walked over at a time: one for each lane.
 constexpr int kHeadSizeMax = 256;
-
-struct Geometry {
-  int T, D, heads, kv_heads, group;
-  int streams;           // B * K
-  int64_t qkv_stride;    // Numbers from one position to the next.
-  int64_t out_stride;    // Likewise.
-  int chunks;            // Of 8 numbers in a head; zeros fill the last one.
-  int row_threads_log2;  // Threads that copy a row, one chunk each: `chunks` or a little more.
-  int tile_stride;       // In chunks. Odd, so that 8 rows' chunks lie in different banks.
-  float scale;           // 1 / sqrt(D)
-  bool is_aligned;       // Every row begins at a 16-byte address; otherwise at a 4-byte one.
-};
-
-// Rows of a tensor: positions of one head (group 1), or the stacked rows of a group of heads.
-struct Rows {
-  const Bf16* base;
-  int64_t stride;  // From one position to the next.
-  int group;
-  int end;  // Rows from here on do not exist, and read as zeros.
-
-  __device__ const Bf16* at(int row, int D) const {
-    return base + row / group * stride + row % group * D;
-  }
-};
-
-// What shares keys: a row of the batch and a key/value head.
-struct Stream {
-  int row, kv_head;
-
-  __device__ Stream(int index, const Geometry& g)
-      : row(index / g.kv_heads), kv_head(index % g.kv_heads) {}
-
-  __device__ int64_t query_offset(const Geometry& g) const {
-    return row * g.T * g.qkv_stride + int64_t(kv_head) * g.group * g.D;
-  }
-  __device__ int64_t key_offset(const Geometry& g) const {
-    return row * g.T * g.qkv_stride + int64_t(g.heads + kv_head) * g.D;
-  }
-  __device__ int64_t value_offset(const Geometry& g) const {
-    return key_offset(g) + int64_t(g.kv_heads) * g.D;
-  }
-  __device__ int64_t out_offset(const Geometry& g) const {
-    return row * g.T * g.out_stride + int64_t(kv_head) * g.group * g.D;
-  }
-  // Of head `head` of the group, in (B, H, T) and in (N, H).
-  __device__ int64_t lse_index(int head, int position, const Geometry& g) const {
-    return (int64_t(row) * g.heads + kv_head * g.group + head) * g.T + position;
-  }
-  __device__ int64_t delta_index(int head, int position, const Geometry& g) const {
-    return (int64_t(row) * g.T + position) * g.heads + kv_head * g.group + head;
-  }
-  __device__ Rows queries(const Bf16* qkv, const Geometry& g) const {
-    return {qkv + query_offset(g), g.qkv_stride, g.group, g.T * g.group};
-  }
-  __device__ Rows keys(const Bf16* qkv, const Geometry& g) const {
-    return {qkv + key_offset(g), g.qkv_stride, 1, g.T};
-  }
-  __device__ Rows values(const Bf16* qkv, const Geometry& g) const {
-    return {qkv + value_offset(g), g.qkv_stride, 1, g.T};
-  }
-};
-
-__device__ uint4 load_chunk(const Bf16* row, int chunk, const Geometry& g) {
-  if (g.is_aligned) return reinterpret_cast<const uint4*>(row)[chunk];
-  const auto* pairs = reinterpret_cast<const unsigned*>(row) + 4 * chunk;
-  const int left = g.D / 2 - 4 * chunk;
-  return make_uint4(pairs[0], left > 1 ? pairs[1] : 0, left > 2 ? pairs[2] : 0,
-                    left > 3 ? pairs[3] : 0);
-}
-
-// Calls body(row, chunk) for every chunk of `count` rows, on one thread of the block each.
-template <class Body>
-__device__ void for_chunks(int count, const Geometry& g, const Body& body) {
-  const int chunk = int(threadIdx.x) & ((1 << g.row_threads_log2) - 1);
-  if (chunk >= g.chunks) return;
-  const int step = kThreads >> g.row_threads_log2;
-  for (int row = int(threadIdx.x) >> g.row_threads_log2; row < count; row += step) body(row, chunk);
-}
-
-// A tile of the rows of one head, from `first` on.
-__device__ void copy_tile(uint4* tile, const Rows& rows, int first, const Geometry& g) {
-  for_chunks(kTile, g, [&](int row, int chunk) {
-    const int from = first + row;
-    tile[row * g.tile_stride + chunk] = from < rows.end
-                                            ? load_chunk(rows.base + from * rows.stride, chunk, g)
-                                            : make_uint4(0, 0, 0, 0);
-  });
-}
-
-// The block's own rows, from `first` on, times a factor.
-__device__ void copy_owned(float* owned, int count, const Rows& rows, int first, float factor,
-                           const Geometry& g) {
-  for_chunks(count, g, [&](int row, int chunk) {
-    const int from = first + row;
-    Float8 values = {};
-    if (from < rows.end) values = unpack(load_chunk(rows.at(from, g.D), chunk, g));
-    for (int i = 0; i < kPack; ++i) values.at[i] *= factor;
-    store8(owned + (row * g.chunks + chunk) * kPack, values);
-  });
-}
-
-// One number for each row of a warp.
-template <int kRows>
-struct alignas(sizeof(float) * kRows) PerRow {
-  float at[kRows];
-};
-
-// For each row of a warp (`owned`): its product with this lane's row of the tile.
-template <int kRows>
-__device__ PerRow<kRows> products(const float* owned, const uint4* tile, const Geometry& g) {
-  const uint4* lanes_row = tile + int(threadIdx.x) % kWarp * g.tile_stride;
-  PerRow<kRows> sums = {};
-  for (int chunk = 0; chunk < g.chunks; ++chunk) {
-    const Float8 x = unpack(lanes_row[chunk]);
-    for (int r = 0; r < kRows; ++r) {
-      const Float8 y = load8(owned + (r * g.chunks + chunk) * kPack);
-      for (int i = 0; i < kPack; ++i) sums.at[r] += x.at[i] * y.at[i];
-    }
-  }
-  return sums;
-}
-
-// For each row of a warp, this lane's slice of a head: the pairs of numbers lane + 32 p.
-template <int kRows, int kPairs>
-struct Slices {
-  float2 at[kRows][kPairs] = {};
-
-  // Adds the sum of the tile's rows, each times its weight for the warp's row.
-  __device__ void add(const PerRow<kRows>* weights, const uint4* tile, const Geometry& g) {
-    int pair[kPairs];  // Lanes behind the head's end do the last one's work once more.
-    for (int p = 0; p < kPairs; ++p)
-      pair[p] = min(int(threadIdx.x) % kWarp + p * kWarp, g.D / 2 - 1);
-    const auto* words = reinterpret_cast<const unsigned*>(tile);
-    for (int j = 0; j < kTile; ++j, words += 4 * g.tile_stride) {
-      const PerRow<kRows> weight = weights[j];
-      for (int p = 0; p < kPairs; ++p) {
-        const unsigned bits = words[pair[p]];
-        const float low = __uint_as_float(bits << 16), high = __uint_as_float(bits & 0xffff0000u);
-        for (int r = 0; r < kRows; ++r) {
-          at[r][p].x += weight.at[r] * low;
-          at[r][p].y += weight.at[r] * high;
-        }
-      }
-    }
-  }
-
-  __device__ void scale(int r, float factor) {
-    for (int p = 0; p < kPairs; ++p) {
-      at[r][p].x *= factor;
-      at[r][p].y *= factor;
-    }
-  }
-
-  __device__ void store(int r, float factor, Bf16* head, const Geometry& g) const {
-    for (int p = 0; p < kPairs; ++p) {
-      const int pair = int(threadIdx.x) % kWarp + p * kWarp;
-      if (pair >= g.D / 2) continue;
-      const unsigned low = __bfloat16_as_ushort(__float2bfloat16_rn(at[r][p].x * factor));
-      const unsigned high = __bfloat16_as_ushort(__float2bfloat16_rn(at[r][p].y * factor));
-      reinterpret_cast<unsigned*>(head)[pair] = low | high << 16;
-    }
-  }
-};
 
 // How many rows a warp owns: as many as 48 KiB of shared memory allow for `pairs` per lane.
 constexpr int forward_rows(int pairs) {
@@ -204,33 +31,6 @@ constexpr int forward_rows(int pairs) {
 constexpr int backward_rows(int pairs) {
   return pairs <= 2 ? 4 : 1;
 }
-
-// A block's shared memory: two tiles, its own rows of one or two tensors, and for each warp the
-// weights of a tile's rows.
-template <int kRows, int kOwned>
-struct SharedMemory {
-  uint4* tiles[2];
-  float* owned[kOwned];    // The block's.
-  float* of_warp[kOwned];  // The part of this warp.
-  PerRow<kRows>* weights;  // Of this warp.
-
-  __device__ explicit SharedMemory(const Geometry& g) {
-    const int warp = int(threadIdx.x) / kWarp, warp_size = kRows * g.chunks * kPack;
-    tiles[0] = shared_memory<uint4>();
-    tiles[1] = tiles[0] + kTile * g.tile_stride;
-    auto* next = reinterpret_cast<float*>(tiles[1] + kTile * g.tile_stride);
-    for (int i = 0; i < kOwned; ++i, next += kWarps * warp_size) {
-      owned[i] = next;
-      of_warp[i] = next + warp * warp_size;
-    }
-    weights = reinterpret_cast<PerRow<kRows>*>(next) + warp * kTile;
-  }
-  static size_t byte_count(const Geometry& g) {
-    return 2 * kTile * size_t(g.tile_stride) * sizeof(uint4) +
-           kOwned * kWarps * kRows * size_t(g.chunks) * kPack * sizeof(float) +
-           kWarps * kTile * sizeof(PerRow<kRows>);
-  }
-};
 
 // A stacked row. One that does not exist sees nothing.
 struct Query {
@@ -265,18 +65,19 @@ struct ForwardTensors {
 };
 
 // out = softmax(q k^T / sqrt(D)) v and lse, by online softmax: the sums are rescaled when a tile
-// raises the maximum. A block owns stacked rows of one stream; those that walk furthest start
+// raises the maximum. A block owns stacked rows of one head group; those that walk furthest start
 // first. 4 D FLOP per query and visible key; a block of 16 rows reads 4 D bytes per key.
 template <int kPairs>
 __global__ __launch_bounds__(kThreads) void forward_kernel(ForwardTensors t, Geometry g) {
   constexpr int kRows = forward_rows(kPairs);
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
-  const Stream stream(int(blockIdx.x) % g.streams, g);
+  const HeadGroup heads(int(blockIdx.x) % g.head_groups, g);
   const int first =
-      int(gridDim.x / unsigned(g.streams) - 1 - blockIdx.x / unsigned(g.streams)) * kWarps * kRows;
-  const int32_t* document_start = t.document_start + int64_t(stream.row) * g.T;
+      int(gridDim.x / unsigned(g.head_groups) - 1 - blockIdx.x / unsigned(g.head_groups)) * kWarps *
+      kRows;
+  const int32_t* document_start = t.document_start + int64_t(heads.row) * g.T;
   const SharedMemory<kRows, 1> shared(g);
-  copy_owned(shared.owned[0], kWarps * kRows, stream.queries(t.qkv, g), first, g.scale, g);
+  copy_owned(shared.owned[0], kWarps * kRows, heads.queries(t.qkv, g), first, g.scale, g);
 
   Slices<kRows, kPairs> sums;
   Query queries[kRows];
@@ -288,8 +89,8 @@ __global__ __launch_bounds__(kThreads) void forward_kernel(ForwardTensors t, Geo
   }
   const KeyRange range = find_keys(first, kWarps * kRows, document_start, g);
   for (int tile = range.begin; tile < range.end; tile += kTile) {
-    copy_tile(shared.tiles[0], stream.keys(t.qkv, g), tile, g);
-    copy_tile(shared.tiles[1], stream.values(t.qkv, g), tile, g);
+    copy_tile(shared.tiles[0], heads.keys(t.qkv, g), tile, g);
+    copy_tile(shared.tiles[1], heads.values(t.qkv, g), tile, g);
     __syncthreads();
     PerRow<kRows> weights = products<kRows>(shared.of_warp[0], shared.tiles[0], g);
     for (int r = 0; r < kRows; ++r) {
@@ -311,10 +112,10 @@ __global__ __launch_bounds__(kThreads) void forward_kernel(ForwardTensors t, Geo
     const float sum = warp_sum(total[r]);
     const Query& query = queries[r];
     if (!query.exists()) continue;
-    Bf16* const out = t.out + stream.out_offset(g) + query.position * g.out_stride;
+    Bf16* const out = t.out + heads.out_offset(g) + query.position * g.out_stride;
     sums.store(r, 1.0f / sum, out + query.head * g.D, g);
     if (t.lse && lane == 0)
-      t.lse[stream.lse_index(query.head, query.position, g)] = max[r] + logf(sum);
+      t.lse[heads.lse_index(query.head, query.position, g)] = max[r] + logf(sum);
   }
 }
 
@@ -352,14 +153,15 @@ template <int kPairs>
 __global__ __launch_bounds__(kThreads) void query_gradient_kernel(BackwardTensors t, Geometry g) {
   constexpr int kRows = backward_rows(kPairs);
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
-  const Stream stream(int(blockIdx.x) % g.streams, g);
+  const HeadGroup heads(int(blockIdx.x) % g.head_groups, g);
   const int first =
-      int(gridDim.x / unsigned(g.streams) - 1 - blockIdx.x / unsigned(g.streams)) * kWarps * kRows;
-  const int32_t* document_start = t.document_start + int64_t(stream.row) * g.T;
+      int(gridDim.x / unsigned(g.head_groups) - 1 - blockIdx.x / unsigned(g.head_groups)) * kWarps *
+      kRows;
+  const int32_t* document_start = t.document_start + int64_t(heads.row) * g.T;
   const SharedMemory<kRows, 2> shared(g);
-  const Rows out_gradients{t.out_gradient + stream.out_offset(g), g.out_stride, g.group,
+  const Rows out_gradients{t.out_gradient + heads.out_offset(g), g.out_stride, g.group,
                            g.T * g.group};
-  copy_owned(shared.owned[0], kWarps * kRows, stream.queries(t.qkv, g), first, g.scale, g);
+  copy_owned(shared.owned[0], kWarps * kRows, heads.queries(t.qkv, g), first, g.scale, g);
   copy_owned(shared.owned[1], kWarps * kRows, out_gradients, first, 1.0f, g);
 
   Slices<kRows, kPairs> sums;
@@ -368,13 +170,13 @@ __global__ __launch_bounds__(kThreads) void query_gradient_kernel(BackwardTensor
   for (int r = 0; r < kRows; ++r) {
     queries[r] = find_query(first + warp * kRows + r, document_start, g);
     if (!queries[r].exists()) continue;
-    lse[r] = t.lse[stream.lse_index(queries[r].head, queries[r].position, g)];
-    delta[r] = t.delta[stream.delta_index(queries[r].head, queries[r].position, g)];
+    lse[r] = t.lse[heads.lse_index(queries[r].head, queries[r].position, g)];
+    delta[r] = t.delta[heads.delta_index(queries[r].head, queries[r].position, g)];
   }
   const KeyRange range = find_keys(first, kWarps * kRows, document_start, g);
   for (int tile = range.begin; tile < range.end; tile += kTile) {
-    copy_tile(shared.tiles[0], stream.keys(t.qkv, g), tile, g);
-    copy_tile(shared.tiles[1], stream.values(t.qkv, g), tile, g);
+    copy_tile(shared.tiles[0], heads.keys(t.qkv, g), tile, g);
+    copy_tile(shared.tiles[1], heads.values(t.qkv, g), tile, g);
     __syncthreads();
     PerRow<kRows> weights = products<kRows>(shared.of_warp[0], shared.tiles[0], g);
     const PerRow<kRows> slopes = products<kRows>(shared.of_warp[1], shared.tiles[1], g);
@@ -390,7 +192,7 @@ __global__ __launch_bounds__(kThreads) void query_gradient_kernel(BackwardTensor
   for (int r = 0; r < kRows; ++r) {
     const Query& query = queries[r];
     if (!query.exists()) continue;
-    Bf16* const row = t.qkv_gradient + stream.query_offset(g) + query.position * g.qkv_stride;
+    Bf16* const row = t.qkv_gradient + heads.query_offset(g) + query.position * g.qkv_stride;
     sums.store(r, g.scale, row + query.head * g.D, g);
   }
 }
@@ -410,24 +212,25 @@ __device__ int document_end(int key, const int32_t* document_start, const Geomet
 }
 
 // dV = sum over queries of P dO,  dK = sum over queries of dS q / sqrt(D).
-// A block owns kWarps * kRows keys of one stream, and walks over the queries behind them, of each
-// head of the group in turn. 8 D FLOP per query and visible key; a block reads 4 D bytes per query.
+// A block owns kWarps * kRows keys of one head group, and walks over the queries behind them, of
+// each head of the group in turn. 8 D FLOP per query and visible key; a block reads 4 D bytes per
+// query.
 template <int kPairs>
 __global__ __launch_bounds__(kThreads) void key_gradient_kernel(BackwardTensors t, Geometry g) {
   constexpr int kRows = backward_rows(kPairs);
   const int lane = int(threadIdx.x) % kWarp, warp = int(threadIdx.x) / kWarp;
-  const Stream stream(int(blockIdx.x) % g.streams, g);
-  const int first = int(blockIdx.x) / g.streams * kWarps * kRows;
-  const int32_t* document_start = t.document_start + int64_t(stream.row) * g.T;
+  const HeadGroup heads(int(blockIdx.x) % g.head_groups, g);
+  const int first = int(blockIdx.x) / g.head_groups * kWarps * kRows;
+  const int32_t* document_start = t.document_start + int64_t(heads.row) * g.T;
   const SharedMemory<kRows, 2> shared(g);
-  copy_owned(shared.owned[0], kWarps * kRows, stream.keys(t.qkv, g), first, g.scale, g);
-  copy_owned(shared.owned[1], kWarps * kRows, stream.values(t.qkv, g), first, 1.0f, g);
+  copy_owned(shared.owned[0], kWarps * kRows, heads.keys(t.qkv, g), first, g.scale, g);
+  copy_owned(shared.owned[1], kWarps * kRows, heads.values(t.qkv, g), first, 1.0f, g);
 
   Slices<kRows, kPairs> key_sums, value_sums;
   const int end = document_end(min(first + kWarps * kRows, g.T) - 1, document_start, g);
   for (int head = 0; head < g.group; ++head) {
-    const Rows queries{t.qkv + stream.query_offset(g) + head * g.D, g.qkv_stride, 1, end};
-    const Rows out_gradients{t.out_gradient + stream.out_offset(g) + head * g.D, g.out_stride, 1,
+    const Rows queries{t.qkv + heads.query_offset(g) + head * g.D, g.qkv_stride, 1, end};
+    const Rows out_gradients{t.out_gradient + heads.out_offset(g) + head * g.D, g.out_stride, 1,
                              end};
     for (int tile = first; tile < end; tile += kTile) {
       copy_tile(shared.tiles[0], queries, tile, g);
@@ -438,8 +241,8 @@ __global__ __launch_bounds__(kThreads) void key_gradient_kernel(BackwardTensors 
       float lse = 0, delta = 0;
       if (position < end) {
         query = {position, head, document_start[position]};
-        lse = t.lse[stream.lse_index(head, position, g)];
-        delta = t.delta[stream.delta_index(head, position, g)];
+        lse = t.lse[heads.lse_index(head, position, g)];
+        delta = t.delta[heads.delta_index(head, position, g)];
       }
       PerRow<kRows> weights = products<kRows>(shared.of_warp[0], shared.tiles[0], g);
       for (int r = 0; r < kRows; ++r) {
@@ -461,8 +264,8 @@ __global__ __launch_bounds__(kThreads) void key_gradient_kernel(BackwardTensors 
   for (int r = 0; r < kRows; ++r) {
     const int key = first + warp * kRows + r;
     if (key >= g.T) break;
-    key_sums.store(r, g.scale, t.qkv_gradient + stream.key_offset(g) + key * g.qkv_stride, g);
-    value_sums.store(r, 1.0f, t.qkv_gradient + stream.value_offset(g) + key * g.qkv_stride, g);
+    key_sums.store(r, g.scale, t.qkv_gradient + heads.key_offset(g) + key * g.qkv_stride, g);
+    value_sums.store(r, 1.0f, t.qkv_gradient + heads.value_offset(g) + key * g.qkv_stride, g);
   }
 }
 
@@ -493,7 +296,7 @@ Geometry check_shapes(const Args& args) {
       .heads = int(H),
       .kv_heads = int(K),
       .group = int(H / K),
-      .streams = int(N / T * K),
+      .head_groups = int(N / T * K),
       .qkv_stride = (H + 2 * K) * D,
       .out_stride = H * D,
       .chunks = chunks,
@@ -516,7 +319,7 @@ void with_pairs(const Geometry& g, const Body& body) {
 }
 
 unsigned block_count(int64_t rows, int rows_per_warp, const Geometry& g) {
-  return unsigned(base::div_ceil(rows, kWarps * rows_per_warp) * g.streams);
+  return unsigned(base::div_ceil(rows, kWarps * rows_per_warp) * g.head_groups);
 }
 
 class PlainAttention final : public Attention {

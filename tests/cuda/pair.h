@@ -23,7 +23,7 @@ using ops_test::Values;
 // Rounded to bf16, so that both backends see the same input.
 Values bf16_values(int64_t count, uint64_t seed, double deviation = 1);
 Values rounded_to_bf16(Values values);
-// Unit in the last place of bf16 is 2^-8 of a number: a correct rounding is within half of it.
+// A correct rounding to bf16 is within 2^-8 of a number.
 inline constexpr double kBf16Rounding = 0x1p-8;
 
 // One backend in a comparison. CUDA's compute dtype is bf16, the CPU's fp32.
