@@ -16,7 +16,7 @@ void check(cudaError_t status, const char* what) {
     case cudaErrorMemoryAllocation:
       throw base::resource_lost(text,
                                 "Use a smaller micro-batch, more recomputation "
-                                "(training.recompute), or training.memory lean.");
+                                "(training.recompute), or node.memory lean.");
     default:
       throw base::resource_lost(text, "Start the node again; if it comes back, test the GPU.");
   }

@@ -37,7 +37,7 @@ class Slab {
                     label, double(byte_count) / base::kGiB, double(free_bytes) / base::kGiB,
                     double(total_bytes) / base::kGiB),
         "Use fewer rows per micro-batch, more recomputation (training.recompute), "
-        "training.memory lean, or a GPU that no other program uses.");
+        "node.memory lean, or a GPU that no other program uses.");
   }
   ~Slab() { cudaFree(memory_); }
   Slab(const Slab&) = delete;

@@ -29,7 +29,7 @@ struct MemoryPlan {
     int64_t bytes = 0;
   };
   std::vector<Part> parts;  // Of one GPU.
-  int64_t host_bytes = 0;   // Of the node: the outer state.
+  int64_t host_bytes = 0;   // Of the node: the outer state, and moments that are offloaded.
 
   int64_t bytes_per_gpu() const;
   bool fits() const { return bytes_per_gpu() <= machine.bytes_per_gpu; }

@@ -1,22 +1,12 @@
 #include "cuda/pair.h"
 
-#include <bit>
 #include <cstring>
 
+#include "backend/quantization.h"
 #include "cuda/device_under_test.h"
 
 namespace cuda_test {
 namespace {
-
-uint16_t to_bf16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if (value != value) return 0x7fc0;
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-float from_bf16(uint16_t bits) {
-  return std::bit_cast<float>(uint32_t{bits} << 16);
-}
 
 template <class T>
 Values as_doubles(const std::vector<std::byte>& bytes) {
@@ -32,14 +22,15 @@ Values bf16_values(int64_t count, uint64_t seed, double deviation) {
 }
 
 Values rounded_to_bf16(Values values) {
-  for (double& value : values) value = double(from_bf16(to_bf16(float(value))));
+  for (double& value : values)
+    value = double(backend::from_bfloat16(backend::to_bfloat16(float(value))));
   return values;
 }
 
 Tensor Side::compute(const Values& values, const Shape& shape) {
   if (!is_cuda()) return fp32(values, shape);
   std::vector<uint16_t> halves;
-  for (double value : values) halves.push_back(to_bf16(float(value)));
+  for (double value : values) halves.push_back(backend::to_bfloat16(float(value)));
   return upload(halves.data(), DType::kBfloat16, shape);
 }
 
@@ -93,7 +84,7 @@ Values Side::download(const Tensor& tensor) {
   std::vector<uint16_t> halves(size_t(tensor.element_count()));
   std::memcpy(halves.data(), bytes.data(), bytes.size());
   Values values;
-  for (uint16_t half : halves) values.push_back(double(from_bf16(half)));
+  for (uint16_t half : halves) values.push_back(double(backend::from_bfloat16(half)));
   return values;
 }
 
