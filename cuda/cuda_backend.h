@@ -58,6 +58,7 @@ class CudaOps final : public backend::Ops {
   void cross_entropy(const backend::CrossEntropyArgs& args, backend::Stream& stream) override;
   // update.cu
   void sum(const backend::SumArgs& args, backend::Stream& stream) override;
+  void sum_tensors(const backend::SumTensorsArgs& args, backend::Stream& stream) override;
   void sum_of_squares(const backend::SumOfSquaresArgs& args, backend::Stream& stream) override;
   void clip_scale(const backend::ClipScaleArgs& args, backend::Stream& stream) override;
   void adamw(const backend::AdamwArgs& args, backend::Stream& stream) override;

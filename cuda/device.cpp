@@ -1,5 +1,8 @@
 // A GPU's memory, streams and events. Buffers are cut from slabs, so that starting costs few calls
 // into the driver; a slab goes back when its last buffer does.
+//
+// A thread has a current device, and most calls mean that one: so every method selects its own
+// first, whichever thread it is called from.
 #include "cuda/device.h"
 
 #include <algorithm>
@@ -10,6 +13,7 @@
 
 #include "base/log.h"
 #include "base/math.h"
+#include "base/numa.h"
 #include "cuda/check.h"
 
 namespace cuda {
@@ -128,14 +132,16 @@ class EventPool {
 
 class CudaEvent final : public Event {
  public:
-  explicit CudaEvent(EventPool& pool) : pool_(pool), handle_(pool.take()) {}
-  ~CudaEvent() override { pool_.give_back(handle_); }
+  explicit CudaEvent(std::shared_ptr<EventPool> pool)
+      : pool_(std::move(pool)), handle_(pool_->take()) {}
+  ~CudaEvent() override { pool_->give_back(handle_); }
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
   cudaEvent_t handle() const { return handle_; }
 
  private:
-  EventPool& pool_;
+  // An event that another rank waits for may outlive the device.
+  const std::shared_ptr<EventPool> pool_;
   const cudaEvent_t handle_;
 };
 
@@ -144,21 +150,47 @@ cudaEvent_t handle_of_event(const Event& event) {
 }
 
 // The legacy default stream would wait for all others and they for it.
-cudaStream_t make_stream(int device) {
+cudaStream_t make_stream(int device, int priority) {
   cudaStream_t stream = nullptr;
-  check(cudaSetDevice(device), "choosing the device");
-  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  select_device(device);
+  check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, priority), "making a stream");
   return stream;
+}
+
+int highest_priority(int device) {
+  int lowest = 0, highest = 0;
+  select_device(device);
+  check(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "asking for priorities");
+  return highest;
+}
+
+int numa_node_of(int device) {
+  char address[32] = "";
+  if (cudaDeviceGetPCIBusId(address, sizeof(address), device) == cudaSuccess)
+    return base::numa_node_of_pci_device(address);
+  cudaGetLastError();
+  return -1;
 }
 
 class CudaDevice final : public GpuDevice {
  public:
-  CudaDevice(int device, const DeviceProperties& properties)
-      : properties_(properties), compute_(make_stream(device)), copy_(make_stream(device)) {}
+  CudaDevice(int device, const DeviceProperties& properties, int ranks)
+      : device_(device),
+        properties_(properties),
+        ranks_(ranks),
+        numa_node_(numa_node_of(device)),
+        compute_(make_stream(device, 0)),
+        copy_(make_stream(device, 0)),
+        // So that a collective starts when it can, not when the compute stream leaves a gap: all
+        // other ranks wait in theirs.
+        communication_(make_stream(device, highest_priority(device))) {}
   ~CudaDevice() override {
     cudaStreamDestroy(compute_.handle());
     cudaStreamDestroy(copy_.handle());
+    cudaStreamDestroy(communication_.handle());
   }
+
+  void enter_thread() override { select_device(device_); }
 
   Scratch& scratch() override { return scratch_; }
   std::string name() const override { return properties_.name; }
@@ -173,26 +205,33 @@ class CudaDevice final : public GpuDevice {
 
   Stream& compute_stream() override { return compute_; }
   Stream& copy_stream() override { return copy_; }
+  Stream& communication_stream() override { return communication_; }
 
   void copy(void* target, const void* source, int64_t byte_count, Stream& stream) override {
+    select_device(device_);
     check(cudaMemcpyAsync(target, source, size_t(byte_count), cudaMemcpyDefault, handle_of(stream)),
           "copying");
   }
   std::unique_ptr<Event> record(Stream& stream) override {
+    select_device(device_);
     auto event = std::make_unique<CudaEvent>(events_);
     check(cudaEventRecord(event->handle(), handle_of(stream)), "recording an event");
     return event;
   }
   void wait(Stream& stream, const Event& event) override {
+    select_device(device_);
     check(cudaStreamWaitEvent(handle_of(stream), handle_of_event(event), 0), "waiting");
   }
   void synchronize(Stream& stream) override {
+    select_device(device_);
     check(cudaStreamSynchronize(handle_of(stream)), "waiting for a stream");
   }
   void synchronize(const Event& event) override {
+    select_device(device_);
     check(cudaEventSynchronize(handle_of_event(event)), "waiting for an event");
   }
   double seconds_between(const Event& begin, const Event& end) override {
+    select_device(device_);
     float milliseconds = 0;
     check(cudaEventElapsedTime(&milliseconds, handle_of_event(begin), handle_of_event(end)),
           "timing");
@@ -200,8 +239,9 @@ class CudaDevice final : public GpuDevice {
   }
 
   int64_t allocated_bytes() const override { return allocated_bytes_; }
-  int64_t total_bytes() const override { return properties_.total_bytes; }
+  int64_t total_bytes() const override { return properties_.total_bytes / ranks_; }
   double peak_flops() const override { return properties_.peak_flops; }
+  int numa_node() const override { return numa_node_; }
 
  private:
   void check_allocation(int64_t byte_count, const std::string& label) const {
@@ -209,10 +249,14 @@ class CudaDevice final : public GpuDevice {
     CHECK(!is_steady_, "allocation of {} bytes for {} in steady state", byte_count, label);
   }
 
+  const int device_;
   const DeviceProperties properties_;
+  const int ranks_;  // That share the GPU.
+  const int numa_node_;
   Scratch scratch_;
-  EventPool events_;
-  CudaStream compute_, copy_;
+  const std::shared_ptr<EventPool> events_ = std::make_shared<EventPool>();
+  CudaStream compute_, copy_, communication_;
+  std::mutex allocation_mutex_;
   std::weak_ptr<Slab> slab_;  // The last one, while it lives.
   std::atomic<int64_t> allocated_bytes_ = 0;
   std::atomic<bool> is_steady_ = false;
@@ -221,6 +265,8 @@ class CudaDevice final : public GpuDevice {
 // Large buffers have a slab of their own.
 std::unique_ptr<Buffer> CudaDevice::allocate(int64_t byte_count, const std::string& label) {
   check_allocation(byte_count, label);
+  select_device(device_);
+  const std::lock_guard lock(allocation_mutex_);
   const int64_t rounded = base::round_up(std::max<int64_t>(byte_count, 1), kAlignment);
   std::shared_ptr<Slab> slab = slab_.lock();
   void* data = slab ? slab->take(rounded) : nullptr;
@@ -236,6 +282,7 @@ std::unique_ptr<Buffer> CudaDevice::allocate(int64_t byte_count, const std::stri
 
 std::unique_ptr<Buffer> CudaDevice::allocate_host(int64_t byte_count, const std::string& label) {
   check_allocation(byte_count, label);
+  select_device(device_);
   return std::make_unique<PinnedBuffer>(byte_count, label);
 }
 
@@ -272,8 +319,15 @@ DeviceProperties read_properties(int device) {
           .peak_flops = data_sheet_flops(properties.name)};
 }
 
-std::unique_ptr<GpuDevice> make_device(int device, const DeviceProperties& properties) {
-  return std::make_unique<CudaDevice>(device, properties);
+void select_device(int device) {
+  thread_local int selected = -1;
+  if (selected == device) return;
+  check(cudaSetDevice(device), "choosing the device");
+  selected = device;
+}
+
+std::unique_ptr<GpuDevice> make_device(int device, const DeviceProperties& properties, int ranks) {
+  return std::make_unique<CudaDevice>(device, properties, ranks);
 }
 
 }  // namespace cuda

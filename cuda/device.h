@@ -39,7 +39,10 @@ class GpuDevice : public backend::Device {
   virtual Scratch& scratch() = 0;  // For operations on the compute stream.
 };
 
-// Selects the device for the calling thread.
-std::unique_ptr<GpuDevice> make_device(int device, const DeviceProperties& properties);
+// What the calling thread calls CUDA for. Costs nothing where it is the right one already.
+void select_device(int device);
+
+// `ranks`: how many share the GPU. Selects the device for the calling thread.
+std::unique_ptr<GpuDevice> make_device(int device, const DeviceProperties& properties, int ranks);
 
 }  // namespace cuda

@@ -15,8 +15,10 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <tuple>
+#include <unistd.h>
 #include <vector>
 
 #include "base/log.h"
@@ -153,10 +155,23 @@ struct Plan {
 };
 
 // A file of lines "product bytes-in-hex", under a line with the library's version: an algorithm's
-// bytes mean something to the same version only.
+// bytes mean something to the same version only. Shared by the ranks of a process that have the
+// same kind of GPU, so that they make the same choices; whoever uses it holds `mutex`.
 class ChoiceFile {
  public:
   explicit ChoiceFile(std::string path) : path_(std::move(path)) { load(); }
+
+  static std::shared_ptr<ChoiceFile> shared(const std::string& path) {
+    if (path.empty()) return std::make_shared<ChoiceFile>(path);
+    static std::mutex mutex;
+    static std::map<std::string, std::weak_ptr<ChoiceFile>> files;
+    const std::lock_guard lock(mutex);
+    auto file = files[path].lock();
+    if (!file) files[path] = file = std::make_shared<ChoiceFile>(path);
+    return file;
+  }
+
+  std::mutex mutex;
 
   std::optional<cublasLtMatmulAlgo_t> find(const Product& product) const {
     const auto found = choices_.find(product.text());
@@ -191,7 +206,8 @@ class ChoiceFile {
   void save() const {
     std::error_code ignored;
     std::filesystem::create_directories(std::filesystem::path(path_).parent_path(), ignored);
-    const std::string temporary = path_ + ".new";
+    // Other processes may write the same file: each its own, and the last one to rename it wins.
+    const std::string temporary = fmt::format("{}.new-{}", path_, getpid());
     std::ofstream file(temporary);
     file << header() << "\n";
     for (const auto& [product, algorithm] : choices_) {
@@ -254,7 +270,9 @@ class Timer {
 class LtMatmul final : public Matmul {
  public:
   explicit LtMatmul(const MatmulOptions& options)
-      : options_(options), choices_(options.cache_file), workspace_(kWorkspaceBytes) {
+      : options_(options),
+        choices_(ChoiceFile::shared(options.cache_file)),
+        workspace_(kWorkspaceBytes) {
     check_lt(cublasLtCreate(&library_), "starting");
     if (workspace_.data() == nullptr)
       check(cudaErrorMemoryAllocation, "allocating the workspace of products");
@@ -286,7 +304,7 @@ class LtMatmul final : public Matmul {
              cudaStream_t stream);
 
   const MatmulOptions options_;
-  ChoiceFile choices_;
+  const std::shared_ptr<ChoiceFile> choices_;
   const DeviceMemory workspace_;
   cublasLtHandle_t library_ = nullptr;
   Timer timer_;
@@ -359,7 +377,9 @@ std::unique_ptr<Plan> LtMatmul::make_plan(const Product& product, const MatmulAr
   const auto algorithms = candidates(*plan);
   plan->algorithm = algorithms.front();
   if (!options_.tune || algorithms.size() == 1) return plan;
-  if (const auto known = choices_.find(product)) {
+  // The first rank to come times for all; the others do not disturb it.
+  const std::lock_guard lock(choices_->mutex);
+  if (const auto known = choices_->find(product)) {
     cublasLtMatmulHeuristicResult_t result;
     const bool is_valid = cublasLtMatmulAlgoCheck(library_, plan->description.get(), plan->b.get(),
                                                   plan->a.get(), plan->out.get(), plan->out.get(),
@@ -390,7 +410,7 @@ std::unique_ptr<Plan> LtMatmul::make_plan(const Product& product, const MatmulAr
   const double flop = 2.0 * double(product.m) * double(product.n) * double(product.k);
   base::log_info("product {}: {:.3f} ms, {:.0f} TFLOP/s; the first of {} candidates {:.3f} ms",
                  product.text(), best, flop / double(best) * 1e-9, algorithms.size(), first);
-  choices_.keep(product, plan->algorithm);
+  choices_->keep(product, plan->algorithm);
   return plan;
 }
 

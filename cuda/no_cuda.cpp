@@ -10,6 +10,8 @@ std::vector<Backend> make_cuda_backends(const CudaOptions&) {
       "Set device to auto or cpu, or build with -Dcuda=enabled.");
 }
 
+void prepare_cuda(int) {}
+
 int count_cuda_devices() {
   return 0;
 }

@@ -1,6 +1,9 @@
 // The communicator of a node with one GPU: nothing has to move.
 #pragma once
 
+#include <mutex>
+#include <optional>
+
 #include "backend/communicator.h"
 #include "cuda/check.h"
 #include "cuda/cuda_backend.h"
@@ -19,17 +22,30 @@ class SoloCommunicator final : public backend::Communicator {
                       backend::Stream& stream) override {
     copy(out, in, stream);
   }
-  void all_reduce(const backend::Tensor&, backend::Stream&) override {}
-  void broadcast(const backend::Tensor&, int, backend::Stream&) override {}
-  void barrier() override {}
+  void all_reduce(const backend::Tensor&, backend::Stream&) override { require_not_aborted(); }
+  void broadcast(const backend::Tensor&, int, backend::Stream&) override { require_not_aborted(); }
+  void barrier() override { require_not_aborted(); }
+
+  void abort(const std::string& reason) override {
+    const std::lock_guard lock(mutex_);
+    if (!failure_) failure_ = reason;
+  }
 
  private:
-  static void copy(const backend::Tensor& out, const backend::Tensor& in, backend::Stream& stream) {
+  void require_not_aborted() {
+    const std::lock_guard lock(mutex_);
+    if (failure_) throw base::resource_lost(*failure_, "Start the node again.");
+  }
+  void copy(const backend::Tensor& out, const backend::Tensor& in, backend::Stream& stream) {
+    require_not_aborted();
     if (out.data == in.data) return;
     check(cudaMemcpyAsync(out.data, in.data, size_t(in.byte_count()), cudaMemcpyDefault,
                           handle_of(stream)),
           "copying");
   }
+
+  std::mutex mutex_;
+  std::optional<std::string> failure_;
 };
 
 }  // namespace cuda

@@ -26,12 +26,8 @@ void expand_backward(const Pass& pass, int64_t i) {
                             .out = is_swiglu_lost ? block.swiglu : Tensor{},
                             .out_gradient = pass.activations.swiglu_gradient},
                            pass.stream);
-  pass.ops.matmul({.out = pass.parameters.gradient(pass.block_unit(i), "down"),
-                   .a = pass.activations.residual_gradient,
-                   .b = block.swiglu,
-                   .transpose_a = true,
-                   .accumulate = true},
-                  pass.stream);
+  differentiate_weight(pass, pass.parameters.gradient_target(pass.block_unit(i), "down"),
+                       pass.activations.residual_gradient, block.swiglu);
   pass.ops.matmul(
       {.out = pass.activations.norm_gradient, .a = block.gate_up, .b = gate_up_weight(pass, i)},
       pass.stream);
@@ -52,12 +48,7 @@ void normalize_middle_backward(const Pass& pass, int64_t i) {
                              .weight = pass.parameters.weight(unit, "norm2"),
                              .rstd = block.rstd2},
                             pass.stream);
-  pass.ops.matmul({.out = gate_up_gradient(pass, i),
-                   .a = block.gate_up,
-                   .b = block.norm2,
-                   .transpose_a = true,
-                   .accumulate = true},
-                  pass.stream);
+  differentiate_weight(pass, gate_up_gradient(pass, i), block.gate_up, block.norm2);
 }
 
 // For branch = out attention(rope(qkv norm1)). In: residual_gradient. Out: qkv_gradient,
@@ -71,12 +62,8 @@ void attention_branch_backward(const Pass& pass, int64_t i) {
                    .a = a.residual_gradient,
                    .b = pass.parameters.weight(unit, "out")},
                   pass.stream);
-  pass.ops.matmul({.out = pass.parameters.gradient(unit, "out"),
-                   .a = a.residual_gradient,
-                   .b = block.attention,
-                   .transpose_a = true,
-                   .accumulate = true},
-                  pass.stream);
+  differentiate_weight(pass, pass.parameters.gradient_target(unit, "out"), a.residual_gradient,
+                       block.attention);
   pass.ops.attention_backward({.qkv_gradient = a.qkv_gradient,
                                .out_gradient = a.attention_gradient,
                                .out = block.attention,
@@ -118,12 +105,8 @@ void normalize_input_backward(const Pass& pass, int64_t i) {
                              .weight = pass.parameters.weight(unit, "norm1"),
                              .rstd = block.rstd1},
                             pass.stream);
-  pass.ops.matmul({.out = pass.parameters.gradient(unit, "qkv"),
-                   .a = pass.activations.qkv_gradient,
-                   .b = block.norm1,
-                   .transpose_a = true,
-                   .accumulate = true},
-                  pass.stream);
+  differentiate_weight(pass, pass.parameters.gradient_target(unit, "qkv"),
+                       pass.activations.qkv_gradient, block.norm1);
 }
 
 void embed_backward(const Pass& pass) {
@@ -137,9 +120,20 @@ void embed_backward(const Pass& pass) {
 
 }  // namespace
 
+void differentiate_weight(const Pass& pass, const GradientTarget& target,
+                          const Tensor& out_gradient, const Tensor& in) {
+  pass.ops.matmul({.out = target.tensor,
+                   .a = out_gradient,
+                   .b = in,
+                   .transpose_a = true,
+                   .accumulate = target.accumulate},
+                  pass.stream);
+}
+
 void backward_blocks(const Pass& pass) {
   for (int64_t i = pass.config.layers - 1; i >= 0; --i) {
     pass.parameters.gather(pass.block_unit(i));
+    if (i > 0) pass.parameters.prefetch(pass.block_unit(i - 1));
     // What the last block computed is still where it was: no other block has come after it.
     const bool is_lost = i + 1 < pass.config.layers;
     if (is_lost && pass.options.recompute == Recompute::kFull) recompute_block(pass, i);

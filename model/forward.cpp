@@ -9,6 +9,7 @@ namespace {
 void embed(const Pass& pass) {
   const int64_t unit = pass.embedding_unit();
   pass.parameters.gather(unit);
+  pass.parameters.prefetch(pass.block_unit(0));
   pass.ops.embedding_forward({.out = pass.block(0).input,
                               .weight = pass.parameters.weight(unit, "embedding"),
                               .tokens = pass.activations.tokens},
@@ -124,15 +125,19 @@ Tensor gate_up_weight(const Pass& pass, int64_t i) {
   return joined(pass.parameters.weight(unit, "gate"), pass.parameters.weight(unit, "up"));
 }
 
-Tensor gate_up_gradient(const Pass& pass, int64_t i) {
+GradientTarget gate_up_gradient(const Pass& pass, int64_t i) {
   const int64_t unit = pass.block_unit(i);
-  return joined(pass.parameters.gradient(unit, "gate"), pass.parameters.gradient(unit, "up"));
+  const GradientTarget gate = pass.parameters.gradient_target(unit, "gate");
+  const GradientTarget up = pass.parameters.gradient_target(unit, "up");
+  CHECK(gate.accumulate == up.accumulate);
+  return {joined(gate.tensor, up.tensor), gate.accumulate};
 }
 
 void forward_blocks(const Pass& pass) {
   embed(pass);
   for (int64_t i = 0; i < pass.config.layers; ++i) {
     pass.parameters.gather(pass.block_unit(i));
+    pass.parameters.prefetch(pass.block_unit(i) + 1);  // After the last block, the head.
     if (i == 0) {
       normalize_input(pass, i);
     } else {

@@ -55,12 +55,8 @@ void chunk_backward(const Pass& pass, const Chunk& chunk, const Tensor& logits_g
   pass.ops.matmul(
       {.out = chunk.rows(a.norm_gradient), .a = logits_gradient, .b = head_weight(pass)},
       pass.stream);
-  pass.ops.matmul({.out = pass.parameters.gradient(pass.head_unit(), "head"),
-                   .a = logits_gradient,
-                   .b = chunk.rows(a.output_norm),
-                   .transpose_a = true,
-                   .accumulate = true},
-                  pass.stream);
+  differentiate_weight(pass, pass.parameters.gradient_target(pass.head_unit(), "head"),
+                       logits_gradient, chunk.rows(a.output_norm));
 }
 
 }  // namespace

@@ -16,6 +16,8 @@
 
 namespace model {
 
+using GradientTarget = shard::Parameters::GradientTarget;
+
 struct Pass {
   const ModelConfig& config;
   const TransformerOptions& options;
@@ -34,7 +36,7 @@ struct Pass {
 
 // The gate and the up projection as one matrix (2F, C): they lie next to each other.
 backend::Tensor gate_up_weight(const Pass& pass, int64_t i);
-backend::Tensor gate_up_gradient(const Pass& pass, int64_t i);
+GradientTarget gate_up_gradient(const Pass& pass, int64_t i);
 
 // forward.cpp: tokens to output_norm. Gathers and releases every unit but the head.
 void forward_blocks(const Pass& pass);
@@ -52,6 +54,9 @@ void differentiate_loss(const Pass& pass, float gradient_scale);
 // next_logits of the token at `position` of the micro-batch.
 void compute_next_logits(const Pass& pass, int64_t position);
 
+// For y = x W':  dW = dy' x, written or added.
+void differentiate_weight(const Pass& pass, const GradientTarget& target,
+                          const backend::Tensor& out_gradient, const backend::Tensor& in);
 // backward.cpp: residual_gradient after the last block to all gradients of blocks and embedding,
 // which it reduces.
 void backward_blocks(const Pass& pass);

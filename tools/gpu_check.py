@@ -7,8 +7,10 @@ Runs from a built tree and installs nothing. If the build folder is not there, i
   1. the operations on the GPU against the CPU, cuDNN attention against plain attention, the whole model's loss and gradients, 200
      training steps against the CPU's curve, two runs with the same bits;
   2. compute-sanitizer (memcheck, racecheck) over the operations, where it is installed;
-  3. `atoll bench step`: 8 blocks of the 10B shape at sequence 8192, with one document per row and with packed ones;
-  4. the same shape in PyTorch, without and with recomputation, where PyTorch is installed.
+  3. several ranks: NCCL with one rank; 2 and 4 ranks that share the GPU, through the in-process communicator, against 1;
+  4. `atoll bench step`: 8 blocks of the 10B shape at sequence 8192, with one document per row and with packed ones;
+  5. the same with a small model and 1, 2 and 4 ranks on the GPU: bytes moved, and the share of the step that waits for them;
+  6. the 8 blocks in PyTorch, without and with recomputation, where PyTorch is installed.
 Writes gpu_check.json and gpu_check.md into DIR. The exit code is 1 if a check failed; a part that could not run is named, and
 does not fail.
 """
@@ -29,6 +31,8 @@ BLOCKS = 8  # What 80 GB hold at full width with 18 bytes per parameter; the tim
 ALL_BLOCKS = 42
 MICRO_BATCHES = 4
 SANITIZED = "~[slow]~[model]~[benchmark]"
+RANKS_SHAPE = "configs/prime-150m.json"
+RANK_CASES = ((1, "full"), (2, "replicated"), (2, "gradients"), (2, "full"), (4, "full"))
 
 
 class Checks:
@@ -93,7 +97,9 @@ def build(folder):
 
 def check_operations(checks, tests):
     checks.run("operations and model against the CPU", [tests], 240)
-    checks.run("cuDNN attention against the CPU", [tests, "[.gpu]"], 120)
+    checks.run("cuDNN attention against the CPU", [tests, "[.gpu]~[nccl]~[ranks]"], 120)
+    checks.run("NCCL with one rank", [tests, "[nccl]"], 60)
+    checks.run("2 and 4 ranks on one GPU against 1", [tests, "[ranks]"], 120)
 
 
 def check_sanitizer(checks, tests):
@@ -111,6 +117,20 @@ def bench_atoll(checks, atoll, name, document_tokens, extra=()):
         command += ["--set", override]
     passed, output = checks.run(name, command, 150)
     return last_json(output) if passed else None
+
+
+def bench_ranks(checks, atoll):
+    """They share the GPU, so their speed says little; how long they wait for each other says more."""
+    reports = []
+    for ranks, sharding in RANK_CASES:
+        command = [atoll, "bench", "step", "--json", "--config", RANKS_SHAPE, "--steps", "5", "--ranks", str(ranks),
+                   "--set", "node.device=cuda", "--set", f"node.sharding={sharding}",
+                   "--set", f"training.batch_rows={4 * MICRO_BATCHES}", "--set", "training.micro_batch_rows=4"]
+        passed, output = checks.run(f"step, {ranks} ranks on one GPU, sharding {sharding}", command, 60)
+        report = last_json(output) if passed else None
+        if report:
+            reports.append({"sharding": sharding, **report})
+    return reports
 
 
 def bench_pytorch(checks, shape_file, recompute):
@@ -155,6 +175,19 @@ def step_lines(title, report):
     return lines + [""]
 
 
+def rank_lines(reports):
+    lines = ["## Ranks that share the GPU", "", f"{RANKS_SHAPE}; in-process communicator.", "",
+             "| ranks | sharding | tokens/s | gathered MiB | reduced MiB | exposed ms | share of the step | GiB per rank | planned |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for report in reports:
+        exposed = report["exposed_communication_seconds"]
+        lines.append(f"| {report['ranks']} | {report['sharding']} | {report['tokens_per_second']:.0f} | "
+                     f"{report['gathered_bytes'] / 2**20:.0f} | {report['reduced_bytes'] / 2**20:.0f} | {1e3 * exposed:.2f} | "
+                     f"{100 * exposed / report['step_seconds']:.1f} % | {report['bytes_per_rank'] / 2**30:.2f} | "
+                     f"{report['planned_bytes_per_rank'] / 2**30:.2f} |")
+    return lines + [""]
+
+
 def markdown(result):
     lines = ["# GPU check", "", f"{result['date']}, {json.dumps(result['device'])}, `{result['command']}`", "",
              "| check | result | seconds |", "|---|---|---|"]
@@ -164,6 +197,7 @@ def markdown(result):
     lines.append("")
     lines += step_lines(f"{BLOCKS} blocks of the 10B shape, sequence 8192, one document per row", result["bench"])
     lines += step_lines("The same with packed documents of about 1000 tokens", result["bench_packed"])
+    lines += rank_lines(result["bench_ranks"])
     if result["bench"]:
         lines += [f"Extrapolated to {ALL_BLOCKS} blocks: {8192 / extrapolate(result['bench']):.0f} tokens/s.", ""]
     lines += ["## PyTorch on the same shape", "", "| | tokens/s | Atoll is faster by |", "|---|---|---|"]
@@ -197,7 +231,7 @@ def main():
     checks = Checks(time.monotonic() + arguments.seconds)
     result = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "device": facts,
               "command": "tools/gpu_check " + re.sub(r"--output \S+", "--output DIR", " ".join(sys.argv[1:])),
-              "bench": None, "bench_packed": None, "pytorch": None, "pytorch_recompute": None}
+              "bench": None, "bench_packed": None, "bench_ranks": [], "pytorch": None, "pytorch_recompute": None}
     check_operations(checks, tests)
     if not arguments.quick:
         result["bench"] = bench_atoll(checks, atoll, "step, one document per row", 0)
@@ -206,6 +240,7 @@ def main():
         config = json.loads((ROOT / SHAPE).read_text())
         shape_file.write_text(json.dumps({**config["model"], "layers": BLOCKS,
                                           "micro_batch_rows": config["training"]["micro_batch_rows"]}))
+        result["bench_ranks"] = bench_ranks(checks, atoll)
         result["pytorch"] = bench_pytorch(checks, shape_file, recompute=False)
         result["pytorch_recompute"] = bench_pytorch(checks, shape_file, recompute=True)
     check_sanitizer(checks, tests)

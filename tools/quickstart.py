@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Four nodes train one model on this computer: one joins late, one is killed. Called by ./tools/quickstart.
+"""Four nodes train one model on this computer: one joins late, one is killed.
 
-The nodes are ordinary `atoll train` processes over loopback; everything shown here is read from their metrics.jsonl, as any
-other tool would. The last line printed is one JSON object, whose keys are stable.
+Called by ./tools/quickstart. The nodes are ordinary `atoll train` processes over loopback; everything shown here is read from
+their metrics.jsonl, as any other tool would. The last line printed is one JSON object, whose keys are stable.
 """
 
 import argparse
@@ -83,6 +83,7 @@ class Run:
     def __init__(self, arguments):
         self.atoll = arguments.atoll
         self.seconds = arguments.seconds
+        self.ranks = arguments.ranks
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         self.directory = pathlib.Path(arguments.directory or f"runs/quickstart-{stamp}").resolve()
         self.nodes = {}
@@ -102,6 +103,7 @@ class Run:
             "checkpoint.every_steps": max(self.inner_steps, self.steps // 6 // self.inner_steps * self.inner_steps),
             "data.sources": json.dumps([{"prefix": str(self.corpus)}]),
             "swarm.coordinator": self.address or "127.0.0.1:1",
+            "node.ranks": self.ranks,
             "node.threads": self.threads,
         }
         return [argument for key, value in values.items() for argument in ("--set", f"{key}={value}")]
@@ -118,18 +120,19 @@ class Run:
 
     def plan_steps(self):
         """As many steps as fit into the time, by what this machine does when all nodes share it."""
-        bench = self.json_of(["bench", "step", "--config", CONFIG, "--steps", 5, "--set",
+        bench = self.json_of(["bench", "step", "--config", CONFIG, "--steps", 5, "--ranks", self.ranks, "--set",
                               f"node.threads={self.threads}", "--json"])
         config = json.loads(pathlib.Path(CONFIG).read_text())
         self.parameters = bench["parameters"]
         tokens_per_step = config["training"]["batch_rows"] * config["model"]["sequence_length"]
         processors = len(os.sched_getaffinity(0))
-        share = min(1.0, processors / (self.threads * (len(NODES) - 0.67)))  # 3, then 4, then 3 nodes run.
+        busy = min(processors, max(self.threads, self.ranks))  # By one node; a rank has at least one thread.
+        share = min(1.0, processors / (busy * (len(NODES) - 0.67)))  # 3, then 4, then 3 nodes run.
         wanted = int(0.85 * self.seconds * share * bench["tokens_per_second"] / tokens_per_step)
         self.inner_steps = min(25, max(4, wanted // 24))
         self.steps = max(12, round(wanted / self.inner_steps)) * self.inner_steps
         print(f"  {self.parameters / 1e6:.2f} M parameters; {self.steps} inner steps of {tokens_per_step} tokens per node, "
-              f"a round every {self.inner_steps}; {self.threads} thread(s) per node")
+              f"a round every {self.inner_steps}; {self.ranks} rank(s) and {max(self.threads, self.ranks)} thread(s) per node")
 
     def start_coordinator(self):
         with open(self.directory / "coordinator.txt", "wb") as log:
@@ -292,11 +295,16 @@ def explain(report):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--atoll", required=True)
-    parser.add_argument("--seconds", type=float, default=150)
-    parser.add_argument("--directory")
-    run = Run(parser.parse_args())
+    parser = argparse.ArgumentParser(prog="./tools/quickstart", description=__doc__.splitlines()[0])
+    parser.add_argument("--atoll", required=True, help=argparse.SUPPRESS)  # ./tools/quickstart builds one and names it.
+    parser.add_argument("--seconds", type=float, default=150, help="length of the training run, about (%(default)s)")
+    parser.add_argument("--directory", help="where everything goes (runs/quickstart-DATE-TIME)")
+    parser.add_argument("--ranks", type=int, default=1, metavar="N",
+                        help="workers that share the work of each node, as GPUs would: node.ranks, 1 to 64 (%(default)s)")
+    arguments = parser.parse_args()
+    if not 1 <= arguments.ranks <= 64:
+        parser.error(f"--ranks: expected 1 to 64, found {arguments.ranks}")
+    run = Run(arguments)
     run.prepare_corpus()
     run.plan_steps()
     try:

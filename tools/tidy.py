@@ -16,6 +16,7 @@ DOORS = [  # (header, where it may be included); tests may include what they tes
     (r"nlohmann/", ("src/base/json.cpp", "tests/")),
     (r"spdlog/", ("src/base/log.cpp", "tests/")),
     (r"uv\.h$", ("src/net/", "tests/")),
+    (r"numa(if)?\.h$", ("src/base/numa.cpp", "tests/")),
     (r"openssl/", ("src/base/hash.cpp", "src/net/", "tests/")),
     (r"(openblas/)?cblas", ("src/cpu/", "tests/")),
     (r"(cuda|cublas|cudnn|nccl|curand|nvml|nvtx|cooperative_groups|cub/)", ("cuda/", "tests/")),

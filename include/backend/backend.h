@@ -20,7 +20,7 @@ struct Backend {
 };
 
 struct CpuOptions {
-  int ranks = 1;
+  int ranks = 1;             // Threads that share the machine's memory.
   int threads_per_rank = 0;  // 0: all processors divided by the ranks, at least 1.
   std::chrono::milliseconds collective_timeout{60'000};
 };
@@ -29,7 +29,12 @@ struct CpuOptions {
 std::vector<Backend> make_cpu_backends(const CpuOptions& options);
 
 struct CudaOptions {
-  int ranks = 0;  // 0: all visible GPUs.
+  // A GPU each; 0: all visible ones. More ranks than GPUs are possible on a machine with one GPU
+  // (they share it: for tests of the sharded path).
+  int ranks = 0;
+  // auto: nothing has to move for one rank, NCCL for several GPUs, in_process for several ranks on
+  // one GPU | nccl | in_process
+  std::string communicator = "auto";
   std::chrono::milliseconds collective_timeout{60'000};
   // Two runs give the same bits. Costs a few percent, mostly in the backward of attention.
   bool deterministic = false;
@@ -38,9 +43,12 @@ struct CudaOptions {
   bool tune_products = true;  // False: no timing of candidates at the start.
   std::string cache_folder;   // Where the timing's choices are kept; empty: nowhere.
 };
-// Throws bad_input with what was found when there is no usable GPU, or when this binary was built
-// without CUDA.
+// One Backend per rank, in rank order. Throws bad_input with what was found when there is no usable
+// GPU, when this binary was built without CUDA, or when NCCL is needed and cannot be loaded.
 std::vector<Backend> make_cuda_backends(const CudaOptions& options);
+// Once, before anything else of CUDA in the process, count_cuda_devices() included: with the ranks
+// that will be asked for (CudaOptions::ranks). Elsewhere it does nothing.
+void prepare_cuda(int ranks);
 // The GPUs that make_cuda_backends would use; 0 without a driver or without CUDA in this binary.
 // Never throws.
 int count_cuda_devices();

@@ -3,6 +3,9 @@
 // Everything that takes a Stream is asynchronous: it returns once the work is queued, and work on
 // one stream runs in order. The CPU device runs everything at once, on the calling thread and its
 // pool; a Stream is then a formality, but the callers do not know that.
+//
+// Threads: any may call, one at a time per stream. A thread that calls the operations of a device's
+// backend::Ops calls enter_thread() first, once.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +15,8 @@
 #include "backend/tensor.h"
 
 namespace backend {
+
+inline constexpr int kRanksMax = 64;  // Of a node.
 
 // Opaque; owned by the device.
 class Stream {
@@ -42,6 +47,8 @@ class Device {
  public:
   virtual ~Device() = default;
 
+  virtual void enter_thread() = 0;
+
   virtual std::string name() const = 0;  // "AMD EPYC, 2 threads", "NVIDIA H100 80GB HBM3"
   // The type of weights and activations: fp32 on CPUs, bf16 on GPUs. Masters, moments and gradients
   // are fp32 on both.
@@ -55,11 +62,13 @@ class Device {
   virtual std::unique_ptr<Buffer> allocate_host(int64_t byte_count, const std::string& label) = 0;
   virtual void set_steady(bool steady) = 0;
 
-  // The main stream of the rank, and a second one for copies beside it.
+  // The main stream of the rank, and two beside it: for copies from and to the host, and for
+  // collectives.
   virtual Stream& compute_stream() = 0;
   virtual Stream& copy_stream() = 0;
+  virtual Stream& communication_stream() = 0;
 
-  // Any direction between this device and the host.
+  // Any direction between this device and the host, and within the memory of both.
   virtual void copy(void* target, const void* source, int64_t byte_count, Stream& stream) = 0;
   virtual std::unique_ptr<Event> record(Stream& stream) = 0;
   virtual void wait(Stream& stream, const Event& event) = 0;  // The stream waits, not the host.
@@ -70,10 +79,12 @@ class Device {
 
   // Held by the buffers of allocate() now; those of allocate_host() do not count.
   virtual int64_t allocated_bytes() const = 0;
-  // All memory of the device that a program can have.
+  // All memory that a rank can have: of the device, divided by the ranks that share it.
   virtual int64_t total_bytes() const = 0;
   // Of dense products in the compute dtype by the data sheet, in FLOP/s; 0 if nobody knows.
   virtual double peak_flops() const = 0;
+  // The host's NUMA node next to the device; -1: unknown, or none is nearer than another.
+  virtual int numa_node() const = 0;
 };
 
 }  // namespace backend

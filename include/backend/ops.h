@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "backend/device.h"
 #include "backend/tensor.h"
@@ -183,6 +184,12 @@ struct DecodeInt8Args {
 struct AddArgs {
   Tensor out, in;
 };
+// out[i] = in[0][i] + in[1][i] + ..., in this order, fp32, all of the same length. At most
+// kRanksMax tensors, in the memory of any rank that this device sees. `out` may be one of them.
+struct SumTensorsArgs {
+  Tensor out;
+  std::span<const Tensor> in;
+};
 // out = in: between equal types, or between fp32 and bf16 (round to nearest, ties to even).
 struct CastArgs {
   Tensor out, in;
@@ -211,6 +218,7 @@ class Ops {
   virtual void encode_int8(const EncodeInt8Args& args, Stream& stream) = 0;
   virtual void decode_int8(const DecodeInt8Args& args, Stream& stream) = 0;
   virtual void add(const AddArgs& args, Stream& stream) = 0;
+  virtual void sum_tensors(const SumTensorsArgs& args, Stream& stream) = 0;
   virtual void cast(const CastArgs& args, Stream& stream) = 0;
   virtual void zero(const Tensor& out, Stream& stream) = 0;
 };

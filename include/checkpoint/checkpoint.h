@@ -48,7 +48,7 @@ struct Manifest {
   std::vector<net::FragmentState> outer;  // Empty: a run without outer loop.
   std::vector<int64_t> tokens_since_commit;
   std::vector<double> gradient_squares;  // Per unit, of a lean optimiser; else empty.
-  std::string wall_time;  // For people.
+  std::string wall_time;                 // For people.
   bool operator==(const Manifest&) const = default;
 };
 

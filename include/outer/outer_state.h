@@ -33,7 +33,8 @@ namespace outer {
 
 // The node's own parameters (inner masters), by canonical element of a unit. Implemented over
 // shard::Parameters of all ranks. Called while the trainer is inside a call of OuterState or
-// OuterLoop: one call at a time, but from any thread (the net thread, the pool's).
+// OuterLoop, from any thread and from several at once, which never touch the same elements. Threads
+// that work at the same time work far from each other, so that with several ranks each is busy.
 class LocalParameters {
  public:
   virtual ~LocalParameters() = default;

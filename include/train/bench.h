@@ -36,7 +36,15 @@ struct BenchStepReport {
   double mfu_palm = 0;              // PaLM FLOP over the peak.
   double mfu_causal = 0;            // Causal FLOP over the peak.
   int64_t peak_memory_bytes = 0;    // Of the process.
-  int64_t device_memory_bytes = 0;  // Held on the device.
+  int64_t device_memory_bytes = 0;  // Held on a device, as bytes_per_rank.
+  int64_t ranks = 1;
+  // What one step moves over a rank's link, and how long a rank's compute stood still for it.
+  int64_t gathered_bytes = 0;
+  int64_t reduced_bytes = 0;
+  double exposed_communication_seconds = 0;
+  int64_t bytes_per_rank = 0;          // Held on the device of the rank that holds most.
+  int64_t planned_bytes_per_rank = 0;  // By the memory plan, with what the plan sets aside for
+                                       // libraries.
   int64_t steps = 0;
   std::vector<BenchPart> parts;  // Of one more step, longest first.
 };

@@ -23,6 +23,7 @@ struct Machine {
 struct MemoryPlan {
   Machine machine;
   shard::Parameters::Memory memory = shard::Parameters::Memory::kStandard;
+  shard::Sharding sharding = shard::Sharding::kFull;  // Of no meaning for one GPU.
   model::Recompute recompute = model::Recompute::kCheap;
   struct Part {
     std::string name;
@@ -33,16 +34,17 @@ struct MemoryPlan {
 
   int64_t bytes_per_gpu() const;
   bool fits() const { return bytes_per_gpu() <= machine.bytes_per_gpu; }
+  // "cheap"; "lean, full"; with several GPUs "cheap, sharding full".
   std::string policy() const;
   // For people: a line per part, the sum, and if it does not fit, what to change.
   std::string text() const;
 };
 
 MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
-                       shard::Parameters::Memory memory, model::Recompute recompute);
+                       const shard::Parameters::Options& options, model::Recompute recompute);
 
-// What the config says. Where training.recompute is auto, the fastest policy that fits, or if none
-// does, the one that needs least.
+// What the config says. Where training.recompute is auto, as little is made again as fits; where
+// node.sharding is, as little is shared out as fits with that. If nothing fits, what needs least.
 MemoryPlan choose_plan(const RunConfig& config, const Machine& machine);
 // The same, free to choose node.memory too: standard if any policy of it fits, else lean.
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine);
@@ -52,7 +54,10 @@ MemoryPlan best_plan(const RunConfig& config, const Machine& machine);
 // is one micro-batch.
 double predict_step_seconds(const RunConfig& config, const MemoryPlan& plan);
 
-// "cheap"; "lean, full"
-std::string policy_name(shard::Parameters::Memory memory, model::Recompute recompute);
+// How a rank's Transformer is made.
+model::TransformerOptions transformer_options(const RunConfig& config, const MemoryPlan& plan);
+
+// "full", as in node.sharding.
+std::string sharding_name(shard::Sharding sharding);
 
 }  // namespace train

@@ -63,8 +63,11 @@ struct CheckpointConfig {
 struct NodeConfig {
   std::string name = "node";
   std::string run_directory = "runs/atoll";
-  std::string device = "auto";      // auto | cpu | cuda
-  int64_t threads = 0;              // CPU threads; 0: all processors.
+  std::string device = "auto";    // auto | cpu | cuda
+  int64_t ranks = 0;              // GPUs, or CPU workers; 0: all visible GPUs, one CPU worker.
+  std::string sharding = "auto";  // auto | replicated | gradients | full
+  double rank_timeout_seconds = 60;
+  int64_t threads = 0;              // CPU threads of all ranks; 0: all processors.
   std::string memory = "standard";  // standard | lean
   bool offload_moments = false;     // Into the host's memory.
   std::string attention = "auto";   // auto | cudnn | plain; of GPUs.

@@ -17,8 +17,13 @@ struct BenchCommand {
   std::string config;
   std::vector<std::string> overrides;
   train::BenchOptions options;
+  int ranks = 0;  // 0: as the config says.
   bool json = false;
 };
+
+double mib(int64_t bytes) {
+  return double(bytes) / double(base::kMiB);
+}
 
 void print_parts(const train::BenchStepReport& report) {
   std::cout << "\nOne step, part by part:\n";
@@ -53,12 +58,21 @@ void print_report(const train::BenchStepReport& report, bool json) {
         "products reach alone\npeak memory {:.0f} MiB\n",
         report.model, report.parameters, report.device, report.tokens_per_second,
         report.tflops_per_second, 100 * report.fraction_of_gemm_rate, report.gemm_tflops_per_second,
-        double(report.peak_memory_bytes) / double(base::kMiB));
+        mib(report.peak_memory_bytes));
     std::cout << fmt::format(
         "model FLOPS utilisation {:.1f} % (PaLM), {:.1f} % (causal) of {:.4g} TFLOP/s; recompute "
         "{}; copies {:.0f} GB/s\n",
         100 * report.mfu_palm, 100 * report.mfu_causal, report.peak_tflops_per_second,
         report.policy, report.copy_gigabytes_per_second);
+    if (report.ranks > 1) {
+      std::cout << fmt::format(
+          "{} ranks: gathers {:.1f} MiB and reduces {:.1f} MiB per step and rank; compute waits "
+          "{:.1f} ms for it ({:.1f} % of the step); {:.1f} MiB per rank, {:.1f} planned\n",
+          report.ranks, mib(report.gathered_bytes), mib(report.reduced_bytes),
+          1e3 * report.exposed_communication_seconds,
+          100 * report.exposed_communication_seconds / report.step_seconds,
+          mib(report.bytes_per_rank), mib(report.planned_bytes_per_rank));
+    }
     print_parts(report);
     return;
   }
@@ -79,6 +93,12 @@ void print_report(const train::BenchStepReport& report, bool json) {
       .field("mfu_causal", report.mfu_causal)
       .field("peak_memory_bytes", report.peak_memory_bytes)
       .field("device_memory_bytes", report.device_memory_bytes)
+      .field("ranks", report.ranks)
+      .field("gathered_bytes", report.gathered_bytes)
+      .field("reduced_bytes", report.reduced_bytes)
+      .field("exposed_communication_seconds", report.exposed_communication_seconds)
+      .field("bytes_per_rank", report.bytes_per_rank)
+      .field("planned_bytes_per_rank", report.planned_bytes_per_rank)
       .field("steps", report.steps);
   write_parts(out, report);
   out.end_object();
@@ -96,6 +116,8 @@ void add_bench(CLI::App& app) {
   auto options = std::make_shared<BenchCommand>();
   step->add_option("--config", options->config, "The run's JSON config")->required();
   step->add_option("--set", options->overrides, "Override one key")->allow_extra_args(false);
+  step->add_option("--ranks", options->ranks, "Devices that share each step, as node.ranks")
+      ->check(CLI::Range(1, backend::kRanksMax));
   step->add_option("--steps", options->options.steps, "Timed steps; the median counts")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
@@ -106,6 +128,8 @@ void add_bench(CLI::App& app) {
   step->add_flag("--json", options->json, "Print the report as JSON");
   step->callback([options] {
     const auto storage = base::make_disk_storage();
+    if (options->ranks > 0)
+      options->overrides.push_back(fmt::format("node.ranks={}", options->ranks));
     const auto config = train::load_run_config(*storage, options->config, options->overrides);
     print_report(train::bench_step(config, options->options), options->json);
   });

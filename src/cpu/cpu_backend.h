@@ -8,12 +8,10 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <vector>
 
-#include "backend/communicator.h"
 #include "backend/device.h"
 #include "backend/ops.h"
 #include "base/math.h"
@@ -107,6 +105,7 @@ class CpuOps final : public backend::Ops {
   void cross_entropy(const backend::CrossEntropyArgs& args, backend::Stream& stream) override;
   // update.cpp
   void sum(const backend::SumArgs& args, backend::Stream& stream) override;
+  void sum_tensors(const backend::SumTensorsArgs& args, backend::Stream& stream) override;
   void sum_of_squares(const backend::SumOfSquaresArgs& args, backend::Stream& stream) override;
   void clip_scale(const backend::ClipScaleArgs& args, backend::Stream& stream) override;
   void adamw(const backend::AdamwArgs& args, backend::Stream& stream) override;
@@ -118,9 +117,5 @@ class CpuOps final : public backend::Ops {
  private:
   Workers workers_;
 };
-
-// One per rank, in rank order, sharing a meeting place in this process.
-std::vector<std::unique_ptr<backend::Communicator>> make_communicators(
-    int ranks, std::chrono::milliseconds timeout);
 
 }  // namespace cpu

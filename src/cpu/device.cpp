@@ -8,9 +8,12 @@
 #include <cstring>
 #include <fstream>
 #include <sys/mman.h>
+#include <thread>
 #include <unistd.h>
 
 #include "backend/backend.h"
+#include "backend/in_process.h"
+#include "base/numa.h"
 #include "cpu/cpu_backend.h"
 
 namespace cpu {
@@ -80,9 +83,13 @@ std::string processor_name() {
 
 class CpuDevice final : public backend::Device {
  public:
-  explicit CpuDevice(int thread_count)
+  CpuDevice(int thread_count, int ranks, int numa_node)
       : name_(fmt::format("{}, {} {}", processor_name(), thread_count,
-                          thread_count == 1 ? "thread" : "threads")) {}
+                          thread_count == 1 ? "thread" : "threads")),
+        ranks_(ranks),
+        numa_node_(numa_node) {}
+
+  void enter_thread() override {}
 
   std::string name() const override { return name_; }
   backend::DType compute_dtype() const override { return backend::DType::kFloat32; }
@@ -99,6 +106,7 @@ class CpuDevice final : public backend::Device {
 
   Stream& compute_stream() override { return compute_stream_; }
   Stream& copy_stream() override { return copy_stream_; }
+  Stream& communication_stream() override { return communication_stream_; }
 
   void copy(void* target, const void* source, int64_t byte_count, Stream&) override {
     if (byte_count > 0) std::memcpy(target, source, size_t(byte_count));
@@ -113,9 +121,10 @@ class CpuDevice final : public backend::Device {
 
   int64_t allocated_bytes() const override { return allocated_bytes_; }
   int64_t total_bytes() const override {
-    return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)};
+    return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)} / ranks_;
   }
   double peak_flops() const override { return 0; }
+  int numa_node() const override { return numa_node_; }
 
  private:
   void check_allocation(int64_t byte_count, const std::string& label) const {
@@ -124,10 +133,30 @@ class CpuDevice final : public backend::Device {
   }
 
   const std::string name_;
+  const int ranks_;
+  const int numa_node_;
   std::atomic<bool> steady_ = false;
   std::atomic<int64_t> allocated_bytes_ = 0;
-  CpuStream compute_stream_, copy_stream_;
+  CpuStream compute_stream_, copy_stream_, communication_stream_;
 };
+
+// The ranks are dealt out evenly, or not at all: several processes may share the machine, and each
+// must leave its nodes equally busy. -1: not at all.
+int numa_node_of(int rank, int ranks) {
+  const int nodes = base::numa_node_count();
+  return nodes > 1 && ranks % nodes == 0 ? rank * nodes / ranks : -1;
+}
+
+// The threads of its pool take over where the thread that starts them may run.
+std::unique_ptr<backend::Ops> make_ops(int threads, int numa_node) {
+  if (numa_node < 0) return std::make_unique<CpuOps>(threads);
+  std::unique_ptr<backend::Ops> ops;
+  std::thread([&] {
+    base::pin_thread_to_numa_node(numa_node);
+    ops = std::make_unique<CpuOps>(threads);
+  }).join();
+  return ops;
+}
 
 // Throws if the operations would die on an illegal instruction here.
 void require_instructions() {
@@ -148,7 +177,7 @@ void require_instructions() {
 namespace backend {
 
 std::vector<Backend> make_cpu_backends(const CpuOptions& options) {
-  constexpr int kRanksMax = 1024, kThreadsMax = 1024;
+  constexpr int kThreadsMax = 1024;
   if (options.ranks < 1 || options.ranks > kRanksMax) {
     throw base::bad_input(
         fmt::format("CPU ranks: expected 1 to {}, found {}", kRanksMax, options.ranks),
@@ -165,13 +194,18 @@ std::vector<Backend> make_cpu_backends(const CpuOptions& options) {
   const int threads = options.threads_per_rank > 0
                           ? options.threads_per_rank
                           : std::max(1, base::available_processors() / options.ranks);
-  auto communicators = cpu::make_communicators(options.ranks, options.collective_timeout);
   std::vector<Backend> backends;
-  for (auto& communicator : communicators) {
-    backends.push_back({.device = std::make_unique<cpu::CpuDevice>(threads),
-                        .ops = std::make_unique<cpu::CpuOps>(threads),
-                        .communicator = std::move(communicator)});
+  std::vector<InProcessRank> ranks;
+  for (int rank = 0; rank < options.ranks; ++rank) {
+    const int node = cpu::numa_node_of(rank, options.ranks);
+    backends.push_back({.device = std::make_unique<cpu::CpuDevice>(threads, options.ranks, node),
+                        .ops = cpu::make_ops(threads, node),
+                        .communicator = nullptr});
+    ranks.push_back({backends.back().device.get(), backends.back().ops.get()});
   }
+  auto communicators = make_in_process_communicators(ranks, options.collective_timeout);
+  for (int rank = 0; rank < options.ranks; ++rank)
+    backends[size_t(rank)].communicator = std::move(communicators[size_t(rank)]);
   return backends;
 }
 

@@ -177,9 +177,9 @@ void Optimizer::State::consume(int64_t unit) const {
 void Optimizer::end_step() {
   State& s = *state_;
   if (!s.parameters.is_lean()) {
+    s.parameters.await_reductions();
     for (int64_t u = 0; u < s.unit_count(); ++u) s.measure(u);
-    if (s.backend.communicator->rank_count() > 1)
-      s.backend.communicator->all_reduce(s.squares, s.stream());
+    s.parameters.sum_over_shards(s.squares);
     s.clip();
     for (int64_t u = 0; u < s.unit_count(); ++u) {
       s.update_unit(u);

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <limits>
 #include <mutex>
+#include <numeric>
 
 #include "base/log.h"
 #include "base/math.h"
@@ -117,6 +118,8 @@ class HostOuterState final : public OuterState {
   void read_local(const FragmentRecord& record, Slice slice, std::span<float> values);
   void write_local(const FragmentRecord& record, Slice slice, std::span<const float> values);
   template <class Body>
+  void for_each_chunk(const FragmentRecord& record, const Body& body);
+  template <class Body>
   void for_each_unit_piece(const FragmentRecord& record, Slice slice, const Body& body) const;
 
   // local = merge(local, outer), chunk by chunk over all threads.
@@ -129,7 +132,6 @@ class HostOuterState final : public OuterState {
 
   const shard::Layout& layout_;
   LocalParameters& local_;
-  std::mutex local_mutex_;  // One call at a time: behind it may be a device with one thread.
   base::ThreadPool& pool_;
   const std::unique_ptr<Codec> codec_;
   const OuterOptimizer optimizer_;
@@ -157,11 +159,22 @@ HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& l
   }
   for (int64_t f = 0; f < fragment_count(); ++f) {
     FragmentRecord& r = record(f);
-    pool_.parallel_items(r.chunk_count(), [&](int64_t chunk, int) {
+    for_each_chunk(r, [&](int64_t chunk) {
       read_local(r, r.chunk(chunk), part_of(r.parameters, r.chunk(chunk)));
     });
     r.state.digest = digest_of(r, f, 0);
   }
+}
+
+// On all threads of the pool. Chunks that come one after the other are far from each other in the
+// fragment: where a node has several ranks, in the shards of different ones, so that all ranks copy
+// at the same time.
+template <class Body>
+void HostOuterState::for_each_chunk(const FragmentRecord& record, const Body& body) {
+  const int64_t count = record.chunk_count();
+  int64_t stride = std::max<int64_t>(1, count * 3 / 8);
+  while (std::gcd(stride, count) != 1) ++stride;
+  pool_.parallel_items(count, [&](int64_t index, int) { body(index * stride % count); });
 }
 
 template <class Body>
@@ -181,7 +194,6 @@ void HostOuterState::for_each_unit_piece(const FragmentRecord& record, Slice sli
 
 void HostOuterState::read_local(const FragmentRecord& record, Slice slice,
                                 std::span<float> values) {
-  std::lock_guard lock(local_mutex_);
   for_each_unit_piece(record, slice, [&](int64_t unit, int64_t first, Slice in_values) {
     local_.read(unit, first, values.subspan(size_t(in_values.first), size_t(in_values.count)));
   });
@@ -189,7 +201,6 @@ void HostOuterState::read_local(const FragmentRecord& record, Slice slice,
 
 void HostOuterState::write_local(const FragmentRecord& record, Slice slice,
                                  std::span<const float> values) {
-  std::lock_guard lock(local_mutex_);
   for_each_unit_piece(record, slice, [&](int64_t unit, int64_t first, Slice in_values) {
     local_.write(unit, first, values.subspan(size_t(in_values.first), size_t(in_values.count)));
   });
@@ -197,7 +208,7 @@ void HostOuterState::write_local(const FragmentRecord& record, Slice slice,
 
 template <class Body>
 void HostOuterState::update_local(FragmentRecord& record, const Body& merge) {
-  pool_.parallel_items(record.chunk_count(), [&](int64_t chunk, int) {
+  for_each_chunk(record, [&](int64_t chunk) {
     const Slice slice = record.chunk(chunk);
     std::vector<float> values(static_cast<size_t>(slice.count));
     read_local(record, slice, values);
@@ -342,7 +353,7 @@ std::vector<net::FragmentState> HostOuterState::states() const {
 bool HostOuterState::local_is_finite(int64_t fragment) {
   const FragmentRecord& r = record(fragment);
   std::atomic<bool> is_finite = true;
-  pool_.parallel_items(r.chunk_count(), [&](int64_t chunk, int) {
+  for_each_chunk(r, [&](int64_t chunk) {
     std::vector<float> values(static_cast<size_t>(r.chunk(chunk).count));
     read_local(r, r.chunk(chunk), values);
     if (!all_finite(values)) is_finite = false;
@@ -356,7 +367,7 @@ net::FragmentState HostOuterState::apply(const net::Committed& commit, Merge mer
   CHECK(!r.is_being_replaced && commit.round == r.state.version + 1, "round {} on version {}",
         commit.round, r.state.version);
   CHECK(int64_t(commit.results.size()) == r.chunk_count());
-  pool_.parallel_items(r.chunk_count(), [&](int64_t chunk, int) {
+  for_each_chunk(r, [&](int64_t chunk) {
     apply_chunk(r, r.chunk(chunk), commit.results[size_t(chunk)].encoded(), merge);
   });
   r.state = {.version = commit.round, .digest = digest_of(r, commit.fragment, commit.round)};

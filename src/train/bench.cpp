@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
+#include <numeric>
 #include <sys/resource.h>
 #include <vector>
 
@@ -127,64 +129,115 @@ double peak_flops(backend::Backend& backend) {
   return best_rate(backend, {{1024, 1024, 1024}, {2048, 512, 1024}}, 0.2);
 }
 
+namespace {
+
+struct Communication {
+  shard::Traffic traffic;  // Of the rank that waited longest; all move the same.
+  int64_t bytes_per_rank = 0;
+};
+
+// Of one step, which `train` does.
+Communication measure_communication(RankTeam& ranks, const std::function<void()>& train) {
+  ranks.run([](Rank& rank) { rank.engine.parameters.start_traffic(); });
+  train();
+  std::vector<Communication> all(size_t(ranks.count()));
+  ranks.run([&](Rank& rank) {
+    all[size_t(rank.number())] = {rank.engine.parameters.stop_traffic(),
+                                  rank.engine.backend.device->allocated_bytes()};
+  });
+  Communication worst = all.front();
+  for (const Communication& one : all) {
+    if (one.traffic.exposed_seconds > worst.traffic.exposed_seconds) worst.traffic = one.traffic;
+    worst.bytes_per_rank = std::max(worst.bytes_per_rank, one.bytes_per_rank);
+  }
+  return worst;
+}
+
+// All ranks at the same time: on a CPU they share it.
+double best_rate_of_all(RankTeam& ranks, const std::vector<ProductShape>& shapes, double seconds) {
+  std::vector<double> rates(size_t(ranks.count()));
+  ranks.run([&](Rank& rank) {
+    rank.engine.backend.device->set_steady(false);
+    rates[size_t(rank.number())] = best_rate(rank.engine.backend, shapes, seconds);
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + int64_t(values.size()) / 2;
+  std::ranges::nth_element(values, middle);
+  return *middle;
+}
+
+}  // namespace
+
 BenchStepReport bench_step(const RunConfig& config, const BenchOptions& options) {
   constexpr int64_t kWarmUpSteps = 2;
-  backend::Backend chosen = choose_backend(config.node);
-  auto timed = TimedOps::create(std::move(chosen.ops), *chosen.device);
+  auto backends = choose_backends(config.node);
+  backend::Backend& timed_rank = backends.front();
+  auto timed = TimedOps::create(std::move(timed_rank.ops), *timed_rank.device);
   TimedOps& stopwatch = *timed;
-  chosen.ops = std::move(timed);
-  Engine engine(std::move(chosen), config);
-  optim::Optimizer optimizer(config.optimizer, engine.parameters, engine.backend,
-                             moment_place(config.node));
-  engine.parameters.initialize(uint64_t(config.seed));
-  Trainer trainer(config.training, engine, optimizer);
-  const auto train = [&](int64_t step) {
-    return trainer.step(
-        random_batch(config.model, config.training.batch_rows, step, options.document_tokens));
+  timed_rank.ops = std::move(timed);
+  RankTeam ranks(std::move(backends), config);
+  Trainer trainer(config.training, ranks);
+  int64_t steps_done = 0;
+  const auto train = [&] {
+    return trainer.step(random_batch(config.model, config.training.batch_rows, steps_done++,
+                                     options.document_tokens));
   };
 
+  for (int64_t step = 0; step < kWarmUpSteps; ++step) train();
   std::vector<double> seconds;
-  for (int64_t step = 0; step < kWarmUpSteps + options.steps; ++step) {
-    const InnerStep report = train(step);
-    if (step >= kWarmUpSteps) seconds.push_back(report.seconds);
-  }
-  std::ranges::nth_element(seconds, seconds.begin() + options.steps / 2);
-  const double step_seconds = seconds[size_t(options.steps / 2)];
+  for (int64_t step = 0; step < options.steps; ++step) seconds.push_back(train().seconds);
+  const double step_seconds = median(std::move(seconds));
   const double tokens = double(config.training.batch_rows * config.model.sequence_length);
   const double rate = tokens / step_seconds;
 
+  const Communication communication = measure_communication(ranks, train);
   stopwatch.start();
-  train(kWarmUpSteps + options.steps);
+  train();
   std::vector<BenchPart> parts;
-  for (const TimedPart& part : stopwatch.stop()) parts.push_back(bench_part(part));
-  const int64_t device_memory = engine.backend.device->allocated_bytes();
-  engine.backend.device->set_steady(false);
+  ranks.run([&](Rank& rank) {
+    if (rank.number() != 0) return;
+    for (const TimedPart& part : stopwatch.stop()) parts.push_back(bench_part(part));
+  });
 
   // Big squares next to the model's own shapes: the rate of the machine, not of what the model
   // happens to need.
-  auto shapes =
-      model_products(config.model, config.training.micro_batch_rows * config.model.sequence_length);
+  const int64_t micro_batch_rows = RowShare::of(config.training, ranks.count()).micro_batch_rows;
+  auto shapes = model_products(config.model, micro_batch_rows * config.model.sequence_length);
   shapes.insert(shapes.end(), {{1024, 1024, 1024}, {2048, 2048, 2048}});
-  const double gemm_rate = best_rate(engine.backend, shapes, 3.0);
+  const double gemm_rate = best_rate_of_all(ranks, shapes, 3.0);
+  double copies = 0;
+  ranks.run([&](Rank& rank) {
+    if (rank.number() == 0) copies = copy_rate(*rank.engine.backend.device);
+  });
   const double causal = rate * model::flops_per_token_causal(config.model);
   const double palm = rate * model::flops_per_token_palm(config.model);
-  const double data_sheet = engine.backend.device->peak_flops();
+  const backend::Device& device = *ranks.first().engine.backend.device;
+  const double data_sheet = device.peak_flops() * double(ranks.count());
   const double peak = data_sheet > 0 ? data_sheet : gemm_rate;
-  return {.device = engine.backend.device->name(),
+  return {.device = device.name(),
           .model = config.name,
           .parameters = model::parameter_count(config.model),
-          .policy = engine.policy,
+          .policy = ranks.plan().policy(),
           .tokens_per_second = rate,
           .step_seconds = step_seconds,
           .tflops_per_second = causal * 1e-12,
           .gemm_tflops_per_second = gemm_rate * 1e-12,
-          .copy_gigabytes_per_second = copy_rate(*engine.backend.device) * 1e-9,
+          .copy_gigabytes_per_second = copies * 1e-9,
           .fraction_of_gemm_rate = causal / gemm_rate,
           .peak_tflops_per_second = peak * 1e-12,
           .mfu_palm = palm / peak,
           .mfu_causal = causal / peak,
           .peak_memory_bytes = peak_memory_bytes(),
-          .device_memory_bytes = device_memory,
+          .device_memory_bytes = communication.bytes_per_rank,
+          .ranks = ranks.count(),
+          .gathered_bytes = communication.traffic.gathered_bytes,
+          .reduced_bytes = communication.traffic.reduced_bytes,
+          .exposed_communication_seconds = communication.traffic.exposed_seconds,
+          .bytes_per_rank = communication.bytes_per_rank,
+          .planned_bytes_per_rank = ranks.plan().bytes_per_gpu(),
           .steps = options.steps,
           .parts = std::move(parts)};
 }

@@ -1,6 +1,7 @@
 #include "train/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <fmt/format.h>
 
@@ -20,77 +21,86 @@ std::string cache_folder() {
   return "";
 }
 
-MemoryPlan require_plan(const RunConfig& config, const backend::Device& device) {
-  const Machine machine{
-      .gpus = 1, .bytes_per_gpu = device.total_bytes(), .compute_dtype = device.compute_dtype()};
-  const bool is_gpu = device.compute_dtype() == backend::DType::kBfloat16;
-  if (!is_gpu) {
-    // A machine's memory is shared with whoever else works on it: no reason to take all of it.
-    RunConfig modest = config;
-    if (config.training.recompute == "auto") modest.training.recompute = "cheap";
-    return choose_plan(modest, machine);
-  }
-  const MemoryPlan plan = choose_plan(config, machine);
-  base::log_info("memory plan of {}:\n{}", device.name(), plan.text());
-  if (!plan.fits()) {
-    throw base::bad_input(
-        fmt::format("{} parameters do not fit this GPU with recompute {}:\n{}",
-                    model::parameter_count(config.model), plan.policy(), plan.text()),
-        "see the plan above");
-  }
-  return plan;
-}
-
-model::TransformerOptions transformer_options(const TrainingConfig& config,
-                                              const MemoryPlan& plan) {
-  return {.rows = config.micro_batch_rows,
-          .recompute = plan.recompute,
-          .head_chunk_tokens = config.head_chunk_tokens};
-}
-
 }  // namespace
 
-backend::Backend choose_backend(const NodeConfig& node) {
+std::vector<backend::Backend> choose_backends(const NodeConfig& node) {
+  const std::chrono::milliseconds timeout(int64_t(node.rank_timeout_seconds * 1e3));
+  if (node.device != "cpu") backend::prepare_cuda(int(node.ranks));
   const bool use_cuda =
       node.device == "cuda" || (node.device == "auto" && backend::count_cuda_devices() > 0);
-  auto backends =
-      use_cuda ? backend::make_cuda_backends({.ranks = 1,
-                                              .deterministic = node.deterministic,
-                                              .attention = node.attention,
-                                              .cache_folder = cache_folder()})
-               : backend::make_cpu_backends({.ranks = 1, .threads_per_rank = int(node.threads)});
-  return std::move(backends.front());
+  if (use_cuda) {
+    return backend::make_cuda_backends({.ranks = int(node.ranks),
+                                        .collective_timeout = timeout,
+                                        .deterministic = node.deterministic,
+                                        .attention = node.attention,
+                                        .cache_folder = cache_folder()});
+  }
+  const int ranks = std::max(1, int(node.ranks));
+  const int threads_per_rank = node.threads == 0 ? 0 : std::max(1, int(node.threads) / ranks);
+  return backend::make_cpu_backends(
+      {.ranks = ranks, .threads_per_rank = threads_per_rank, .collective_timeout = timeout});
 }
 
 optim::MomentPlace moment_place(const NodeConfig& node) {
   return node.offload_moments ? optim::MomentPlace::kHost : optim::MomentPlace::kDevice;
 }
 
-Engine::Engine(backend::Backend chosen, const model::ModelConfig& model,
-               const model::TransformerOptions& options, shard::Parameters::Memory memory)
+MemoryPlan require_plan(const RunConfig& config, const std::vector<backend::Backend>& backends) {
+  const backend::Device& device = *backends.front().device;
+  Machine machine{.gpus = int64_t(backends.size()),
+                  .bytes_per_gpu = device.total_bytes(),
+                  .compute_dtype = device.compute_dtype()};
+  for (const backend::Backend& backend : backends)
+    machine.bytes_per_gpu = std::min(machine.bytes_per_gpu, backend.device->total_bytes());
+  const bool is_gpu = device.compute_dtype() == backend::DType::kBfloat16;
+  if (!is_gpu) {
+    // A machine's memory is shared with whoever else works on it: no reason to take all of it.
+    RunConfig modest = config;
+    if (config.training.recompute == "auto") modest.training.recompute = "cheap";
+    if (config.node.sharding == "auto") modest.node.sharding = "full";
+    return choose_plan(modest, machine);
+  }
+  if (config.node.memory == "lean" && machine.gpus > 1) {
+    throw base::bad_input(fmt::format("node.memory is lean, but there are {} GPUs", machine.gpus),
+                          "set node.ranks to 1, or node.memory to standard");
+  }
+  const MemoryPlan plan = choose_plan(config, machine);
+  base::log_info("memory plan of {}:\n{}", device.name(), plan.text());
+  if (!plan.fits()) {
+    throw base::bad_input(
+        fmt::format("{} parameters do not fit {} with recompute {}:\n{}",
+                    model::parameter_count(config.model),
+                    machine.gpus == 1 ? "this GPU" : "these GPUs", plan.policy(), plan.text()),
+        "see the plan above");
+  }
+  return plan;
+}
+
+Engine::Engine(backend::Backend& chosen, const model::ModelConfig& model,
+               const model::TransformerOptions& options, const shard::Parameters::Options& memory)
     : config(model),
-      backend(std::move(chosen)),
+      backend(chosen),
       layout(model::make_layout(config)),
       parameters(layout, backend, memory),
-      transformer(config, options, parameters, backend),
-      policy(policy_name(memory, options.recompute)) {}
+      transformer(config, options, parameters, backend) {}
 
-Engine::Engine(backend::Backend chosen, const RunConfig& run)
-    : Engine(std::move(chosen), run, require_plan(run, *chosen.device)) {}
+Engine::Engine(backend::Backend& chosen, const RunConfig& run, const MemoryPlan& plan)
+    : Engine(chosen, run.model, transformer_options(run, plan),
+             {.memory = plan.memory, .sharding = plan.sharding}) {}
 
-Engine::Engine(backend::Backend&& chosen, const RunConfig& run, const MemoryPlan& plan)
-    : Engine(std::move(chosen), run.model, transformer_options(run.training, plan), plan.memory) {}
-
-Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
-                    int64_t rows) {
+// Ranks take turns, micro-batch by micro-batch.
+model::LossSums validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
+                         int64_t rows) {
   const int64_t length = engine.config.sequence_length;
   const int64_t all_rows = sampler.validation_row_count();
   const int64_t row_count = std::min(rows, all_rows);
+  const backend::Communicator& communicator = *engine.backend.communicator;
   std::vector<int32_t> tokens(size_t(micro_batch_rows * length));
   std::vector<int32_t> targets(tokens.size());
   std::vector<int32_t> starts(tokens.size());
   model::LossSums total;
-  for (int64_t first = 0; first < row_count; first += micro_batch_rows) {
+  for (int64_t turn = 0; turn < row_count; turn += micro_batch_rows * communicator.rank_count()) {
+    const int64_t first = turn + micro_batch_rows * communicator.rank();
     for (int64_t i = 0; i < micro_batch_rows; ++i) {
       const auto at = [&](std::vector<int32_t>& all) {
         return std::span(all).subspan(size_t(i * length), size_t(length));
@@ -105,7 +115,7 @@ Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_
     total.loss += sums.loss;
     total.count += sums.count;
   }
-  return {.loss = total.count > 0 ? total.loss / double(total.count) : 0, .tokens = total.count};
+  return total;
 }
 
 }  // namespace train

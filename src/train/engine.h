@@ -1,10 +1,10 @@
-// A model on a device: backend, layout, parameters and transformer, built in that order and torn
+// A model on one rank's device: layout, parameters and transformer, built in that order and torn
 // down in the other.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <string>
+#include <vector>
 
 #include "backend/backend.h"
 #include "data/sampler.h"
@@ -16,37 +16,41 @@
 
 namespace train {
 
-// "auto" takes a GPU if there is one. Throws bad_input when the device that was asked for cannot be
-// had.
-backend::Backend choose_backend(const NodeConfig& node);
+// One per rank of the node. "auto" takes GPUs if there are any. Throws bad_input when the device
+// that was asked for cannot be had.
+std::vector<backend::Backend> choose_backends(const NodeConfig& node);
 
 optim::MomentPlace moment_place(const NodeConfig& node);
 
+// What every rank allocates. Logs the plan of GPUs, and throws bad_input with it if it does not
+// fit.
+MemoryPlan require_plan(const RunConfig& config, const std::vector<backend::Backend>& backends);
+
 struct Engine {
-  Engine(backend::Backend chosen, const model::ModelConfig& model,
-         const model::TransformerOptions& options,
-         shard::Parameters::Memory memory = shard::Parameters::Memory::kStandard);
-  // As the config says. Logs the memory plan of a GPU before anything is allocated there, and
-  // throws bad_input with the plan if it does not fit.
-  Engine(backend::Backend chosen, const RunConfig& config);
+  // `backend` outlives the object.
+  Engine(backend::Backend& backend, const model::ModelConfig& model,
+         const model::TransformerOptions& options, const shard::Parameters::Options& memory = {});
+  Engine(backend::Backend& backend, const RunConfig& config, const MemoryPlan& plan);
 
   model::ModelConfig config;
-  backend::Backend backend;
+  backend::Backend& backend;
   shard::Layout layout;
   shard::Parameters parameters;
   model::Transformer transformer;
-  const std::string policy;  // MemoryPlan::policy().
-
- private:
-  Engine(backend::Backend&& chosen, const RunConfig& config, const MemoryPlan& plan);
 };
 
-// Mean cross-entropy over at most `rows` held-out rows.
+// Mean cross-entropy.
 struct Validation {
   double loss = 0;
   int64_t tokens = 0;
 };
-Validation validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
-                    int64_t rows);
+inline Validation mean_of(const model::LossSums& sums) {
+  return {.loss = sums.count > 0 ? sums.loss / double(sums.count) : 0, .tokens = sums.count};
+}
+
+// Cross-entropy over at most `rows` held-out rows: this rank's share of them. All ranks call it;
+// `micro_batch_rows` are the transformer's.
+model::LossSums validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
+                         int64_t rows);
 
 }  // namespace train

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <fmt/format.h>
-#include <numeric>
+#include <span>
 
 #include "backend/quantization.h"
 #include "base/math.h"
+#include "train/row_share.h"
 
 namespace train {
 namespace {
@@ -14,31 +15,18 @@ namespace {
 using backend::DType;
 using Memory = shard::Parameters::Memory;
 using model::Recompute;
+using shard::Sharding;
 
 constexpr std::array kPolicies = {Recompute::kNone, Recompute::kCheap, Recompute::kGateUp,
                                   Recompute::kFull};
 constexpr std::array kPolicyNames = {"none", "cheap", "gate_up", "full"};
+constexpr std::array kShardings = {Sharding::kReplicated, Sharding::kGradients, Sharding::kFull};
+constexpr std::array kShardingNames = {"replicated", "gradients", "full"};
 
 // What the driver and the libraries keep for themselves, and cuBLASLt's workspace.
 constexpr int64_t kContextBytes = 1024 * base::kMiB;
-
-int64_t padded_count(const shard::Layout& layout, int64_t gpus) {
-  int64_t count = 0;
-  for (size_t u = 0; u < layout.units.size(); ++u)
-    count += layout.padded_count(int64_t(u), int(gpus));
-  return count;
-}
-
-int64_t largest_unit(const shard::Layout& layout, int64_t gpus) {
-  int64_t count = 0;
-  for (size_t u = 0; u < layout.units.size(); ++u)
-    count = std::max(count, layout.padded_count(int64_t(u), int(gpus)));
-  return count;
-}
-
-int64_t largest_block(const shard::Layout& layout, int64_t gpus) {
-  return layout.padded_count(1, int(gpus));
-}
+// NCCL's buffers.
+constexpr int64_t kCommunicatorBytes = 512 * base::kMiB;
 
 // What AdamW keeps, of one GPU: two moments, and in 8 bits their scales.
 int64_t moment_bytes(Memory memory, int64_t count) {
@@ -47,39 +35,23 @@ int64_t moment_bytes(Memory memory, int64_t count) {
   return 2 * (count + scales);
 }
 
-// Masters, their compute copies, gradients and moments of one GPU.
-std::vector<MemoryPlan::Part> parameter_parts(const shard::Layout& layout, const MemoryPlan& plan) {
-  const int64_t gpus = plan.machine.gpus;
-  const int64_t count = padded_count(layout, gpus);
-  const int64_t shard = count / gpus;
-  const int64_t compute = backend::bytes_per_element(plan.machine.compute_dtype);
-  if (plan.memory == Memory::kLean) {
-    return {{"parameters", compute * count},
-            {"gradient of one unit", 4 * largest_unit(layout, gpus)}};
-  }
-  std::vector<MemoryPlan::Part> parts = {{"masters", 4 * shard}, {"gradients", 4 * shard}};
-  if (plan.machine.compute_dtype != DType::kFloat32)
-    parts.push_back({"compute copy", compute * shard});
-  if (gpus == 1) return parts;
-  // Two blocks gathered at a time, and the embedding and the head whole.
-  const int64_t ends = layout.padded_count(0, int(gpus)) +
-                       layout.padded_count(int64_t(layout.units.size()) - 1, int(gpus));
-  parts.push_back({"gathered units", compute * (2 * largest_block(layout, gpus) + ends)});
-  parts.push_back({"gradients on their way",
-                   4 * (2 * largest_block(layout, gpus) + largest_unit(layout, gpus))});
+std::vector<MemoryPlan::Part> parameter_parts(const shard::ParameterBytes& bytes) {
+  const MemoryPlan::Part all[] = {{"masters", bytes.masters},
+                                  {"gradients", bytes.gradients},
+                                  {"compute copies", bytes.compute_copies},
+                                  {"whole weights", bytes.whole_weights},
+                                  {"whole gradients", bytes.whole_gradients}};
+  std::vector<MemoryPlan::Part> parts;
+  std::ranges::copy_if(all, std::back_inserter(parts),
+                       [](const MemoryPlan::Part& part) { return part.bytes > 0; });
   return parts;
-}
-
-model::TransformerOptions transformer_options(const RunConfig& config, Recompute recompute) {
-  return {.rows = config.training.micro_batch_rows,
-          .recompute = recompute,
-          .head_chunk_tokens = config.training.head_chunk_tokens};
 }
 
 // The largest of what operations need between their own kernels: attention's backward over packed
 // documents keeps its gradients in fp32, those of keys and values for every query head.
-int64_t scratch_bytes(const RunConfig& config) {
-  const int64_t tokens = config.training.micro_batch_rows * config.model.sequence_length;
+int64_t scratch_bytes(const RunConfig& config, const Machine& machine) {
+  const int64_t rows = RowShare::of(config.training, int(machine.gpus)).micro_batch_rows;
+  const int64_t tokens = rows * config.model.sequence_length;
   return tokens * 4 * config.model.query_width() * int64_t{sizeof(float)};
 }
 
@@ -91,13 +63,21 @@ int64_t MemoryPlan::bytes_per_gpu() const {
   return sum;
 }
 
-std::string policy_name(Memory memory, Recompute recompute) {
-  const std::string name = kPolicyNames[size_t(recompute)];
-  return memory == Memory::kLean ? "lean, " + name : name;
+std::string sharding_name(shard::Sharding sharding) {
+  return kShardingNames[size_t(sharding)];
 }
 
 std::string MemoryPlan::policy() const {
-  return policy_name(memory, recompute);
+  std::string policy = kPolicyNames[size_t(recompute)];
+  if (memory == Memory::kLean) policy = "lean, " + policy;
+  if (machine.gpus > 1) policy += ", sharding " + sharding_name(sharding);
+  return policy;
+}
+
+model::TransformerOptions transformer_options(const RunConfig& config, const MemoryPlan& plan) {
+  return {.rows = RowShare::of(config.training, int(plan.machine.gpus)).micro_batch_rows,
+          .recompute = plan.recompute,
+          .head_chunk_tokens = config.training.head_chunk_tokens};
 }
 
 std::string MemoryPlan::text() const {
@@ -119,52 +99,75 @@ std::string MemoryPlan::text() const {
   return text;
 }
 
-MemoryPlan plan_memory(const RunConfig& config, const Machine& machine, Memory memory,
-                       Recompute recompute) {
+MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
+                       const shard::Parameters::Options& options, Recompute recompute) {
   const shard::Layout layout = model::make_layout(config.model);
-  MemoryPlan plan{.machine = machine, .memory = memory, .recompute = recompute};
-  plan.parts = parameter_parts(layout, plan);
+  MemoryPlan plan{.machine = machine,
+                  .memory = options.memory,
+                  .sharding = options.sharding,
+                  .recompute = recompute};
+  const shard::ParameterBytes parameters =
+      shard::planned_bytes(layout, options, int(machine.gpus), machine.compute_dtype);
+  plan.parts = parameter_parts(parameters);
   // Outer parameters and momentum.
   plan.host_bytes = 8 * layout.element_count();
-  const int64_t shard = padded_count(layout, machine.gpus) / machine.gpus;
+  const int64_t master_bytes = backend::bytes_per_element(
+      options.memory == Memory::kLean ? machine.compute_dtype : DType::kFloat32);
+  const int64_t moments = moment_bytes(options.memory, parameters.masters / master_bytes);
   if (config.node.offload_moments) {
-    plan.host_bytes += machine.gpus * moment_bytes(memory, shard);
+    plan.host_bytes += machine.gpus * moments;
   } else {
-    plan.parts.push_back({"moments", moment_bytes(memory, shard)});
+    plan.parts.push_back({"moments", moments});
   }
   const int64_t activations = model::planned_activation_bytes(
-      config.model, transformer_options(config, recompute), machine.compute_dtype);
+      config.model, transformer_options(config, plan), machine.compute_dtype);
   plan.parts.push_back({"activations", activations});
-  plan.parts.push_back({"scratch", scratch_bytes(config)});
-  if (machine.compute_dtype == DType::kBfloat16)
-    plan.parts.push_back({"CUDA and its libraries", kContextBytes});
+  if (machine.compute_dtype == DType::kBfloat16) {
+    plan.parts.push_back({"scratch", scratch_bytes(config, machine)});
+    plan.parts.push_back(
+        {"CUDA and its libraries", kContextBytes + (machine.gpus > 1 ? kCommunicatorBytes : 0)});
+  }
   return plan;
 }
 
 namespace {
 
-MemoryPlan first_that_fits(const RunConfig& config, const Machine& machine, Memory memory) {
+// The first that fits, or the last.
+MemoryPlan first_that_fits(const RunConfig& config, const Machine& machine, Memory memory,
+                           std::span<const Recompute> policies,
+                           std::span<const Sharding> shardings) {
   MemoryPlan plan;
-  for (const Recompute recompute : kPolicies) {
-    plan = plan_memory(config, machine, memory, recompute);
-    if (plan.fits()) break;
+  for (const Recompute recompute : policies) {
+    for (const Sharding sharding : shardings) {
+      plan = plan_memory(config, machine, {.memory = memory, .sharding = sharding}, recompute);
+      if (plan.fits()) return plan;
+    }
   }
   return plan;
+}
+
+// Of all choices the one with this name, or all if it is "auto".
+template <class T, size_t kCount>
+std::span<const T> named(const std::array<T, kCount>& choices,
+                         const std::array<const char*, kCount>& names, const std::string& name) {
+  const auto found = std::ranges::find(names, name);
+  if (found == names.end()) return choices;
+  return std::span(choices).subspan(size_t(found - names.begin()), 1);
 }
 
 }  // namespace
 
 MemoryPlan choose_plan(const RunConfig& config, const Machine& machine) {
   const Memory memory = config.node.memory == "lean" ? Memory::kLean : Memory::kStandard;
-  const auto* const found =
-      std::find(kPolicyNames.begin(), kPolicyNames.end(), config.training.recompute);
-  if (found == kPolicyNames.end()) return first_that_fits(config, machine, memory);
-  return plan_memory(config, machine, memory, kPolicies[size_t(found - kPolicyNames.begin())]);
+  return first_that_fits(config, machine, memory,
+                         named(kPolicies, kPolicyNames, config.training.recompute),
+                         named(kShardings, kShardingNames, config.node.sharding));
 }
 
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine) {
-  MemoryPlan plan = first_that_fits(config, machine, Memory::kStandard);
-  if (!plan.fits() && machine.gpus == 1) plan = first_that_fits(config, machine, Memory::kLean);
+  MemoryPlan plan = first_that_fits(config, machine, Memory::kStandard, kPolicies, kShardings);
+  if (!plan.fits() && machine.gpus == 1)
+    plan = first_that_fits(config, machine, Memory::kLean, kPolicies, kShardings);
   return plan;
 }
 
@@ -177,7 +180,8 @@ double predict_step_seconds(const RunConfig& config, const MemoryPlan& plan) {
   constexpr double kBus = 50e9;          // Bytes/s in each direction, PCIe 5.
   constexpr double kGapSeconds = 50e-6;  // Per block.
   const model::ModelConfig& m = config.model;
-  const auto tokens = double(config.training.micro_batch_rows * m.sequence_length);
+  const RowShare share = RowShare::of(config.training, int(plan.machine.gpus));
+  const auto tokens = double(share.micro_batch_rows * m.sequence_length);
   const double gate_up = 2.0 * tokens * double(m.width) * double(2 * m.feed_forward);
   const double products =
       2.0 * tokens * double(m.width) * double(m.qkv_width() + m.query_width() + 3 * m.feed_forward);
@@ -204,12 +208,13 @@ double predict_step_seconds(const RunConfig& config, const MemoryPlan& plan) {
   // Per parameter: all that AdamW and the gradient's norm move, and of it the moments one way.
   const bool is_lean = plan.memory == Memory::kLean;
   const double update_bytes = is_lean ? 20 : 38, moments = is_lean ? 2 : 8;
-  const double parameters = double(model::parameter_count(m)) / double(plan.machine.gpus);
+  const bool is_replicated = plan.sharding == Sharding::kReplicated;
+  const double parameters =
+      double(model::parameter_count(m)) / (is_replicated ? 1.0 : double(plan.machine.gpus));
   const double update =
       parameters * (config.node.offload_moments ? moments / kBus : update_bytes / kMemory);
-  // Rows of a step are shared among the GPUs; a lean step is one micro-batch.
-  const double rows_at_once = double(config.training.micro_batch_rows) * double(plan.machine.gpus);
-  const double micro_batches = is_lean ? 1 : double(config.training.batch_rows) / rows_at_once;
+  // A lean step is one micro-batch.
+  const double micro_batches = is_lean ? 1 : double(share.turns);
   return micro_batches * micro_batch + update;
 }
 

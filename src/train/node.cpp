@@ -13,8 +13,6 @@
 #include "data/tokenizer.h"
 #include "observe/metrics.h"
 #include "outer/outer_loop.h"
-#include "train/bench.h"
-#include "train/engine.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
 #include "train/run_metrics.h"
@@ -95,6 +93,7 @@ class Node {
   void after_inner_step(const InnerStep& step);
   void evaluate();
   void save();
+  void masters_changed();
   void leave(const std::string& reason);
 
   const RunConfig& config_;
@@ -103,8 +102,7 @@ class Node {
   const base::Digest digest_;
   observe::MetricsFile metrics_file_;
   Data data_;
-  Engine engine_;
-  optim::Optimizer optimizer_;
+  RankTeam ranks_;
   Trainer trainer_;
   RunMetrics metrics_;
 
@@ -133,17 +131,16 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       digest_(shared_digest(config)),
       metrics_file_(config.node.run_directory + "/metrics.jsonl", config.node.name),
       data_(open_data(config, storage)),
-      engine_(choose_backend(config.node), config),
-      optimizer_(config.optimizer, engine_.parameters, engine_.backend, moment_place(config.node)),
-      trainer_(config.training, engine_, optimizer_),
-      metrics_(metrics_file_, config, peak_flops(engine_.backend)),
+      ranks_(choose_backends(config.node), config),
+      trainer_(config.training, ranks_),
+      metrics_(metrics_file_, config, ranks_.peak_flops()),
       pool_(int(config.node.threads)),
-      masters_(engine_.parameters, *engine_.backend.device) {
-  base::log_info("{}: {} parameters on {}", config.node.name, model::parameter_count(config.model),
-                 engine_.backend.device->name());
-  engine_.parameters.initialize(uint64_t(config.seed));
+      masters_(ranks_.parameters(), *ranks_.first().engine.backend.device) {
+  base::log_info("{}: {} parameters on {}{}", config.node.name,
+                 model::parameter_count(config.model), ranks_.first().engine.backend.device->name(),
+                 ranks_.count() == 1 ? "" : fmt::format(", {} ranks", ranks_.count()));
   if (!config.swarm.coordinator.empty())
-    outer_ = outer::OuterState::create(config.outer, engine_.layout, masters_, pool_);
+    outer_ = outer::OuterState::create(config.outer, ranks_.first().engine.layout, masters_, pool_);
   resume();
 }
 
@@ -166,7 +163,7 @@ void Node::resume() {
         "the data differs from what the checkpoint of step {} was trained on: its order is a new "
         "one",
         manifest.step);
-  restore_node(*reader, {&engine_.parameters, &optimizer_, outer_.get()});
+  restore_node(*reader, {ranks_, masters_, outer_.get()});
   step_ = saved_step_ = manifest.step;
   tokens_ = manifest.tokens_trained;
   resumed_tokens_ = manifest.tokens_since_commit;
@@ -199,7 +196,7 @@ bool Node::join() {
   for (const auto& membership : entry->memberships) metrics_.membership(membership);
   part_ = entry->peer;
   step_ = std::max(step_, int64_t(entry->step));
-  engine_.parameters.masters_changed();
+  masters_changed();
   base::log_info("member {} of the swarm, at step {}{}", part_, step_,
                  entry->state_replaced ? ", with the swarm's state" : "");
   return true;
@@ -258,7 +255,7 @@ void Node::after_inner_step(const InnerStep& step) {
     ++summary_.rounds;
     if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
-  if (!outcome.rounds.empty() || outcome.state_replaced) engine_.parameters.masters_changed();
+  if (!outcome.rounds.empty() || outcome.state_replaced) masters_changed();
   const bool has_jumped = outcome.jump_to_step && int64_t(*outcome.jump_to_step) > step_;
   if (has_jumped) {
     step_ = int64_t(*outcome.jump_to_step);
@@ -277,8 +274,7 @@ void Node::after_inner_step(const InnerStep& step) {
 }
 
 void Node::evaluate() {
-  const Validation validation =
-      validate(engine_, *data_.sampler, config_.training.micro_batch_rows, config_.evaluation.rows);
+  const Validation validation = ranks_.validate(*data_.sampler, config_.evaluation.rows);
   if (validation.tokens == 0) return;
   if (evaluated_step_ < 0) summary_.validation_loss_before = validation.loss;
   summary_.validation_loss_after = validation.loss;
@@ -291,7 +287,7 @@ void Node::save() {
   const auto begin = Clock::now();
   checkpoint::Manifest manifest = {
       .step = step_,
-      .optimizer_updates = optimizer_.update_count(),
+      .optimizer_updates = ranks_.first().optimizer.update_count(),
       .tokens_trained = tokens_,
       .model_config = base::write_config(
           [&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); },
@@ -302,15 +298,19 @@ void Node::save() {
       .outer = outer_ ? outer_->states() : std::vector<net::FragmentState>{},
       .tokens_since_commit =
           outer_loop_ ? outer_loop_->tokens_since_commit() : std::vector<int64_t>{},
-      .gradient_squares = optimizer_.gradient_squares(),
+      .gradient_squares = ranks_.first().optimizer.gradient_squares(),
       .wall_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))),
   };
   const auto report = save_node(
       storage_, {.run_directory = config_.node.run_directory, .keep = config_.checkpoint.keep},
-      manifest, {&engine_.parameters, &optimizer_, outer_.get()});
+      manifest, {ranks_, masters_, outer_.get()});
   saved_step_ = step_;
   metrics_.checkpoint(step_, report, seconds_since(begin));
   base::log_info("step {}: saved {}", step_, report.directory);
+}
+
+void Node::masters_changed() {
+  ranks_.run([](Rank& rank) { rank.engine.parameters.masters_changed(); });
 }
 
 void Node::leave(const std::string& reason) {

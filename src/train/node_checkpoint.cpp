@@ -25,26 +25,28 @@ FlatCopy moment_copy(const NodeTensors& node, int64_t moment, const std::string&
   return {.file = fmt::format("optimizer_{}.safetensors", name),
           .read =
               [&node, moment](int64_t unit, int64_t first, std::span<float> out) {
-                node.optimizer->copy_moment_to_host(moment, unit, first, out);
+                for (int r = 0; r < node.ranks.count(); ++r) {
+                  node.ranks.rank(r).optimizer.copy_moment_to_host(moment, unit, first, out);
+                  if (!node.ranks.rank(r).engine.parameters.is_sharded()) break;
+                }
               },
           .write =
               [&node, moment](int64_t unit, int64_t first, std::span<const float> in) {
-                node.optimizer->copy_moment_from_host(moment, unit, first, in);
+                for (int r = 0; r < node.ranks.count(); ++r) {
+                  node.ranks.rank(r).optimizer.copy_moment_from_host(moment, unit, first, in);
+                }
               }};
 }
 
 std::vector<FlatCopy> inner_copies(const NodeTensors& node) {
   std::vector<FlatCopy> copies;
-  copies.push_back({.file = kParameters,
-                    .read =
-                        [&node](int64_t unit, int64_t first, std::span<float> out) {
-                          node.parameters->copy_masters_to_host(unit, first, out);
-                        },
-                    .write =
-                        [&node](int64_t unit, int64_t first, std::span<const float> in) {
-                          node.parameters->copy_masters_from_host(unit, first, in);
-                        }});
-  const auto moments = node.optimizer->moment_names();
+  copies.push_back(
+      {.file = kParameters,
+       .read = [&node](int64_t unit, int64_t first,
+                       std::span<float> out) { node.masters.read(unit, first, out); },
+       .write = [&node](int64_t unit, int64_t first,
+                        std::span<const float> in) { node.masters.write(unit, first, in); }});
+  const auto moments = node.ranks.first().optimizer.moment_names();
   for (size_t i = 0; i < moments.size(); ++i)
     copies.push_back(moment_copy(node, int64_t(i), moments[i]));
   return copies;
@@ -148,7 +150,7 @@ void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout
 
 checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveOptions& options,
                                  const checkpoint::Manifest& manifest, const NodeTensors& node) {
-  const shard::Layout& layout = node.parameters->layout();
+  const shard::Layout& layout = node.ranks.first().engine.layout;
   std::vector<checkpoint::FileSource> files;
   for (const FlatCopy& copy : inner_copies(node)) files.push_back(file_source(layout, copy));
   if (node.outer) {
@@ -161,11 +163,13 @@ checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveO
 }
 
 void restore_node(const checkpoint::Reader& reader, const NodeTensors& node) {
-  const shard::Layout& layout = node.parameters->layout();
+  const shard::Layout& layout = node.ranks.first().engine.layout;
   for (const FlatCopy& copy : inner_copies(node)) restore_file(reader, layout, copy);
-  node.optimizer->set_update_count(reader.manifest().optimizer_updates);
-  node.optimizer->set_gradient_squares(reader.manifest().gradient_squares);
-  node.parameters->masters_changed();
+  node.ranks.run([&](Rank& rank) {
+    rank.optimizer.set_update_count(reader.manifest().optimizer_updates);
+    rank.optimizer.set_gradient_squares(reader.manifest().gradient_squares);
+    rank.engine.parameters.masters_changed();
+  });
   if (!node.outer) return;
   if (int64_t(reader.manifest().outer.size()) != node.outer->fragment_count()) {
     throw base::bad_input(

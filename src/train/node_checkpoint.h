@@ -6,16 +6,15 @@
 
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
-#include "optim/optimizer.h"
 #include "outer/outer_state.h"
-#include "shard/parameters.h"
+#include "train/rank_team.h"
 
 namespace train {
 
-// Borrowed; `outer` is null in a solo run.
+// Borrowed; `outer` is null in a solo run. No rank is working.
 struct NodeTensors {
-  shard::Parameters* parameters = nullptr;
-  optim::Optimizer* optimizer = nullptr;
+  RankTeam& ranks;
+  outer::LocalParameters& masters;  // Of all ranks.
   outer::OuterState* outer = nullptr;
 };
 

@@ -79,7 +79,15 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
          "Metrics, log and checkpoints; an existing run goes on from it.");
   v.choice("device", c.device, {{"auto", "cpu", "cuda"}},
            "What to compute on; auto: a GPU if there is one.");
-  v.integer("threads", c.threads, {0, 4096}, "CPU threads; 0: all processors.");
+  v.integer("ranks", c.ranks, {0, backend::kRanksMax},
+            "Devices that share the node's work: GPUs (0: all visible ones), or workers on the CPU "
+            "(0: one). Nodes with different numbers train in one run.");
+  v.choice("sharding", c.sharding, {{"auto", "replicated", "gradients", "full"}},
+           "What ranks share out: replicated: nothing; gradients: masters, moments and gradients; "
+           "full: weights too; auto: as little as fits the GPUs' memory (CPU: full).");
+  v.number("rank_timeout_seconds", c.rank_timeout_seconds, kSeconds,
+           "A rank that is missing in a collective for so long ends the node with exit code 3.");
+  v.integer("threads", c.threads, {0, 4096}, "CPU threads of all ranks; 0: all processors.");
   v.choice("memory", c.memory, {{"standard", "lean"}},
            "standard: 18 bytes per parameter on a GPU; lean: 4 (bf16 masters, 8-bit moments, no "
            "gradients kept), for a model that would not fit otherwise.");
@@ -124,6 +132,11 @@ void check_memory(const std::string& path, const RunConfig& config) {
                     "training.batch_rows ({})",
                     path, config.training.micro_batch_rows, config.training.batch_rows),
         "gradients are not kept from one micro-batch to the next");
+  }
+  if (config.node.ranks > 1) {
+    throw bad_input(
+        fmt::format("{}: node.memory is lean, but node.ranks is {}", path, config.node.ranks),
+        "lean is for one GPU; several share out a model with node.memory standard");
   }
   if (config.optimizer.kind != "adamw") {
     throw bad_input(fmt::format("{}: node.memory is lean, but optimizer.kind is {}", path,

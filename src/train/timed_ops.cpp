@@ -128,6 +128,11 @@ class EventTimedOps final : public TimedOps {
   void add(const backend::AddArgs& a, Stream& s) override {
     timed({.name = "add", .bytes = bytes_of({&a.out, &a.out, &a.in})}, s, [&] { ops_->add(a, s); });
   }
+  void sum_tensors(const backend::SumTensorsArgs& a, Stream& s) override {
+    const double count = double(a.in.size()) + 1;
+    timed({.name = "sum over ranks", .bytes = count * bytes_of({&a.out})}, s,
+          [&] { ops_->sum_tensors(a, s); });
+  }
   void cast(const backend::CastArgs& a, Stream& s) override {
     timed({.name = "cast", .bytes = bytes_of({&a.out, &a.in})}, s, [&] { ops_->cast(a, s); });
   }

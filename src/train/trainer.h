@@ -1,11 +1,10 @@
-// The inner loop of one rank: one step at a time.
+// The inner loop of a node: one step at a time.
 #pragma once
 
 #include <cstdint>
 
 #include "data/loader.h"
-#include "optim/optimizer.h"
-#include "train/engine.h"
+#include "train/rank_team.h"
 #include "train/run_config.h"
 
 namespace train {
@@ -25,19 +24,17 @@ struct InnerStep {
 class Trainer {
  public:
   // Arguments outlive the object.
-  Trainer(const TrainingConfig& config, Engine& engine, optim::Optimizer& optimizer);
+  Trainer(const TrainingConfig& config, RankTeam& ranks);
 
   // Trains on `batch`, whose number is the step's. Throws bad_input after too many skipped steps in
   // a row.
   InnerStep step(const data::Batch& batch);
 
  private:
-  void accumulate_gradients(const data::Batch& batch);
   void count_skipped(const InnerStep& report);
 
   const TrainingConfig& config_;
-  Engine& engine_;
-  optim::Optimizer& optimizer_;
+  RankTeam& ranks_;
   int64_t skipped_in_a_row_ = 0;
 };
 

@@ -37,6 +37,12 @@ model::ModelConfig model_of(const checkpoint::Reader& reader) {
   return config;
 }
 
+backend::Backend one_backend(const std::string& device, int64_t threads) {
+  auto backends = choose_backends({.device = device, .ranks = 1, .threads = threads});
+  backends.front().device->enter_thread();
+  return std::move(backends.front());
+}
+
 struct Candidate {
   float logit;
   int32_t token;
@@ -75,10 +81,10 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
                                                 .weights = {},
                                                 .vocabulary = config.vocabulary});
   constexpr int64_t kRowsAtOnce = 4;
-  Engine engine(choose_backend({.device = options.device, .threads = options.threads}), config,
-                {.rows = kRowsAtOnce});
+  backend::Backend backend = one_backend(options.device, options.threads);
+  Engine engine(backend, config, {.rows = kRowsAtOnce});
   load_trained_parameters(*reader, engine.parameters);
-  const Validation validation = validate(engine, sampler, kRowsAtOnce, options.rows);
+  const Validation validation = mean_of(validate(engine, sampler, kRowsAtOnce, options.rows));
   return {.loss = validation.loss,
           .perplexity = std::exp(validation.loss),
           .bits_per_token = validation.loss / std::log(2.0),
@@ -91,8 +97,8 @@ void generate_text(base::Storage& storage, const GenerateOptions& options,
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
   const auto tokenizer = data::make_tokenizer(reader->manifest().tokenizer);
-  Engine engine(choose_backend({.device = options.device, .threads = options.threads}), config,
-                {.rows = 1});
+  backend::Backend backend = one_backend(options.device, options.threads);
+  Engine engine(backend, config, {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);
 
   std::vector<int32_t> tokens = {tokenizer->begin_id()};

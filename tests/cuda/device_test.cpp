@@ -120,3 +120,40 @@ TEST_CASE("cuda device: copies and events", "[device]") {
   REQUIRE(device.compute_dtype() == backend::DType::kBfloat16);
   REQUIRE(device.allocated_bytes() >= 1000);
 }
+
+TEST_CASE("cuda device: threads that call it from another device", "[device]") {
+  const Restore restore;
+  fake_device().count = 2;
+  std::vector<backend::Backend> backends =
+      backend::make_cuda_backends({.ranks = 2, .attention = "plain", .tune_products = false});
+  for (size_t i = 0; i < 2; ++i) {
+    backend::Device& device = *backends[i].device;
+    // Each method selects its device: memory, events and streams of one device belong together.
+    backends[1 - i].device->enter_thread();
+    const auto buffer = device.allocate(1000, "test");
+    backends[1 - i].device->enter_thread();
+    const auto begin = device.record(device.copy_stream());
+    const auto end = device.record(device.communication_stream());
+    device.wait(device.compute_stream(), *end);
+    device.synchronize(device.compute_stream());
+    REQUIRE(device.seconds_between(*begin, *end) >= 0);
+  }
+  // A kernel starts on the current device, which enter_thread() chooses.
+  const auto values = backends[1].device->allocate(1000, "values");
+  const backend::Tensor tensor = values->tensor(backend::DType::kFloat32, {250});
+  const auto add = [&] {
+    backends[1].ops->add({.out = tensor, .in = tensor}, backends[1].device->compute_stream());
+  };
+  backends[0].device->enter_thread();
+  REQUIRE(contains(error_of(add), "starting a kernel"));
+  backends[1].device->enter_thread();
+  REQUIRE(error_of(add).empty());
+}
+
+TEST_CASE("cuda device: streams of a rank", "[device]") {
+  auto backend = cuda_test::make_device_under_test();
+  backend::Device& device = *backend.device;
+  REQUIRE(&device.communication_stream() != &device.compute_stream());
+  REQUIRE(&device.communication_stream() != &device.copy_stream());
+  REQUIRE(device.numa_node() >= -1);
+}

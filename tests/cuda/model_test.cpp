@@ -1,128 +1,21 @@
 // The whole model on CUDA against the CPU: loss, gradients, and a stretch of training. bf16 keeps 8
 // bits of a number, so a gradient that went through L blocks is off by about sqrt(L) * 2^-8 of its
 // length; what is compared is the distance of whole tensors, not of elements.
-#include <cmath>
-
-#include "cuda/device_under_test.h"
-#include "model/fixture.h"
-#include "optim/optimizer.h"
+#include "cuda/model_rig.h"
 
 namespace {
 
+using cuda_test::Batch;
+using cuda_test::distance;
+using cuda_test::periodic_batch;
+using cuda_test::Rig;
+using cuda_test::Setup;
+using cuda_test::tiny_config;
 using model::Recompute;
-using model_test::Batch;
 using shard::Parameters;
-
-model::ModelConfig tiny_config() {
-  return {.vocabulary = 72,
-          .width = 64,
-          .layers = 3,
-          .heads = 4,
-          .kv_heads = 2,
-          .head_size = 16,
-          .feed_forward = 96,
-          .sequence_length = 32,
-          .rope_base = 1000,
-          .z_loss_weight = 1e-3};
-}
 
 backend::Backend make_cpu() {
   return std::move(backend::make_cpu_backends({.threads_per_rank = 2}).front());
-}
-
-struct Setup {
-  model::TransformerOptions options = {.rows = 2, .head_chunk_tokens = 24};
-  Parameters::Memory memory = Parameters::Memory::kStandard;
-  optim::MomentPlace place = optim::MomentPlace::kDevice;
-};
-
-// Parameters, transformer and optimiser on one backend.
-class Rig {
- public:
-  explicit Rig(backend::Backend chosen, const Setup& setup = {})
-      : backend_(std::move(chosen)),
-        parameters_(layout_, backend_, setup.memory),
-        transformer_(config_, setup.options, parameters_, backend_),
-        optimizer_({.learning_rate = 3e-3,
-                    .gradient_norm_max = 1,
-                    .schedule = {.kind = "constant", .warmup_steps = 4}},
-                   parameters_, backend_, setup.place) {
-    parameters_.initialize(5);
-  }
-
-  model::LossSums forward_backward(const Batch& batch) {
-    transformer_.forward_backward(batch.view(), 1.0f / float(batch.counted()));
-    return transformer_.take_losses();
-  }
-  model::LossSums evaluate(const Batch& batch) { return transformer_.evaluate(batch.view()); }
-  // Mean loss before the update.
-  double train(int64_t step, const Batch& batch) {
-    optimizer_.begin_step(step);
-    const double loss = forward_backward(batch).loss / double(batch.counted());
-    optimizer_.end_step();
-    REQUIRE_FALSE(optimizer_.take_report().skipped);
-    return loss;
-  }
-
-  // Of one tensor: "blocks.1.qkv" and so on.
-  model_test::Values gradients() const {
-    return read([&](int64_t unit, std::span<float> out) {
-      parameters_.copy_shard_to_host(parameters_.gradient_shard(unit), unit, 0, out);
-    });
-  }
-  model_test::Values masters() const {
-    return read([&](int64_t unit, std::span<float> out) {
-      parameters_.copy_masters_to_host(unit, 0, out);
-    });
-  }
-
- private:
-  model_test::Values read(const auto& copy) const {
-    model_test::Values values;
-    for (size_t u = 0; u < layout_.units.size(); ++u) {
-      const shard::Unit& unit = layout_.units[u];
-      std::vector<float> all(size_t(unit.element_count));
-      copy(int64_t(u), all);
-      for (const shard::TensorSpec& tensor : unit.tensors) {
-        const auto begin = all.begin() + tensor.offset;
-        values[tensor.name].assign(begin, begin + tensor.shape.element_count());
-      }
-    }
-    return values;
-  }
-
-  const model::ModelConfig config_ = tiny_config();
-  const shard::Layout layout_ = model::make_layout(config_);
-  backend::Backend backend_;
-  Parameters parameters_;
-  model::Transformer transformer_;
-  optim::Optimizer optimizer_;
-};
-
-// Rows of a periodic text, which can be learned, cut at random places.
-Batch periodic_batch(uint64_t seed) {
-  const model::ModelConfig config = tiny_config();
-  std::mt19937_64 random(seed);
-  Batch batch;
-  for (int row = 0; row < 2; ++row) {
-    const auto shift = int32_t(random() % 24);
-    for (int32_t t = 0; t < config.sequence_length; ++t) {
-      const auto token_at = [&](int32_t position) { return 3 * (position % 24); };
-      batch.tokens.push_back(token_at(shift + t));
-      batch.targets.push_back(token_at(shift + t + 1));
-      batch.document_starts.push_back(t >= 20 ? 20 : 0);
-    }
-  }
-  return batch;
-}
-
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double squares = 0, length = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    squares += std::pow(double(a[i]) - double(b[i]), 2);
-    length += std::pow(double(b[i]), 2);
-  }
-  return std::sqrt(squares / length);
 }
 
 }  // namespace

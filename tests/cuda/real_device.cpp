@@ -9,6 +9,11 @@ backend::Backend make_device_under_test(const std::string& attention) {
           .front());
 }
 
+std::vector<backend::Backend> make_ranks_under_test(int ranks) {
+  return backend::make_cuda_backends(
+      {.ranks = ranks, .deterministic = true, .attention = "plain", .tune_products = false});
+}
+
 int64_t affordable_steps() {
   return 200;
 }

@@ -2,6 +2,7 @@
 // where one contracts a product and a sum and the other does not.
 #include <fmt/format.h>
 
+#include "backend/device.h"
 #include "backend/quantization.h"
 #include "base/math.h"
 #include "cuda/comparisons.h"
@@ -236,6 +237,44 @@ TEST_CASE("cuda update: sums of much that cancels") {
         return std::vector<Values>{side.download(sum)};
       },
       {{}});
+}
+
+TEST_CASE("cuda update: sums of tensors") {
+  Comparisons comparisons;
+  for (const int64_t count : {1, 3, 4, 1023, 4099, 150'001}) {
+    for (const int64_t offset : {0, 1}) {
+      for (const int tensor_count : {1, 2, 3, backend::kRanksMax}) {
+        // The longest goes more than once around the emulated device's grid.
+        if (count > 5000 && tensor_count != 2) continue;
+        if (count != 1023 && tensor_count > 3) continue;
+        for (const int target : {-1, 0, tensor_count - 1}) {  // -1: none of the tensors.
+          comparisons.add(
+              fmt::format("count {} offset {} tensors {} into {}", count, offset, tensor_count,
+                          target),
+              [=](Side& side) {
+                const Arrays arrays(side, count, offset);
+                std::vector<Guarded> all;
+                std::vector<Tensor> in;
+                for (int t = 0; t < tensor_count; ++t) {
+                  all.push_back(arrays.fp32(ops_test::random_values(count, 1 + uint64_t(t))));
+                  in.push_back(all.back().view);
+                }
+                if (target < 0) all.push_back(arrays.fp32(Values(size_t(count), kNan)));
+                const Guarded& out = target < 0 ? all.back() : all[size_t(target)];
+                side.ops().sum_tensors({.out = out.view, .in = in}, side.stream());
+                std::vector<Values> found{side.download(out.whole)};
+                for (const Guarded& one : all) {
+                  if (one.view.data != out.view.data) found.push_back(side.download(one.whole));
+                }
+                return found;
+              },
+              // In one order, in fp32: the same bits, and what is only read is as it was.
+              std::vector<Tolerance>(size_t(target < 0 ? tensor_count + 1 : tensor_count)));
+        }
+      }
+    }
+  }
+  comparisons.require_same();
 }
 
 TEST_CASE("cuda update: clip_scale") {

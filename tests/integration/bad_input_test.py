@@ -29,6 +29,14 @@ class BadInputTest(ClusterTest):
     def test_value_out_of_range(self):
         self.fails(2, ["training.steps", "found 0"], *self.train("training.steps=0"))
 
+    def test_ranks_that_cannot_be(self):
+        self.fails(2, ["node.ranks", "0 to 64", "found 65"], *self.train("node.ranks=65"))
+        self.fails(2, ["node.sharding", "replicated, gradients, full", "half"], *self.train("node.sharding=half"))
+
+    def test_lean_is_for_one_rank(self):
+        self.fails(2, ["node.memory is lean", "node.ranks is 2", "Hint"],
+                   *self.train("node.memory=lean", "node.ranks=2", "training.micro_batch_rows=192"))
+
     def test_config_that_is_no_json(self):
         self.config.write_text('{"name": ')
         self.fails(2, [str(self.config)], *self.train())

@@ -183,7 +183,8 @@ def dotted(settings):
     return {key.replace("__", "."): value for key, value in settings.items()}
 
 
-def checkpoint_files(run_directory):
-    """Bytes of every tensor file of the newest checkpoint."""
-    newest = sorted(pathlib.Path(run_directory, "checkpoints").glob("step-*"))[-1]
-    return newest.name, {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
+def checkpoint_files(run_directory, step=None):
+    """Bytes of every tensor file of the newest checkpoint, or of that of a step."""
+    pattern = "step-*" if step is None else f"step-{step:08}"
+    found = sorted(pathlib.Path(run_directory, "checkpoints").glob(pattern))[-1]
+    return found.name, {path.name: path.read_bytes() for path in found.glob("*.safetensors")}

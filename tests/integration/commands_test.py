@@ -84,6 +84,30 @@ class CommandsTest(ClusterTest):
         self.assertIn("attention backward", names)
         self.assertTrue(any(name.startswith("product") for name in names))
         self.assertGreater(report["tokens_per_second"], 0)
+        self.assertEqual([report[key] for key in ("ranks", "gathered_bytes", "reduced_bytes")], [1, 0, 0])
+
+    def test_bench_step_measures_what_ranks_move_and_hold(self):
+        held = {}
+        # Half of each tensor crosses a rank's link: of the weights, and of the gradients; of their sum both ways.
+        for sharding, gathered, reduced in (("gradients", 0.5, 0.5), ("replicated", 0, 1)):
+            report = self.json_of("bench", "step", "--config", self.config, "--steps", 1, "--ranks", 2, "--set",
+                                  "training.batch_rows=64", "--set", f"node.sharding={sharding}")
+            self.assertEqual(report["ranks"], 2)
+            model_bytes = 4 * report["parameters"]
+            for key, share in (("gathered_bytes", gathered), ("reduced_bytes", reduced)):
+                self.assertAlmostEqual(report[key], share * model_bytes, delta=0.01 * model_bytes, msg=f"{sharding}: {key}")
+            held[sharding] = report["bytes_per_rank"]
+            planned = report["planned_bytes_per_rank"]
+            self.assertAlmostEqual(held[sharding], planned, delta=0.01 * planned, msg=sharding)
+            self.assertGreater(report["exposed_communication_seconds"], 0)
+        self.assertLess(held["gradients"], held["replicated"])
+
+    def test_bench_step_refuses_numbers_of_ranks_that_cannot_be(self):
+        for ranks in (0, 65):
+            result = run_atoll("bench", "step", "--config", self.config, "--ranks", ranks)
+            self.assertEqual(result.returncode, 2, result.stderr)
+            for word in ("--ranks", "1", "64"):
+                self.assertIn(word, result.stderr)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Rig {
  public:
   explicit Rig(const OptimizerConfig& config, Parameters::Memory memory = Parameters::Memory::kLean)
       : backend_(std::move(backend::make_cpu_backends({.threads_per_rank = 1}).front())),
-        parameters(layout_, backend_, memory),
+        parameters(layout_, backend_, {.memory = memory}),
         optimizer(config, parameters, backend_) {
     parameters.initialize(1);
   }

@@ -2,48 +2,14 @@
 // compute copies runs here.
 #pragma once
 
-#include "backend/device.h"
+#include "support/wrapped_device.h"
 
 namespace shard_test {
 
-class Bfloat16Device : public backend::Device {
+class Bfloat16Device : public test::WrappedDevice {
  public:
-  explicit Bfloat16Device(std::unique_ptr<backend::Device> device) : device_(std::move(device)) {}
-
+  using WrappedDevice::WrappedDevice;
   backend::DType compute_dtype() const override { return backend::DType::kBfloat16; }
-
-  std::string name() const override { return device_->name(); }
-  std::unique_ptr<backend::Buffer> allocate(int64_t byte_count, const std::string& label) override {
-    return device_->allocate(byte_count, label);
-  }
-  std::unique_ptr<backend::Buffer> allocate_host(int64_t byte_count,
-                                                 const std::string& label) override {
-    return device_->allocate_host(byte_count, label);
-  }
-  void set_steady(bool steady) override { device_->set_steady(steady); }
-  backend::Stream& compute_stream() override { return device_->compute_stream(); }
-  backend::Stream& copy_stream() override { return device_->copy_stream(); }
-  void copy(void* target, const void* source, int64_t byte_count,
-            backend::Stream& stream) override {
-    device_->copy(target, source, byte_count, stream);
-  }
-  std::unique_ptr<backend::Event> record(backend::Stream& stream) override {
-    return device_->record(stream);
-  }
-  void wait(backend::Stream& stream, const backend::Event& event) override {
-    device_->wait(stream, event);
-  }
-  void synchronize(backend::Stream& stream) override { device_->synchronize(stream); }
-  void synchronize(const backend::Event& event) override { device_->synchronize(event); }
-  double seconds_between(const backend::Event& begin, const backend::Event& end) override {
-    return device_->seconds_between(begin, end);
-  }
-  int64_t allocated_bytes() const override { return device_->allocated_bytes(); }
-  int64_t total_bytes() const override { return device_->total_bytes(); }
-  double peak_flops() const override { return device_->peak_flops(); }
-
- private:
-  std::unique_ptr<backend::Device> device_;
 };
 
 }  // namespace shard_test

@@ -1,7 +1,6 @@
 // DiLoCo reduces to data parallelism: with one inner step of SGD, the fp32 codec and plain
 // averaging (outer learning rate 1, no momentum), N nodes do what one node does with all their rows
 // in one batch. Real coordinator and members over loopback, one thread per node.
-#include <cmath>
 #include <mutex>
 #include <thread>
 
@@ -10,13 +9,14 @@
 #include "net/host.h"
 #include "outer/fragments.h"
 #include "outer/outer_loop.h"
-#include "train/engine.h"
-#include "train/master_parameters.h"
-#include "train/trainer.h"
+#include "train/node_rig.h"
 #undef CHECK
 #include "support/catch.h"
 
 namespace {
+
+using train_test::NodeRig;
+using train_test::relative_difference;
 
 constexpr int64_t kSteps = 5;
 constexpr uint64_t kSeed = 7;
@@ -55,31 +55,20 @@ data::Batch make_batch(int64_t step, int64_t first, int64_t count) {
   return batch;
 }
 
-struct NodeRig {
-  explicit NodeRig(int64_t rows)
-      : training{.steps = kSteps, .batch_rows = rows, .micro_batch_rows = rows},
-        engine(train::choose_backend({.device = "cpu", .threads = 1}), kModel, {.rows = rows}),
-        optimizer(kSgd, engine.parameters, engine.backend),
-        trainer(training, engine, optimizer) {
-    engine.parameters.initialize(kSeed);
-  }
-  std::vector<float> parameters() {
-    std::vector<float> all;
-    for (size_t u = 0; u < engine.layout.units.size(); ++u) {
-      std::vector<float> unit(size_t(engine.layout.units[u].element_count));
-      engine.parameters.copy_masters_to_host(int64_t(u), 0, unit);
-      all.insert(all.end(), unit.begin(), unit.end());
-    }
-    return all;
-  }
-  train::TrainingConfig training;
-  train::Engine engine;
-  optim::Optimizer optimizer;
-  train::Trainer trainer;
-};
+train::RunConfig run_config(int64_t rows, int64_t ranks = 1) {
+  train::RunConfig config;
+  config.seed = int64_t(kSeed);
+  config.model = kModel;
+  config.training = {.steps = kSteps, .batch_rows = rows, .micro_batch_rows = rows};
+  config.optimizer = kSgd;
+  config.node.device = "cpu";
+  config.node.threads = ranks;
+  config.node.ranks = ranks;
+  return config;
+}
 
 std::vector<float> train_alone(int64_t rows) {
-  NodeRig rig(rows);
+  NodeRig rig(run_config(rows));
   for (int64_t step = 0; step < kSteps; ++step) rig.trainer.step(make_batch(step, 0, rows));
   return rig.parameters();
 }
@@ -112,12 +101,11 @@ Swarm start_coordinator(const outer::OuterConfig& outer_config, int64_t members)
 std::vector<float> train_as_member(const outer::OuterConfig& config,
                                    const net::Endpoint& coordinator, int64_t index,
                                    const std::vector<int64_t>& shares) {
-  NodeRig rig(shares[size_t(index)]);
+  NodeRig rig(run_config(shares[size_t(index)]));
   int64_t first = 0;
   for (int64_t i = 0; i < index; ++i) first += shares[size_t(i)];
   base::ThreadPool pool(1);
-  train::MasterParameters masters(rig.engine.parameters, *rig.engine.backend.device);
-  const auto state = outer::OuterState::create(config, rig.engine.layout, masters, pool);
+  const auto state = outer::OuterState::create(config, rig.layout(), rig.masters, pool);
   const auto swarm = net::Swarm::join({.listen = {"127.0.0.1", 0}},
                                       {.run_name = "equivalence",
                                        .config = {},
@@ -134,19 +122,10 @@ std::vector<float> train_as_member(const outer::OuterConfig& config,
     const auto report = rig.trainer.step(make_batch(step, first, shares[size_t(index)]));
     const auto outcome = loop->after_step(uint64_t(step) + 1, report.tokens, report.loss, never);
     REQUIRE(int64_t(outcome.rounds.size()) == config.fragments);
-    rig.engine.parameters.masters_changed();
+    rig.ranks.run([](train::Rank& rank) { rank.engine.parameters.masters_changed(); });
   }
   loop->leave("done");
   return rig.parameters();
-}
-
-double relative_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  double difference = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    difference += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
-    norm += double(b[i]) * b[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 void compare(const std::vector<int64_t>& shares, int64_t fragments) {
@@ -167,7 +146,7 @@ void compare(const std::vector<int64_t>& shares, int64_t fragments) {
     REQUIRE(result == results[0]);
     REQUIRE(relative_difference(result, alone) < 1e-6);
   }
-  NodeRig untrained(1);
+  NodeRig untrained(run_config(1));
   REQUIRE(relative_difference(alone, untrained.parameters()) > 1e-3);
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/math.h"
 #include "support/catch.h"
+#include "train/row_share.h"
 
 namespace {
 
@@ -47,13 +48,12 @@ TEST_CASE("one 80 GB GPU trains INTELLECT-1 lean, and only lean", "[memory]") {
   INFO(plan.text());
   REQUIRE(plan.fits());
   REQUIRE(plan.memory == Parameters::Memory::kLean);
-  REQUIRE(bytes_of(plan, "parameters") == Approx(2 * 10'211'381'248.0).epsilon(1e-6));
+  REQUIRE(bytes_of(plan, "masters") == Approx(2 * 10'211'381'248.0).epsilon(1e-6));
   // Two codes of a byte, and two scales of 4 bytes for 256 elements.
   REQUIRE(bytes_of(plan, "moments") == Approx(10'211'381'248.0 * (2 + 8.0 / 256)).epsilon(1e-6));
-  REQUIRE(bytes_of(plan, "gradient of one unit") == Approx(4 * 525'340'672.0).epsilon(1e-6));
+  REQUIRE(bytes_of(plan, "gradients") == Approx(4 * 525'340'672.0).epsilon(1e-6));
   REQUIRE(plan.host_bytes == 8 * 10'211'381'248);
-  const auto standard =
-      train::plan_memory(config, kOneH100, Parameters::Memory::kStandard, model::Recompute::kFull);
+  const auto standard = train::plan_memory(config, kOneH100, {}, model::Recompute::kFull);
   REQUIRE_FALSE(standard.fits());
   REQUIRE(standard.text().find("node.memory") != std::string::npos);
 }
@@ -69,8 +69,7 @@ TEST_CASE("a larger GPU recomputes less", "[memory]") {
 // The table of the design: 66 GB with everything kept but norms and SwiGLU.
 TEST_CASE("eight 80 GB GPUs train INTELLECT-1 without making products again", "[memory]") {
   const auto config = preset("intellect-1-10b.json");
-  const auto plan = train::plan_memory(config, kEightH100, Parameters::Memory::kStandard,
-                                       model::Recompute::kCheap);
+  const auto plan = train::plan_memory(config, kEightH100, {}, model::Recompute::kCheap);
   INFO(plan.text());
   REQUIRE(plan.fits());
   REQUIRE(plan.bytes_per_gpu() <= 70e9);
@@ -81,8 +80,7 @@ TEST_CASE("eight 80 GB GPUs train INTELLECT-1 without making products again", "[
 // 42 blocks of 20.9 ms and the head 39.7 ms for 8192 tokens; 16 such micro-batches per GPU.
 TEST_CASE("the predicted step is the budget's", "[memory]") {
   const auto config = preset("intellect-1-10b.json");
-  const auto plan = train::plan_memory(config, kEightH100, Parameters::Memory::kStandard,
-                                       model::Recompute::kCheap);
+  const auto plan = train::plan_memory(config, kEightH100, {}, model::Recompute::kCheap);
   const double seconds = train::predict_step_seconds(config, plan);
   REQUIRE(8192.0 * 16 / seconds == Approx(8800).epsilon(0.02));
 }
@@ -103,7 +101,8 @@ TEST_CASE("moments in the host's memory leave the GPU", "[memory]") {
   const auto config = preset("intellect-1-10b.json");
   const auto offloading = preset("intellect-1-10b.json", {"node.offload_moments=true"});
   const auto plan = train::best_plan(config, kOneH100);
-  const auto offloaded = train::plan_memory(offloading, kOneH100, plan.memory, plan.recompute);
+  const auto offloaded =
+      train::plan_memory(offloading, kOneH100, {.memory = plan.memory}, plan.recompute);
   REQUIRE(plan.bytes_per_gpu() - offloaded.bytes_per_gpu() == bytes_of(plan, "moments"));
   REQUIRE(offloaded.host_bytes - plan.host_bytes == bytes_of(plan, "moments"));
   REQUIRE(train::predict_step_seconds(offloading, offloaded) >
@@ -114,4 +113,42 @@ TEST_CASE("lean needs one micro-batch per step", "[memory]") {
   REQUIRE_THROWS_AS(preset("prime-1b.json", {"node.memory=lean"}), base::Error);
   const auto config = preset("prime-1b.json", {"node.memory=lean", "training.batch_rows=32"});
   REQUIRE(train::choose_plan(config, kOneH100).memory == Parameters::Memory::kLean);
+}
+
+TEST_CASE("auto shares out as little as fits, and makes again as little as it can", "[memory]") {
+  const auto choose = [](const char* name, int64_t gpus, int64_t gib) {
+    return train::choose_plan(preset(name), {.gpus = gpus, .bytes_per_gpu = gib * base::kGiB});
+  };
+  using shard::Sharding;
+  REQUIRE(choose("prime-1b.json", 8, 78).sharding == Sharding::kReplicated);
+  const auto shared = choose("prime-1b.json", 8, 48);
+  INFO(shared.text());
+  REQUIRE(shared.sharding == Sharding::kGradients);
+  REQUIRE(shared.recompute == model::Recompute::kNone);
+  REQUIRE(choose("intellect-1-10b.json", 8, 78).sharding == Sharding::kFull);
+  // Everything fits in more ways: nothing is made again before more is shared out.
+  const auto large = choose("intellect-1-10b.json", 8, 139);
+  REQUIRE(large.recompute == model::Recompute::kNone);
+  REQUIRE(large.sharding == Sharding::kGradients);
+
+  auto config = preset("prime-1b.json");
+  config.node.sharding = "full";
+  REQUIRE(train::choose_plan(config, kEightH100).sharding == Sharding::kFull);
+}
+
+TEST_CASE("the rows of a step are dealt out to any number of ranks", "[memory]") {
+  for (const int64_t rows : {1, 7, 8, 128}) {
+    for (const int64_t micro_batch : {1, 4, 128}) {
+      for (const int ranks : {1, 2, 3, 8}) {
+        const auto share =
+            train::RowShare::of({.batch_rows = rows, .micro_batch_rows = micro_batch}, ranks);
+        INFO(rows << " rows, " << micro_batch << " at once, " << ranks << " ranks");
+        const int64_t slots = share.turns * share.micro_batch_rows * ranks;
+        REQUIRE(slots >= rows);
+        REQUIRE(share.micro_batch_rows <= micro_batch);
+        // No turn is superfluous.
+        REQUIRE(slots - share.micro_batch_rows * ranks < rows);
+      }
+    }
+  }
 }

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/check.h"
+#include "emulation/fake_device.h"
 
 namespace cuda {
 
@@ -20,8 +21,9 @@ struct Grid {
 };
 
 template <class... Parameters, class... Arguments>
-void launch(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t,
+void launch(void (*kernel)(Parameters...), const Grid& grid, cudaStream_t stream,
             const Arguments&... arguments) {
+  check(emulation::launch_status(stream), "starting a kernel");
   const auto size = [](const dim3& d) { return emulation::Size3{d.x, d.y, d.z}; };
   emulation::run_grid(size(grid.blocks), size(grid.threads), grid.shared_bytes,
                       [&] { kernel(Parameters(arguments)...); });

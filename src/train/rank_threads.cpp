@@ -1,0 +1,145 @@
+#include "train/rank_threads.h"
+
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <fmt/format.h>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/thread.h"
+
+namespace train {
+
+struct RankThreads::State {
+  explicit State(const Options& chosen) : options(chosen), is_busy(size_t(chosen.ranks)) {}
+
+  const Options options;
+  std::vector<std::thread> threads;
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  const std::function<void(int)>* body = nullptr;
+  int64_t command = 0;        // Counts them.
+  std::vector<bool> is_busy;  // By rank, with the command.
+  int busy_count = 0;
+  bool is_stopping = false;
+  std::exception_ptr failure;
+
+  void serve(int rank);
+  void work(int rank, const std::function<void(int)>& command_body);
+  std::exception_ptr named(int rank, const std::exception_ptr& error) const;
+  void fail(int rank, const std::exception_ptr& error);
+  void require_all_back(std::unique_lock<std::mutex>& lock);
+};
+
+void RankThreads::State::serve(int rank) {
+  base::set_thread_name(fmt::format("rank-{}", rank));
+  if (options.enter) work(rank, options.enter);
+  int64_t done = 0;
+  std::unique_lock lock(mutex);
+  while (true) {
+    changed.wait(lock, [&] { return is_stopping || command != done; });
+    if (command == done) return;
+    done = command;
+    const auto* const current = body;
+    lock.unlock();
+    work(rank, *current);
+    lock.lock();
+    is_busy[size_t(rank)] = false;
+    --busy_count;
+    changed.notify_all();
+  }
+}
+
+void RankThreads::State::work(int rank, const std::function<void(int)>& command_body) {
+  try {
+    command_body(rank);
+  } catch (...) {
+    fail(rank, std::current_exception());
+  }
+}
+
+std::exception_ptr RankThreads::State::named(int rank, const std::exception_ptr& error) const {
+  const std::string who =
+      options.ranks == 1 ? "" : fmt::format("rank {} of {}: ", rank, options.ranks);
+  try {
+    std::rethrow_exception(error);
+  } catch (const base::Error& e) {
+    return std::make_exception_ptr(base::Error(e.code(), who + e.what(), e.hint()));
+  } catch (const std::bad_alloc&) {
+    return std::make_exception_ptr(base::resource_lost(
+        who + "out of memory", "use a smaller model or training.micro_batch_rows"));
+  } catch (...) {
+    return error;
+  }
+}
+
+void RankThreads::State::fail(int rank, const std::exception_ptr& error) {
+  {
+    const std::lock_guard lock(mutex);
+    if (failure) return;
+    failure = named(rank, error);
+    changed.notify_all();
+  }
+  if (!options.abort) return;
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception& e) {
+    options.abort(fmt::format("rank {} has failed: {}", rank, e.what()));
+  }
+}
+
+// REQUIRES: locked, a failure.
+void RankThreads::State::require_all_back(std::unique_lock<std::mutex>& lock) {
+  if (changed.wait_for(lock, options.patience, [&] { return busy_count == 0; })) return;
+  std::string stuck;
+  for (size_t rank = 0; rank < is_busy.size(); ++rank)
+    if (is_busy[rank]) stuck += fmt::format("{}rank {}", stuck.empty() ? "" : ", ", rank);
+  std::string reason = "unknown";
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& e) {
+    reason = e.what();
+  }
+  base::log_error("{}; {} did not come back within {} ms: the process ends", reason, stuck,
+                  options.patience.count());
+  fmt::print(stderr, "atoll: {}\nHint: start the node again.\n", reason);
+  std::fflush(nullptr);
+  std::_Exit(int(base::ExitCode::kResourceLost));
+}
+
+RankThreads::RankThreads(const Options& options) : state_(new State(options)) {
+  CHECK(options.ranks >= 1);
+  for (int rank = 0; rank < options.ranks; ++rank)
+    state_->threads.emplace_back([this, rank] { state_->serve(rank); });
+}
+
+RankThreads::~RankThreads() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->is_stopping = true;
+    state_->changed.notify_all();
+  }
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+void RankThreads::run(const std::function<void(int rank)>& body) {
+  State& s = *state_;
+  std::unique_lock lock(s.mutex);
+  CHECK(s.busy_count == 0);
+  s.body = &body;
+  ++s.command;
+  s.is_busy.assign(s.is_busy.size(), true);
+  s.busy_count = s.options.ranks;
+  s.changed.notify_all();
+  s.changed.wait(lock, [&] { return s.busy_count == 0 || s.failure; });
+  if (!s.failure) return;
+  s.require_all_back(lock);
+  std::rethrow_exception(std::exchange(s.failure, nullptr));
+}
+
+}  // namespace train
