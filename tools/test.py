@@ -16,10 +16,11 @@ BUILDS = [
     ("build/test", ["--buildtype=release"], []),
     ("build/asan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dwerror=false",
                     "-Dcuda=disabled"],
-     ["base", "backend", "ops", "cuda_emulated", "data", "net", "fuzz_net_corpus", "outer", "checkpoint", "observe", "model"]),
+     ["base", "backend", "ops", "cuda_emulated", "data", "net", "fuzz_net_corpus", "shard", "outer", "checkpoint", "observe", "model",
+      "train"]),
     ("build/tsan", ["--buildtype=plain", "-Doptimization=1", "-Db_sanitize=thread", "-Db_lundef=false", "-Dwerror=false",
                     "-Dcuda=disabled"],
-     ["base", "backend", "data", "net", "outer", "observe"]),
+     ["base", "backend", "data", "net", "shard", "outer", "observe", "train"]),
 ]
 SKIPPED = 77  # Exit code of a test that cannot run here.
 
