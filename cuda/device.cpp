@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
+#include <filesystem>
 #include <fmt/format.h>
 #include <mutex>
 #include <vector>
@@ -317,6 +319,22 @@ DeviceProperties read_properties(int device) {
           .multiprocessors = properties.multiProcessorCount,
           .total_bytes = int64_t(properties.totalGlobalMem),
           .peak_flops = data_sheet_flops(properties.name)};
+}
+
+int count_possible_gpus(const char* visible, const std::string& device_files) {
+  int count = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(device_files, ignored)) {
+    const std::string name = entry.path().filename();  // "nvidia0", beside "nvidiactl" and others.
+    const std::string number = name.starts_with("nvidia") ? name.substr(6) : "";
+    count += !number.empty() && std::ranges::all_of(number, [](char c) {
+      return std::isdigit(static_cast<unsigned char>(c)) != 0;
+    });
+  }
+  if (visible == nullptr) return count;
+  const std::string_view names = visible;
+  if (names.empty()) return 0;
+  return std::min(count, 1 + int(std::ranges::count(names, ',')));
 }
 
 void select_device(int device) {

@@ -39,6 +39,10 @@ class GpuDevice : public backend::Device {
   virtual Scratch& scratch() = 0;  // For operations on the compute stream.
 };
 
+// How many GPUs the process may see at most, without starting CUDA: the device files, less what
+// CUDA_VISIBLE_DEVICES hides (`visible`; null: it is not set).
+int count_possible_gpus(const char* visible, const std::string& device_files = "/dev");
+
 // What the calling thread calls CUDA for. Costs nothing where it is the right one already.
 void select_device(int device);
 

@@ -171,8 +171,10 @@ std::vector<Backend> make_cuda_backends(const CudaOptions& options) {
 
 void prepare_cuda(int ranks) {
   // A kernel that is loaded at its first use can wait for the GPUs, and they for a collective that
-  // its rank has not come to. It costs time and memory, so not for one rank.
-  if (ranks != 1) setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  // its rank has not come to. Loading all takes time and memory, so not for one rank.
+  const bool may_have_others =
+      ranks == 0 ? cuda::count_possible_gpus(std::getenv("CUDA_VISIBLE_DEVICES")) > 1 : ranks > 1;
+  if (may_have_others) setenv("CUDA_MODULE_LOADING", "EAGER", 0);
 }
 
 int count_cuda_devices() {

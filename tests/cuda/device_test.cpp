@@ -1,11 +1,15 @@
 // The device itself, on the emulated runtime: memory, events, and what is said of a GPU that will
 // not do.
+#include "cuda/device.h"
+
 #include <cstring>
+#include <fstream>
 
 #include "base/math.h"
 #include "cuda/device_under_test.h"
 #include "emulation/fake_device.h"
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 namespace {
 
@@ -156,4 +160,21 @@ TEST_CASE("cuda device: streams of a rank", "[device]") {
   REQUIRE(&device.communication_stream() != &device.compute_stream());
   REQUIRE(&device.communication_stream() != &device.copy_stream());
   REQUIRE(device.numa_node() >= -1);
+}
+
+TEST_CASE("cuda device: GPUs are counted before CUDA starts", "[device]") {
+  const test::TemporaryFolder devices;
+  const auto count = [&](const char* visible) {
+    return cuda::count_possible_gpus(visible, devices.path());
+  };
+  REQUIRE(count(nullptr) == 0);
+  REQUIRE(cuda::count_possible_gpus(nullptr, devices.file("missing")) == 0);
+  for (const char* const name :
+       {"nvidia0", "nvidia3", "nvidia12", "nvidiactl", "nvidia-uvm", "nvidia", "null"})
+    std::ofstream(devices.file(name)) << "";
+  REQUIRE(count(nullptr) == 3);
+  REQUIRE(count("") == 0);
+  REQUIRE(count("1") == 1);
+  REQUIRE(count("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,GPU-1") == 2);
+  REQUIRE(count("0,1,2,3") == 3);
 }
