@@ -31,7 +31,9 @@ Rank::StepPart Rank::step(const data::Batch& batch) {
 }
 
 model::LossSums Rank::validate(const data::Sampler& sampler, int64_t rows) {
-  return train::validate(engine, sampler, share_.micro_batch_rows, rows);
+  const model::LossSums sums = train::validate(engine, sampler, share_.micro_batch_rows, rows);
+  engine.backend.communicator->barrier();  // As at the end of a step.
+  return sums;
 }
 
 model::HostBatch Rank::rows_of_turn(const data::Batch& batch, int64_t turn) {

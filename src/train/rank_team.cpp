@@ -36,10 +36,12 @@ RankTeam::RankTeam(std::vector<backend::Backend> backends, const RunConfig& conf
   });
 }
 
-// Where they were built: a device's libraries want that, and some collectives are part of it.
+// Where they were built: a device's libraries want that, and some collectives are part of it. A
+// device that is lost may hang in it.
 RankTeam::~RankTeam() {
+  constexpr std::chrono::seconds kTearDownMax(60);
   try {
-    threads_.run([&](int rank) {
+    threads_.run_within(kTearDownMax, [&](int rank) {
       ranks_[size_t(rank)].reset();
       backends_[size_t(rank)].communicator.reset();
     });

@@ -33,7 +33,9 @@ struct RankThreads::State {
   void work(int rank, const std::function<void(int)>& command_body);
   std::exception_ptr named(int rank, const std::exception_ptr& error) const;
   void fail(int rank, const std::exception_ptr& error);
-  void require_all_back(std::unique_lock<std::mutex>& lock);
+  void begin(const std::function<void(int)>& command_body);
+  std::string text_of_failure() const;
+  void require_all_back(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds limit);
 };
 
 void RankThreads::State::serve(int rank) {
@@ -93,23 +95,38 @@ void RankThreads::State::fail(int rank, const std::exception_ptr& error) {
   }
 }
 
-// REQUIRES: locked, a failure.
-void RankThreads::State::require_all_back(std::unique_lock<std::mutex>& lock) {
-  if (changed.wait_for(lock, options.patience, [&] { return busy_count == 0; })) return;
-  std::string stuck;
-  for (size_t rank = 0; rank < is_busy.size(); ++rank)
-    if (is_busy[rank]) stuck += fmt::format("{}rank {}", stuck.empty() ? "" : ", ", rank);
-  std::string reason = "unknown";
+// REQUIRES for all that follow: locked.
+
+std::string RankThreads::State::text_of_failure() const {
+  if (!failure) return "the end of the ranks";
   try {
     std::rethrow_exception(failure);
   } catch (const std::exception& e) {
-    reason = e.what();
+    return e.what();
   }
-  base::log_error("{}; {} did not come back within {} ms: the process ends", reason, stuck,
-                  options.patience.count());
+}
+
+void RankThreads::State::require_all_back(std::unique_lock<std::mutex>& lock,
+                                          std::chrono::milliseconds limit) {
+  if (changed.wait_for(lock, limit, [&] { return busy_count == 0; })) return;
+  std::string stuck;
+  for (size_t rank = 0; rank < is_busy.size(); ++rank)
+    if (is_busy[rank]) stuck += fmt::format("{}rank {}", stuck.empty() ? "" : ", ", rank);
+  const std::string reason =
+      fmt::format("{}; {} did not come back within {} ms", text_of_failure(), stuck, limit.count());
+  base::log_error("{}: the process ends", reason);
   fmt::print(stderr, "atoll: {}\nHint: start the node again.\n", reason);
   std::fflush(nullptr);
   std::_Exit(int(base::ExitCode::kResourceLost));
+}
+
+void RankThreads::State::begin(const std::function<void(int)>& command_body) {
+  CHECK(busy_count == 0);
+  body = &command_body;
+  ++command;
+  is_busy.assign(is_busy.size(), true);
+  busy_count = options.ranks;
+  changed.notify_all();
 }
 
 RankThreads::RankThreads(const Options& options) : state_(new State(options)) {
@@ -130,16 +147,20 @@ RankThreads::~RankThreads() {
 void RankThreads::run(const std::function<void(int rank)>& body) {
   State& s = *state_;
   std::unique_lock lock(s.mutex);
-  CHECK(s.busy_count == 0);
-  s.body = &body;
-  ++s.command;
-  s.is_busy.assign(s.is_busy.size(), true);
-  s.busy_count = s.options.ranks;
-  s.changed.notify_all();
+  s.begin(body);
   s.changed.wait(lock, [&] { return s.busy_count == 0 || s.failure; });
   if (!s.failure) return;
-  s.require_all_back(lock);
+  s.require_all_back(lock, s.options.patience);
   std::rethrow_exception(std::exchange(s.failure, nullptr));
+}
+
+void RankThreads::run_within(std::chrono::milliseconds limit,
+                             const std::function<void(int rank)>& body) {
+  State& s = *state_;
+  std::unique_lock lock(s.mutex);
+  s.begin(body);
+  s.require_all_back(lock, limit);
+  if (s.failure) std::rethrow_exception(std::exchange(s.failure, nullptr));
 }
 
 }  // namespace train

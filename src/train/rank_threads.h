@@ -30,6 +30,8 @@ class RankThreads {
   // freed: the process ends at once, with exit code 3 and a message. REQUIRES: not called while it
   // runs.
   void run(const std::function<void(int rank)>& body);
+  // The same for what must end: a rank that is not back after `limit` ends the process in that way.
+  void run_within(std::chrono::milliseconds limit, const std::function<void(int rank)>& body);
 
  private:
   struct State;

@@ -130,3 +130,30 @@ TEST_CASE("rank threads: a rank that never comes back ends the process with exit
   REQUIRE(end.stderr_text.find("rank 0 of 3: a collective failed") != std::string::npos);
   REQUIRE(end.stderr_text.find("rank 2 did not come back within 50 ms") != std::string::npos);
 }
+
+TEST_CASE("rank threads: what must end in time", "[ranks]") {
+  RankThreads threads({.ranks = 2});
+  std::atomic<int> calls = 0;
+  threads.run_within(std::chrono::minutes(10), [&](int) { ++calls; });
+  REQUIRE(calls == 2);
+  const Caught caught = error_of([&] {
+    threads.run_within(std::chrono::minutes(10), [](int rank) {
+      if (rank == 1) throw base::resource_lost("gone");
+    });
+  });
+  REQUIRE(caught.text == "rank 1 of 2: gone");
+}
+
+TEST_CASE("rank threads: what does not end in time ends the process", "[ranks]") {
+  const test::ChildEnd end = test::run_in_child([] {
+    Gate never;
+    RankThreads threads({.ranks = 2});
+    threads.run_within(std::chrono::milliseconds(50), [&](int rank) {
+      if (rank == 1) never.pass();
+    });
+  });
+  INFO(end.stderr_text);
+  REQUIRE(WIFEXITED(end.status));
+  REQUIRE(WEXITSTATUS(end.status) == 3);
+  REQUIRE(end.stderr_text.find("rank 1 did not come back within 50 ms") != std::string::npos);
+}
