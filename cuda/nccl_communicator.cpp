@@ -56,6 +56,7 @@ class NcclCommunicator final : public backend::Communicator {
   }
   void barrier() override { node_->barrier(rank_); }
   void abort(const std::string& reason) override { node_->fail(reason); }
+  void check() override { node_->require_working(); }
 
  private:
   template <class Call>

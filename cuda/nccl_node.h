@@ -76,6 +76,7 @@ class NcclNode : public std::enable_shared_from_this<NcclNode> {
   void barrier(int rank);
   // By any thread: aborts what is queued on all GPUs. Only the first reason counts.
   void fail(const std::string& reason);
+  void require_working() { meeting_.check(); }  // By any thread: throws the reason if there is one.
 
  private:
   // Each by a thread of its own.

@@ -22,26 +22,26 @@ class SoloCommunicator final : public backend::Communicator {
                       backend::Stream& stream) override {
     copy(out, in, stream);
   }
-  void all_reduce(const backend::Tensor&, backend::Stream&) override { require_not_aborted(); }
-  void broadcast(const backend::Tensor&, int, backend::Stream&) override { require_not_aborted(); }
-  void barrier() override { require_not_aborted(); }
+  void all_reduce(const backend::Tensor&, backend::Stream&) override { check(); }
+  void broadcast(const backend::Tensor&, int, backend::Stream&) override { check(); }
+  void barrier() override { check(); }
 
   void abort(const std::string& reason) override {
     const std::lock_guard lock(mutex_);
     if (!failure_) failure_ = reason;
   }
-
- private:
-  void require_not_aborted() {
+  void check() override {
     const std::lock_guard lock(mutex_);
     if (failure_) throw base::resource_lost(*failure_, "Start the node again.");
   }
+
+ private:
   void copy(const backend::Tensor& out, const backend::Tensor& in, backend::Stream& stream) {
-    require_not_aborted();
+    check();
     if (out.data == in.data) return;
-    check(cudaMemcpyAsync(out.data, in.data, size_t(in.byte_count()), cudaMemcpyDefault,
-                          handle_of(stream)),
-          "copying");
+    cuda::check(cudaMemcpyAsync(out.data, in.data, size_t(in.byte_count()), cudaMemcpyDefault,
+                                handle_of(stream)),
+                "copying");
   }
 
   std::mutex mutex_;

@@ -42,6 +42,9 @@ class Communicator {
   // wait included, and what is queued on devices ends without a result. Only the first reason
   // counts.
   virtual void abort(const std::string& reason) = 0;
+  // From any thread: throws what the other calls would throw. For whoever waits for ranks that may
+  // hang on their devices.
+  virtual void check() = 0;
 };
 
 }  // namespace backend

@@ -76,6 +76,7 @@ class InProcessCommunicator final : public Communicator {
   }
 
   void abort(const std::string& reason) override { shared_->meeting.abort(reason); }
+  void check() override { shared_->meeting.check(); }
 
  private:
   template <class Body>

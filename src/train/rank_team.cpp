@@ -10,18 +10,17 @@ RankTeam::RankTeam(std::vector<backend::Backend> backends, const RunConfig& conf
     : backends_(std::move(backends)),
       config_(config),
       plan_(require_plan(config, backends_)),
-      threads_({.ranks = int(backends_.size()),
-                .enter =
-                    [this](int rank) {
-                      backend::Device& device = *backends_[size_t(rank)].device;
-                      device.enter_thread();
-                      if (device.numa_node() >= 0)
-                        base::pin_thread_to_numa_node(device.numa_node());
-                    },
-                .abort =
-                    [this](const std::string& reason) {
-                      backends_.front().communicator->abort(reason);
-                    }}),
+      threads_(
+          {.ranks = int(backends_.size()),
+           .enter =
+               [this](int rank) {
+                 backend::Device& device = *backends_[size_t(rank)].device;
+                 device.enter_thread();
+                 if (device.numa_node() >= 0) base::pin_thread_to_numa_node(device.numa_node());
+               },
+           .abort =
+               [this](const std::string& reason) { backends_.front().communicator->abort(reason); },
+           .check = [this] { backends_.front().communicator->check(); }}),
       ranks_(backends_.size()) {
   const RowShare share = RowShare::of(config.training, count());
   const int64_t slots = share.turns * share.micro_batch_rows * count();

@@ -34,6 +34,7 @@ struct RankThreads::State {
   std::exception_ptr named(int rank, const std::exception_ptr& error) const;
   void fail(int rank, const std::exception_ptr& error);
   void begin(const std::function<void(int)>& command_body);
+  bool check(bool was_lost);
   std::string text_of_failure() const;
   void require_all_back(std::unique_lock<std::mutex>& lock, std::chrono::milliseconds limit);
 };
@@ -97,6 +98,19 @@ void RankThreads::State::fail(int rank, const std::exception_ptr& error) {
 
 // REQUIRES for all that follow: locked.
 
+// True if it finds something. Found twice, it is a failure: until then the ranks have time to say
+// it themselves, and better.
+bool RankThreads::State::check(bool was_lost) {
+  if (!options.check) return false;
+  try {
+    options.check();
+    return false;
+  } catch (const base::Error&) {
+    if (was_lost) failure = std::current_exception();
+    return true;
+  }
+}
+
 std::string RankThreads::State::text_of_failure() const {
   if (!failure) return "the end of the ranks";
   try {
@@ -148,7 +162,9 @@ void RankThreads::run(const std::function<void(int rank)>& body) {
   State& s = *state_;
   std::unique_lock lock(s.mutex);
   s.begin(body);
-  s.changed.wait(lock, [&] { return s.busy_count == 0 || s.failure; });
+  const auto is_over = [&] { return s.busy_count == 0 || s.failure; };
+  for (bool was_lost = false; !s.changed.wait_for(lock, s.options.check_period, is_over);)
+    was_lost = s.check(was_lost);
   if (!s.failure) return;
   s.require_all_back(lock, s.options.patience);
   std::rethrow_exception(std::exchange(s.failure, nullptr));

@@ -16,6 +16,10 @@ class RankThreads {
     std::function<void(int rank)> enter = {};
     // When a rank has failed, from its thread, once: makes the others' waits end.
     std::function<void(const std::string& reason)> abort = {};
+    // From the caller's thread, now and then while ranks work: throws if what they do cannot end
+    // any more. That counts as a failure, of no rank.
+    std::function<void()> check = {};
+    std::chrono::milliseconds check_period{1'000};
     // How long the others then have.
     std::chrono::milliseconds patience{10'000};
   };

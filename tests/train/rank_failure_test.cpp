@@ -75,6 +75,7 @@ class StoppingCommunicator final : public Communicator {
     inner_->abort(reason);
     stop_.end();
   }
+  void check() override { inner_->check(); }
 
  private:
   const std::unique_ptr<Communicator> inner_;

@@ -157,3 +157,32 @@ TEST_CASE("rank threads: what does not end in time ends the process", "[ranks]")
   REQUIRE(WEXITSTATUS(end.status) == 3);
   REQUIRE(end.stderr_text.find("rank 1 did not come back within 50 ms") != std::string::npos);
 }
+
+TEST_CASE("rank threads: ranks that all hang in what cannot end are noticed", "[ranks]") {
+  const test::ChildEnd end = test::run_in_child([] {
+    Gate never;
+    RankThreads threads({.ranks = 2,
+                         .check = [] { throw base::resource_lost("reduce 7: torn down"); },
+                         .check_period = std::chrono::milliseconds(5),
+                         .patience = std::chrono::milliseconds(50)});
+    threads.run([&](int) { never.pass(); });
+  });
+  INFO(end.stderr_text);
+  REQUIRE(WIFEXITED(end.status));
+  REQUIRE(WEXITSTATUS(end.status) == 3);
+  REQUIRE(end.stderr_text.find("reduce 7: torn down; rank 0, rank 1 did not come back within") !=
+          std::string::npos);
+}
+
+TEST_CASE("rank threads: a check that finds nothing disturbs nothing", "[ranks]") {
+  Gate gate;
+  int checks = 0;
+  RankThreads threads({.ranks = 2,
+                       .check =
+                           [&] {
+                             if (++checks == 3) gate.open();
+                           },
+                       .check_period = std::chrono::milliseconds(1)});
+  threads.run([&](int) { gate.pass(); });
+  REQUIRE(checks >= 3);
+}
