@@ -30,7 +30,7 @@ SHAPE = "configs/intellect-1-10b.json"
 BLOCKS = 8  # What 80 GB hold at full width with 18 bytes per parameter; the time of a block is the same as in 42.
 ALL_BLOCKS = 42
 MICRO_BATCHES = 4
-SANITIZED = "~[slow]~[model]~[benchmark]"
+SANITIZED = "~[slow]~[model]~[ranks]~[benchmark]"
 RANKS_SHAPE = "configs/prime-150m.json"
 RANK_CASES = ((1, "full"), (2, "replicated"), (2, "gradients"), (2, "full"), (4, "full"))
 
@@ -97,8 +97,8 @@ def build(folder):
 
 def check_operations(checks, tests):
     checks.run("operations and model against the CPU", [tests], 240)
-    checks.run("cuDNN attention against the CPU", [tests, "[.gpu]~[nccl]~[ranks]"], 120)
-    checks.run("NCCL with one rank", [tests, "[nccl]"], 60)
+    checks.run("cuDNN attention against the CPU", [tests, "[.gpu]"], 120)
+    checks.run("NCCL with one rank, in-process collectives", [tests, "[communicator]"], 60)
     checks.run("2 and 4 ranks on one GPU against 1", [tests, "[ranks]"], 120)
 
 

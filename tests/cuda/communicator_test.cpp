@@ -105,7 +105,8 @@ void require_right_collectives(const std::string& communicator, int ranks) {
 
 }  // namespace cuda_test
 
-TEST_CASE("cuda communicator: all collectives with as many ranks as there may be") {
+TEST_CASE("cuda communicator: all collectives with as many ranks as there may be",
+          "[communicator]") {
   for (const int ranks : {1, 2, 3, 4}) {
     const int devices = backend::count_cuda_devices();
     if (devices > 1 && ranks > devices) continue;
@@ -113,12 +114,12 @@ TEST_CASE("cuda communicator: all collectives with as many ranks as there may be
   }
 }
 
-TEST_CASE("cuda communicator: NCCL and in_process with one rank") {
+TEST_CASE("cuda communicator: NCCL and in_process with one rank", "[communicator]") {
   require_right_collectives("nccl", 1);
   require_right_collectives("in_process", 1);
 }
 
-TEST_CASE("cuda communicator: bf16 and bytes can be gathered") {
+TEST_CASE("cuda communicator: bf16 and bytes can be gathered", "[communicator]") {
   Node node({.ranks = 1, .communicator = "nccl"});
   const auto errors = node.run([](backend::Backend& rank) {
     DeviceArray from(rank, {1.0f, 2.0f}), to(rank, {0.0f, 0.0f});
@@ -133,7 +134,7 @@ TEST_CASE("cuda communicator: bf16 and bytes can be gathered") {
   REQUIRE(errors[0].empty());
 }
 
-TEST_CASE("cuda communicator: after abort() every call throws its reason") {
+TEST_CASE("cuda communicator: after abort() every call throws its reason", "[communicator]") {
   for (const char* communicator : {"auto", "nccl", "in_process"}) {
     Node node({.ranks = 1, .communicator = communicator});
     node.communicator(0).abort("the disk is full");
