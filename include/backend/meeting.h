@@ -62,6 +62,7 @@ class Meeting {
   int count_ = 0;      // Ranks that have arrived, or that are leaving.
   int64_t phase_ = 0;  // Counts arrivals of all and departures of all.
   std::optional<std::string> failure_;
+  bool has_failed_inside_ = false;  // Before all had left.
 };
 
 }  // namespace backend

@@ -39,8 +39,9 @@ void Meeting::leave(int rank) {
   } else {
     begin_phase(State::kAway);
   }
-  // Only now: nobody may have read our memory any more when we give up.
-  if (failure_) throw_failure();
+  // Only now: nobody may have read our memory any more when we give up. What fails once all have
+  // left does not concern this meeting.
+  if (has_failed_inside_) throw_failure();
 }
 
 void Meeting::leave_failed(int rank, const std::string& reason) {
@@ -73,6 +74,7 @@ void Meeting::set_failure(const std::string& reason) {
 }
 
 void Meeting::begin_phase(State state) {
+  has_failed_inside_ = state == State::kAway && failure_;
   states_.assign(states_.size(), state);
   count_ = 0;
   ++phase_;

@@ -130,6 +130,19 @@ TEST_CASE("meeting: abort ends waits at once, and the first reason stays") {
   REQUIRE(error_of([&] { meeting.arrive(2, {.operation = "gather"}); }) == "the node stops");
 }
 
+TEST_CASE("meeting: what fails after all have left does not concern it") {
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    Meeting meeting(3, kLong);
+    const auto errors = run(3, [&](int rank) {
+      meeting.arrive(rank, {.operation = "gather"});
+      meeting.leave(rank);
+      // Others may not have woken up yet.
+      meeting.abort("the end");
+    });
+    REQUIRE(errors == std::vector<std::string>(3));
+  }
+}
+
 TEST_CASE("meeting: one rank meets itself") {
   Meeting meeting(1, kLong);
   for (int i = 0; i < 3; ++i) {

@@ -14,6 +14,9 @@ backend::Backend make_device_under_test(const std::string& attention = "plain");
 // The ranks of a node: a GPU each if there are so many, else they share one.
 std::vector<backend::Backend> make_ranks_under_test(int ranks);
 
+// Calls it on a machine with so many GPUs: always if emulated, else if there are as many.
+void with_gpus(int count, const std::function<void()>& body);
+
 // How many steps a training test can afford.
 int64_t affordable_steps();
 

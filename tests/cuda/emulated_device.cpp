@@ -1,4 +1,5 @@
 #include "cuda/device_under_test.h"
+#include "emulation/fake_device.h"
 #include "emulation/fibers.h"
 
 namespace cuda_test {
@@ -12,6 +13,12 @@ backend::Backend make_device_under_test(const std::string&) {
 std::vector<backend::Backend> make_ranks_under_test(int ranks) {
   return backend::make_cuda_backends(
       {.ranks = ranks, .attention = "plain", .tune_products = false});
+}
+
+void with_gpus(int count, const std::function<void()>& body) {
+  emulation::fake_device().count = count;
+  body();
+  emulation::fake_device().count = 1;
 }
 
 int64_t affordable_steps() {

@@ -69,6 +69,18 @@ Run train(int ranks, Sharding sharding, int64_t rows) {
   return run;
 }
 
+void require_alike(const Run& run, const Run& alone) {
+  for (size_t step = 0; step < kSteps; ++step) {
+    // Masters differ by the order of fp32 sums; now and then that moves a bf16 copy by a step.
+    REQUIRE(run.losses[step] == Approx(alone.losses[step]).epsilon(1e-3));
+    REQUIRE(run.norms[step] == Approx(alone.norms[step]).epsilon(5e-3));
+  }
+  for (const auto& [name, values] : alone.masters) {
+    INFO(name);
+    REQUIRE(cuda_test::distance(run.masters.at(name), values) < 2e-3);
+  }
+}
+
 }  // namespace
 
 TEST_CASE("cuda ranks: 2, 3 and 4 train like one", "[ranks]") {
@@ -79,16 +91,7 @@ TEST_CASE("cuda ranks: 2, 3 and 4 train like one", "[ranks]") {
       if (ranks > 2 && sharding == Sharding::kGradients) continue;  // Nothing new, and slow.
       const int64_t rows = ranks == 2 ? 3 : kRows / ranks;          // Two turns, or one.
       INFO(ranks << " ranks, sharding " << int(sharding));
-      const Run run = train(ranks, sharding, rows);
-      for (size_t step = 0; step < kSteps; ++step) {
-        // Masters differ by the order of fp32 sums; now and then that moves a bf16 copy by a step.
-        REQUIRE(run.losses[step] == Approx(alone.losses[step]).epsilon(1e-3));
-        REQUIRE(run.norms[step] == Approx(alone.norms[step]).epsilon(5e-3));
-      }
-      for (const auto& [name, values] : alone.masters) {
-        INFO(name);
-        REQUIRE(cuda_test::distance(run.masters.at(name), values) < 2e-3);
-      }
+      require_alike(train(ranks, sharding, rows), alone);
     }
   }
 }
@@ -97,4 +100,12 @@ TEST_CASE("cuda ranks: the same number gives the same bits", "[ranks]") {
   const Run one = train(3, Sharding::kFull, 2), other = train(3, Sharding::kFull, 2);
   REQUIRE(one.losses == other.losses);
   REQUIRE((one.masters == other.masters));
+}
+
+TEST_CASE("cuda ranks: each on a GPU of its own, through NCCL, train like one", "[ranks]") {
+  const Run alone = train(1, Sharding::kFull, kRows);
+  for (const Sharding sharding : kAll) {
+    INFO("sharding " << int(sharding));
+    cuda_test::with_gpus(2, [&] { require_alike(train(2, sharding, 3), alone); });
+  }
 }

@@ -14,6 +14,10 @@ std::vector<backend::Backend> make_ranks_under_test(int ranks) {
       {.ranks = ranks, .deterministic = true, .attention = "plain", .tune_products = false});
 }
 
+void with_gpus(int count, const std::function<void()>& body) {
+  if (backend::count_cuda_devices() >= count) body();
+}
+
 int64_t affordable_steps() {
   return 200;
 }
