@@ -46,7 +46,7 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
 // What the config says. Where training.recompute is auto, as little is made again as fits; where
 // node.sharding is, as little is shared out as fits with that. If nothing fits, what needs least.
 MemoryPlan choose_plan(const RunConfig& config, const Machine& machine);
-// The same, free to choose node.memory too: standard if any policy of it fits, else lean.
+// The same, with lean memory on one GPU if nothing else fits.
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine);
 
 // Seconds of one step of a node whose GPUs reach the rates of an H100 (products 660 TFLOP/s,

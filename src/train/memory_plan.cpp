@@ -90,9 +90,10 @@ std::string MemoryPlan::text() const {
                   gib(bytes_per_gpu()), gib(machine.bytes_per_gpu), policy(), gib(host_bytes));
   if (!fits()) {
     text += "  does not fit: ";
-    text += recompute != Recompute::kFull ? "set training.recompute to auto or full, "
-            : memory != Memory::kLean     ? "set node.memory to lean, "
-                                          : "";
+    text += machine.gpus > 1 && sharding != Sharding::kFull ? "set node.sharding to auto or full, "
+            : recompute != Recompute::kFull ? "set training.recompute to auto or full, "
+            : memory != Memory::kLean && machine.gpus == 1 ? "set node.memory to lean, "
+                                                           : "";
     text +=
         "use fewer training.micro_batch_rows, a shorter model.sequence_length, or a larger GPU\n";
   }
@@ -132,20 +133,6 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
 
 namespace {
 
-// The first that fits, or the last.
-MemoryPlan first_that_fits(const RunConfig& config, const Machine& machine, Memory memory,
-                           std::span<const Recompute> policies,
-                           std::span<const Sharding> shardings) {
-  MemoryPlan plan;
-  for (const Recompute recompute : policies) {
-    for (const Sharding sharding : shardings) {
-      plan = plan_memory(config, machine, {.memory = memory, .sharding = sharding}, recompute);
-      if (plan.fits()) return plan;
-    }
-  }
-  return plan;
-}
-
 // Of all choices the one with this name, or all if it is "auto".
 template <class T, size_t kCount>
 std::span<const T> named(const std::array<T, kCount>& choices,
@@ -159,16 +146,23 @@ std::span<const T> named(const std::array<T, kCount>& choices,
 
 MemoryPlan choose_plan(const RunConfig& config, const Machine& machine) {
   const Memory memory = config.node.memory == "lean" ? Memory::kLean : Memory::kStandard;
-  return first_that_fits(config, machine, memory,
-                         named(kPolicies, kPolicyNames, config.training.recompute),
-                         named(kShardings, kShardingNames, config.node.sharding));
+  MemoryPlan plan;
+  for (const Recompute recompute : named(kPolicies, kPolicyNames, config.training.recompute)) {
+    for (const Sharding sharding : named(kShardings, kShardingNames, config.node.sharding)) {
+      plan = plan_memory(config, machine, {.memory = memory, .sharding = sharding}, recompute);
+      if (plan.fits()) return plan;
+    }
+  }
+  return plan;
 }
 
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine) {
-  MemoryPlan plan = first_that_fits(config, machine, Memory::kStandard, kPolicies, kShardings);
-  if (!plan.fits() && machine.gpus == 1)
-    plan = first_that_fits(config, machine, Memory::kLean, kPolicies, kShardings);
-  return plan;
+  RunConfig chosen = config;
+  if (machine.gpus > 1) chosen.node.memory = "standard";
+  MemoryPlan plan = choose_plan(chosen, machine);
+  if (plan.fits() || machine.gpus > 1) return plan;
+  chosen.node.memory = "lean";
+  return choose_plan(chosen, machine);
 }
 
 // The kernels beside products and attention are counted by the bytes that they move: `row` is the

@@ -134,6 +134,13 @@ TEST_CASE("auto shares out as little as fits, and makes again as little as it ca
   auto config = preset("prime-1b.json");
   config.node.sharding = "full";
   REQUIRE(train::choose_plan(config, kEightH100).sharding == Sharding::kFull);
+  auto large_model = preset("intellect-1-10b.json");
+  large_model.node.sharding = "replicated";
+  REQUIRE(train::choose_plan(large_model, kEightH100).text().find("node.sharding to auto") !=
+          std::string::npos);
+  config.training.recompute = "gate_up";
+  REQUIRE(train::best_plan(config, kEightH100).policy() == "gate_up, sharding full");
+  REQUIRE(train::best_plan(config, kOneH100).policy() == "gate_up");
 }
 
 TEST_CASE("the rows of a step are dealt out to any number of ranks", "[memory]") {
