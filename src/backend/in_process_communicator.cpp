@@ -90,7 +90,7 @@ class InProcessCommunicator final : public Communicator {
       for (const Offer& other : shared_->offers) device_.wait(stream, *other.ready);
       body();
       done = device_.record(stream);
-    } catch (const base::Error& error) {
+    } catch (const std::exception& error) {
       shared_->meeting.leave_failed(rank_, error.what());
       throw;
     }

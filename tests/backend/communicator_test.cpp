@@ -11,6 +11,9 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/in_process.h"
+#include "support/wrapped_device.h"
+#undef CHECK
 #include "support/catch.h"
 
 namespace {
@@ -240,4 +243,30 @@ TEST_CASE("after a failure every call of every rank throws it again") {
     REQUIRE(error_of([&] { communicator.all_gather(view(all), view(value), stream); }) == error);
     REQUIRE(error_of([&] { communicator.broadcast(view(value), 0, stream); }) == error);
   }
+}
+
+TEST_CASE("a rank whose device fails inside a collective is named, and nobody waits for it") {
+  class FailingDevice : public test::WrappedDevice {
+   public:
+    using WrappedDevice::WrappedDevice;
+    void copy(void*, const void*, int64_t, Stream&) override {
+      throw base::resource_lost("the bus is gone");
+    }
+  };
+  std::vector<Backend> backends = make_backends(3);
+  backends[1].device = std::make_unique<FailingDevice>(std::move(backends[1].device));
+  std::vector<backend::InProcessRank> ranks;
+  for (Backend& one : backends) ranks.push_back({one.device.get(), one.ops.get()});
+  auto communicators = backend::make_in_process_communicators(ranks, std::chrono::hours(1));
+  for (size_t rank = 0; rank < 3; ++rank)
+    backends[rank].communicator = std::move(communicators[rank]);
+  std::vector<std::string> errors(3);
+  run_ranks(backends, [&](int rank, Communicator& communicator, Stream& stream) {
+    Floats mine{1}, all(3);
+    errors[size_t(rank)] =
+        error_of([&] { communicator.all_gather(view(all), view(mine), stream); });
+  });
+  REQUIRE(errors[0] == "rank 1: the bus is gone");
+  REQUIRE(errors[1] == "the bus is gone");
+  REQUIRE(errors[2] == "rank 1: the bus is gone");
 }
