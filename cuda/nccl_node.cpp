@@ -217,8 +217,9 @@ void NcclNode::collective(int rank, const Proposal& proposal, const Stream& stre
   if (const auto queued = enqueue(lane, proposal.operation, handle_of(stream), call); !queued) {
     const std::string reason =
         fmt::format("{} {}: {}", proposal.operation, number, queued.reason());
-    meeting_.leave_failed(rank, reason);
+    // First, so that NCCL lets the other ranks go.
     fail(fmt::format("rank {}: {}", rank, reason));
+    meeting_.leave_failed(rank, reason);
     meeting_.check();
   }
   part(rank);

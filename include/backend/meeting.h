@@ -36,7 +36,8 @@ class Meeting {
   void arrive(int rank, const Proposal& proposal);
   // Returns when all ranks have called it; throws like arrive(). REQUIRES: arrive() returned.
   void leave(int rank);
-  // Instead, for a rank that cannot do its part of what was agreed on: everybody fails.
+  // Instead, for a rank that cannot do its part of what was agreed on: everybody fails. Returns
+  // when all have left, or after the timeout.
   void leave_failed(int rank, const std::string& reason);
 
   // Everybody who waits or calls from now on throws resource_lost with this reason. Only the first

@@ -44,11 +44,13 @@ void Meeting::leave(int rank) {
   if (has_failed_inside_) throw_failure();
 }
 
+// Others may still read our memory.
 void Meeting::leave_failed(int rank, const std::string& reason) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   set_failure(fmt::format("rank {}: {}", rank, reason));
   states_[size_t(rank)] = State::kLeaving;
-  if (++count_ == rank_count()) begin_phase(State::kAway);
+  if (++count_ == rank_count()) return begin_phase(State::kAway);
+  changed_.wait_for(lock, timeout_, [this, phase = phase_] { return phase_ != phase; });
 }
 
 void Meeting::abort(const std::string& reason) {
