@@ -48,6 +48,7 @@ class CudaOps final : public backend::Ops {
   void swiglu_forward(const backend::SwigluForwardArgs& args, backend::Stream& stream) override;
   void swiglu_backward(const backend::SwigluBackwardArgs& args, backend::Stream& stream) override;
   void add(const backend::AddArgs& args, backend::Stream& stream) override;
+  void sum_tensors(const backend::SumTensorsArgs& args, backend::Stream& stream) override;
   void cast(const backend::CastArgs& args, backend::Stream& stream) override;
   void zero(const backend::Tensor& out, backend::Stream& stream) override;
   // vocab.cu
@@ -58,7 +59,6 @@ class CudaOps final : public backend::Ops {
   void cross_entropy(const backend::CrossEntropyArgs& args, backend::Stream& stream) override;
   // update.cu
   void sum(const backend::SumArgs& args, backend::Stream& stream) override;
-  void sum_tensors(const backend::SumTensorsArgs& args, backend::Stream& stream) override;
   void sum_of_squares(const backend::SumOfSquaresArgs& args, backend::Stream& stream) override;
   void clip_scale(const backend::ClipScaleArgs& args, backend::Stream& stream) override;
   void adamw(const backend::AdamwArgs& args, backend::Stream& stream) override;

@@ -1,6 +1,6 @@
-// Operations without sums: rotary embedding, SwiGLU, addition, conversion. All are bound by memory:
-// every number is read once and written once, eight at a time (flat arrays: four). What is needed
-// again only much later is read around the caches.
+// Operations on each element by itself: rotary embedding, SwiGLU, addition, conversion. All are
+// bound by memory: every number is read once and written once, eight at a time (flat arrays: four).
+// What is needed again only much later is read around the caches.
 #include <algorithm>
 
 #include "base/math.h"
@@ -150,6 +150,28 @@ void launch_cast(To* out, const From* in, int64_t count, int multiprocessors, cu
          is_aligned);
 }
 
+struct Addends {
+  const float* at[backend::kRanksMax];
+  int tensor_count;
+};
+
+// out = at[0] + at[1] + ... in this order, a quad per thread and turn. `out` may be one of them: a
+// thread has read all its addends before it writes. Moves 4 bytes per element and tensor, and 4.
+__global__ void __launch_bounds__(kThreadsMax)
+    sum_tensors_kernel(float* out, Addends in, int64_t count, bool is_aligned) {
+  const int64_t stride = 4 * int64_t(kThreadsMax) * gridDim.x;
+  for (int64_t first = 4 * (int64_t(blockIdx.x) * kThreadsMax + threadIdx.x); first < count;
+       first += stride) {
+    const QuadPlace place = quad_place(first, count, is_aligned);
+    Quad sum = load(in.at[0], place);
+    for (int t = 1; t < in.tensor_count; ++t) {
+      const Quad addend = load(in.at[t], place);
+      for (int k = 0; k < 4; ++k) sum.at[k] += addend.at[k];
+    }
+    store(out, place, sum);
+  }
+}
+
 }  // namespace
 
 void CudaOps::rope(const backend::RopeArgs& args, backend::Stream& stream) {
@@ -208,6 +230,26 @@ void CudaOps::add(const backend::AddArgs& args, backend::Stream& stream) {
   } else {
     launch_add(bf16(args.out), bf16(args.in), count, multiprocessors, handle_of(stream));
   }
+}
+
+// On any stream: it needs no scratch memory.
+void CudaOps::sum_tensors(const backend::SumTensorsArgs& args, backend::Stream& stream) {
+  const int64_t count = args.out.element_count();
+  CHECK(!args.in.empty() && args.in.size() <= size_t(backend::kRanksMax));
+  if (count == 0) return;
+  Addends addends{.at = {}, .tensor_count = int(args.in.size())};
+  bool is_aligned = is_quad_aligned(args.out.as<float>());
+  for (size_t t = 0; t < args.in.size(); ++t) {
+    CHECK(args.in[t].element_count() == count);
+    addends.at[t] = args.in[t].as<float>();
+    is_aligned = is_aligned && is_quad_aligned(addends.at[t]);
+  }
+  // More blocks than the GPU runs at once, so that it is busy to the end.
+  const int64_t blocks = base::div_ceil(count, 4 * kThreadsMax);
+  const Grid grid{.blocks = unsigned(std::min<int64_t>(blocks, 32 * properties_.multiprocessors)),
+                  .threads = kThreadsMax};
+  launch(sum_tensors_kernel, grid, handle_of(stream), args.out.as<float>(), addends, count,
+         is_aligned);
 }
 
 void CudaOps::cast(const backend::CastArgs& args, backend::Stream& stream) {

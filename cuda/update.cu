@@ -20,7 +20,6 @@ using backend::SgdArgs;
 using backend::Stream;
 using backend::SumArgs;
 using backend::SumOfSquaresArgs;
-using backend::SumTensorsArgs;
 using backend::Tensor;
 
 namespace {
@@ -398,30 +397,6 @@ __global__ void __launch_bounds__(kThreads)
   if (a.zero_gradient) store(a.gradient, place, Quad{});
 }
 
-// --- Sums over ranks.
-
-struct Addends {
-  const float* at[backend::kRanksMax];
-  int tensor_count;
-};
-
-// out = at[0] + at[1] + ... in this order, a quad per thread and turn. `out` may be one of them: a
-// thread has read all its addends before it writes. Moves 4 bytes per element and tensor, and 4.
-__global__ void __launch_bounds__(kThreads)
-    sum_tensors_kernel(float* out, Addends in, int64_t count, bool is_aligned) {
-  const int64_t stride = 4 * int64_t(kThreads) * gridDim.x;
-  for (int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x); first < count;
-       first += stride) {
-    const QuadPlace place = quad_place(first, count, is_aligned);
-    Quad sum = load(in.at[0], place);
-    for (int t = 1; t < in.tensor_count; ++t) {
-      const Quad addend = load(in.at[t], place);
-      for (int k = 0; k < 4; ++k) sum.at[k] += addend.at[k];
-    }
-    store(out, place, sum);
-  }
-}
-
 }  // namespace
 
 void CudaOps::sum(const SumArgs& args, Stream& stream) {
@@ -464,26 +439,6 @@ void CudaOps::sgd(const SgdArgs& args, Stream& stream) {
                  is_quad_aligned(a.copy) && is_quad_aligned(a.bf16_copy);
   launch(sgd_kernel, quad_grid(count), handle_of(stream), a, args.learning_rate,
          args.learning_rate * args.weight_decay);
-}
-
-// On any stream: it needs no scratch memory.
-void CudaOps::sum_tensors(const SumTensorsArgs& args, Stream& stream) {
-  const int64_t count = args.out.element_count();
-  CHECK(!args.in.empty() && args.in.size() <= size_t(backend::kRanksMax));
-  if (count == 0) return;
-  Addends addends{.at = {}, .tensor_count = int(args.in.size())};
-  bool is_aligned = is_quad_aligned(args.out.as<float>());
-  for (size_t t = 0; t < args.in.size(); ++t) {
-    CHECK(args.in[t].element_count() == count);
-    addends.at[t] = args.in[t].as<float>();
-    is_aligned = is_aligned && is_quad_aligned(addends.at[t]);
-  }
-  // More blocks than the GPU runs at once, so that it is busy to the end.
-  const int64_t blocks = base::div_ceil(count, 4 * kThreads);
-  const Grid grid{.blocks = unsigned(std::min<int64_t>(blocks, 32 * properties_.multiprocessors)),
-                  .threads = kThreads};
-  launch(sum_tensors_kernel, grid, handle_of(stream), args.out.as<float>(), addends, count,
-         is_aligned);
 }
 
 }  // namespace cuda

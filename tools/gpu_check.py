@@ -162,7 +162,7 @@ def step_lines(title, report):
     lines = [f"## {title}", "",
              f"{report['tokens_per_second']:.0f} tokens/s; model FLOPS utilisation {100 * report['mfu_palm']:.1f} % (PaLM), "
              f"{100 * report['mfu_causal']:.1f} % (causal) of {report['peak_tflops_per_second']:.0f} TFLOP/s; recompute "
-             f"{report['policy']}; {report['device_memory_bytes'] / 2**30:.1f} GiB on the device.",
+             f"{report['policy']}; {report['bytes_per_rank'] / 2**30:.1f} GiB on the device.",
              f"Ceilings in the same call: products {report['gemm_tflops_per_second']:.0f} TFLOP/s, copies "
              f"{report['copy_gigabytes_per_second']:.0f} GB/s. Step {1e3 * report['step_seconds']:.1f} ms.", "",
              "| part | calls | ms | share | rate |", "|---|---|---|---|---|"]

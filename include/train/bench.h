@@ -33,10 +33,9 @@ struct BenchStepReport {
   double fraction_of_gemm_rate = 0;      // tflops_per_second / gemm_tflops_per_second.
   // By the data sheet, in the compute dtype; where nobody knows it, as on CPUs, the measured rate.
   double peak_tflops_per_second = 0;
-  double mfu_palm = 0;              // PaLM FLOP over the peak.
-  double mfu_causal = 0;            // Causal FLOP over the peak.
-  int64_t peak_memory_bytes = 0;    // Of the process.
-  int64_t device_memory_bytes = 0;  // Held on a device, as bytes_per_rank.
+  double mfu_palm = 0;            // PaLM FLOP over the peak.
+  double mfu_causal = 0;          // Causal FLOP over the peak.
+  int64_t peak_memory_bytes = 0;  // Of the process.
   int64_t ranks = 1;
   // What one step moves over a rank's link, and how long a rank's compute stood still for it.
   int64_t gathered_bytes = 0;

@@ -92,7 +92,6 @@ void print_report(const train::BenchStepReport& report, bool json) {
       .field("mfu_palm", report.mfu_palm)
       .field("mfu_causal", report.mfu_causal)
       .field("peak_memory_bytes", report.peak_memory_bytes)
-      .field("device_memory_bytes", report.device_memory_bytes)
       .field("ranks", report.ranks)
       .field("gathered_bytes", report.gathered_bytes)
       .field("reduced_bytes", report.reduced_bytes)

@@ -1,5 +1,5 @@
-// Operations without sums: rotary embedding, SwiGLU, addition, conversion. All are bound by memory;
-// they are cut by rows.
+// Operations on each element by itself: rotary embedding, SwiGLU, addition, conversion. All are
+// bound by memory; they are cut by rows.
 #include <cstring>
 
 #include "cpu/bfloat16.h"
@@ -13,6 +13,7 @@ using backend::CastArgs;
 using backend::DType;
 using backend::RopeArgs;
 using backend::Stream;
+using backend::SumTensorsArgs;
 using backend::SwigluBackwardArgs;
 using backend::SwigluForwardArgs;
 using backend::Tensor;
@@ -116,6 +117,28 @@ void CpuOps::add(const AddArgs& args, Stream&) {
                       [&](int64_t begin, int64_t end, int) {
 #pragma omp simd
                         for (int64_t i = begin; i < end; ++i) out[i] += in[i];
+                      });
+}
+
+// A block at a time, in registers and the nearest cache: `out` may be one of the tensors.
+void CpuOps::sum_tensors(const SumTensorsArgs& args, Stream&) {
+  CHECK(!args.in.empty() && args.in.size() <= size_t(backend::kRanksMax));
+  for (const Tensor& in : args.in) CHECK(in.element_count() == args.out.element_count());
+  float* const out = args.out.as<float>();
+  workers_.for_pieces(args.out.element_count(), kPieceElements,
+                      [&](int64_t begin, int64_t end, int) {
+                        constexpr int64_t kBlock = 1024;
+                        float sums[kBlock];
+                        for (int64_t block = begin; block < end; block += kBlock) {
+                          const int64_t count = std::min(kBlock, end - block);
+                          std::copy_n(args.in[0].as<float>() + block, count, sums);
+                          for (const Tensor& tensor : args.in.subspan(1)) {
+                            const float* const in = tensor.as<float>() + block;
+#pragma omp simd
+                            for (int64_t i = 0; i < count; ++i) sums[i] += in[i];
+                          }
+                          std::copy_n(sums, count, out + block);
+                        }
                       });
 }
 

@@ -18,7 +18,6 @@ using backend::SgdArgs;
 using backend::Stream;
 using backend::SumArgs;
 using backend::SumOfSquaresArgs;
-using backend::SumTensorsArgs;
 using backend::Tensor;
 
 namespace {
@@ -204,28 +203,6 @@ void check_adamw(const AdamwArgs& args) {
 
 void CpuOps::sum(const SumArgs& args, Stream&) {
   args.out.as<float>()[0] = float(sum_of_pieces(workers_, args.in, sum_of));
-}
-
-// A block at a time, in registers and the nearest cache: `out` may be one of the tensors.
-void CpuOps::sum_tensors(const SumTensorsArgs& args, Stream&) {
-  CHECK(!args.in.empty() && args.in.size() <= size_t(backend::kRanksMax));
-  for (const Tensor& in : args.in) CHECK(in.element_count() == args.out.element_count());
-  float* const out = args.out.as<float>();
-  workers_.for_pieces(args.out.element_count(), kPieceElements,
-                      [&](int64_t begin, int64_t end, int) {
-                        constexpr int64_t kBlock = 1024;
-                        float sums[kBlock];
-                        for (int64_t block = begin; block < end; block += kBlock) {
-                          const int64_t count = std::min(kBlock, end - block);
-                          std::copy_n(args.in[0].as<float>() + block, count, sums);
-                          for (const Tensor& tensor : args.in.subspan(1)) {
-                            const float* const in = tensor.as<float>() + block;
-#pragma omp simd
-                            for (int64_t i = 0; i < count; ++i) sums[i] += in[i];
-                          }
-                          std::copy_n(sums, count, out + block);
-                        }
-                      });
 }
 
 void CpuOps::sum_of_squares(const SumOfSquaresArgs& args, Stream&) {

@@ -231,7 +231,6 @@ BenchStepReport bench_step(const RunConfig& config, const BenchOptions& options)
           .mfu_palm = palm / peak,
           .mfu_causal = causal / peak,
           .peak_memory_bytes = peak_memory_bytes(),
-          .device_memory_bytes = communication.bytes_per_rank,
           .ranks = ranks.count(),
           .gathered_bytes = communication.traffic.gathered_bytes,
           .reduced_bytes = communication.traffic.reduced_bytes,
