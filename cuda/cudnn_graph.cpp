@@ -2,13 +2,14 @@
 #include "cuda/cudnn_graph.h"
 
 #include <cmath>
-#include <dlfcn.h>
+#include <cstdlib>
 #include <fmt/format.h>
 #include <mutex>
 #include <unordered_map>
 
 #include "cuda/check.h"
 #include "cuda/cudnn_frontend_dynamic.h"
+#include "cuda/libraries.h"
 
 namespace cudnn_frontend {
 void* cudnn_dlhandle = nullptr;  // Declared, but not defined, by its headers.
@@ -193,25 +194,33 @@ struct Cudnn {
   decltype(&cudnnGetErrorString) error_string = nullptr;
 };
 
+// What cuDNN and cudnn-frontend load in their turn, by these names: what is loaded already is found.
+// They say themselves what they miss.
+void load_companions() {
+  for (const char* const name : {"libcublasLt", "libnvrtc"})
+    static_cast<void>(load_library(toolkit_library(name)));
+  const auto runtime = load_library(toolkit_library("libcudart"));
+  if (runtime) setenv("CUDNN_FRONTEND_CUDART_LIB_NAME", runtime->path.c_str(), 0);
+}
+
 base::Result<Cudnn> load_functions() {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   constexpr const char* kLibrary = "libcudnn.so.9";
-  void*& library = cudnn_frontend::cudnn_dlhandle;
-  if (library == nullptr) library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* reason = dlerror();
-    return base::Failure{fmt::format("{} cannot be loaded ({})", kLibrary, reason ? reason : "?")};
-  }
+  const base::Result<Library> library = load_library(kLibrary);
+  if (!library) return base::Failure{library.reason()};
+  load_companions();
+  cudnn_frontend::cudnn_dlhandle = library->handle;
   Cudnn cudnn;
   const auto find = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(
+        find_function(*library, name));
     return function != nullptr;
   };
   if (!find(cudnn.create, "cudnnCreate") || !find(cudnn.destroy, "cudnnDestroy") ||
       !find(cudnn.set_stream, "cudnnSetStream") || !find(cudnn.version, "cudnnGetVersion") ||
       !find(cudnn.error_string, "cudnnGetErrorString")) {
-    return base::Failure{fmt::format("{} lacks functions of cuDNN 9", kLibrary)};
+    return base::Failure{fmt::format("{} lacks functions of cuDNN 9", library->path)};
   }
   return cudnn;
 }

@@ -1,8 +1,9 @@
 #include "cuda/nccl_api.h"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <type_traits>
+
+#include "cuda/libraries.h"
 
 namespace cuda {
 namespace {
@@ -13,14 +14,12 @@ constexpr const char* kLibrary = "libnccl.so.2";
 constexpr int kOldest = 21901;
 
 base::Result<NcclApi> load_functions() {
-  void* const library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* reason = dlerror();
-    return base::Failure{fmt::format("{} cannot be loaded ({})", kLibrary, reason ? reason : "?")};
-  }
+  const base::Result<Library> library = load_library(kLibrary);
+  if (!library) return base::Failure{library.reason()};
   const char* missing = nullptr;
   const auto find = [&](auto& function, const char* name) {
-    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(
+        find_function(*library, name));
     if (function == nullptr) missing = name;
   };
   NcclApi api;
@@ -38,7 +37,7 @@ base::Result<NcclApi> load_functions() {
   find(api.all_reduce, "ncclAllReduce");
   find(api.broadcast, "ncclBroadcast");
   if (missing != nullptr) {
-    return base::Failure{fmt::format("{} has no {}: it is too old", kLibrary, missing)};
+    return base::Failure{fmt::format("{} has no {}: it is too old", library->path, missing)};
   }
   int version = 0;
   if (api.get_version(&version) != ncclSuccess || version < kOldest) {

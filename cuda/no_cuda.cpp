@@ -1,5 +1,6 @@
 // Stands in for the CUDA backend in a binary built without it.
 #include "backend/backend.h"
+#include "backend/inspect.h"
 #include "base/error.h"
 
 namespace backend {
@@ -14,6 +15,10 @@ void prepare_cuda(int) {}
 
 int count_cuda_devices() {
   return 0;
+}
+
+CudaFacts inspect_cuda() {
+  return {};
 }
 
 }  // namespace backend

@@ -1,18 +1,29 @@
 #!/usr/bin/env python3
-"""Everything that only a GPU can show, in one call of under eight minutes. Called by ./tools/gpu_check.
+"""What only a GPU can show, in parts. Called by ./tools/gpu_check.
 
-    ./tools/gpu_check --output DIR [--build build/gpu] [--quick]
+    ./tools/gpu_check --output DIR [--build FOLDER|ARCHIVE] [--only PART,PART,...] [--seconds N] [--cache FOLDER]
 
-Runs from a built tree and installs nothing. If the build folder is not there, it is made first.
-  1. the operations on the GPU against the CPU, cuDNN attention against plain attention, the whole model's loss and gradients, 200
-     training steps against the CPU's curve, two runs with the same bits;
-  2. compute-sanitizer (memcheck, racecheck) over the operations, where it is installed;
-  3. several ranks: NCCL with one rank; 2 and 4 ranks that share the GPU, through the in-process communicator, against 1;
-  4. `atoll bench step`: 8 blocks of the 10B shape at sequence 8192, with one document per row and with packed ones;
-  5. the same with a small model and 1, 2 and 4 ranks on the GPU: bytes moved, and the share of the step that waits for them;
-  6. the 8 blocks in PyTorch, without and with recomputation, where PyTorch is installed.
-Writes gpu_check.json and gpu_check.md into DIR. The exit code is 1 if a check failed; a part that could not run is named, and
-does not fail.
+Runs from what is built (src/cli/atoll and tests/cuda/test_cuda of a build folder, or the archive of ./tools/gpu_pack) and installs
+nothing; a build folder that is not there is made first. cuDNN, NCCL and cuBLASLt may be the Python packages that came with PyTorch.
+The parts, in this order:
+
+    libraries    what is loaded from where
+    products     every layout of a product against the CPU's
+    operations   every other operation against the CPU's
+    model        loss, gradients, 200 training steps, two runs with the same bits
+    attention    cuDNN's attention against the CPU's
+    bench        8 blocks of the 10B shape at sequence 8192, 16 micro-batches a step, then 4; clocks and power meanwhile
+    packed       the same with documents of about 1000 tokens
+    lean         all 42 blocks in lean memory
+    pytorch      the 8 blocks in PyTorch: without and with recomputation, and tuned by max-autotune
+    end_to_end   a coordinator and two nodes on the GPU: rounds, digests, checkpoint, resume
+    nccl         NCCL with one rank, and collectives within the process
+    ranks        2 and 4 ranks that share the GPU: the same training as 1; bytes moved and time waited
+    sanitizer    compute-sanitizer over the operations
+
+gpu_check.json and gpu_check.md in DIR are written after every part, so that a call that is cut off keeps what it has. DIR/cache holds
+the choices of product kernels, which a later call may begin with (--cache). The exit code is 1 if a check failed, 2 if there is no
+GPU; what could not run, or was not over in time, is named and is no failure.
 """
 
 import argparse
@@ -21,52 +32,145 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tarfile
+import threading
 import time
+
+import gpu_report
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHAPE = "configs/intellect-1-10b.json"
 BLOCKS = 8  # What 80 GB hold at full width with 18 bytes per parameter; the time of a block is the same as in 42.
 ALL_BLOCKS = 42
-MICRO_BATCHES = 4
-SANITIZED = "~[slow]~[model]~[ranks]~[benchmark]"
 RANKS_SHAPE = "configs/prime-150m.json"
 RANK_CASES = ((1, "full"), (2, "replicated"), (2, "gradients"), (2, "full"), (4, "full"))
+# Only exclusions take Catch2's hidden tests in, so those are excluded too; each test belongs to one part.
+KERNELS = "~[products]~[model]~[ranks]~[communicator]~[gpu]~[.]"
+LEAST_SECONDS = 5  # With less time left nothing is begun.
+FACTS = ("name", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "compute_cap")
 
 
 class Checks:
-    def __init__(self, deadline):
+    """Runs commands within their limits and remembers how they went."""
+
+    def __init__(self, deadline, environment, save):
         self.deadline = deadline
+        self.environment = environment
+        self.save = save  # Called after every check.
         self.entries = []
 
     def run(self, name, command, limit, environment=None):
-        """Runs a command within its own limit and what is left of the whole; returns (passed, output)."""
+        """Returns (passed, output); passed is None if the command was not over in its time, or was not begun."""
         limit = min(limit, self.deadline - time.monotonic())
         print(f"== {name}: {' '.join(map(str, command))}", flush=True)
-        if limit < 5:
+        if limit < LEAST_SECONDS:
             self.add(name, None, "no time was left")
             return None, ""
         begin = time.monotonic()
         try:
-            done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=limit,
-                                  env={**os.environ, **(environment or {})})
-            output, passed = done.stdout + done.stderr, done.returncode == 0
-        except subprocess.TimeoutExpired as error:
-            output = "".join(part.decode(errors="replace") if isinstance(part, bytes) else part or ""
-                             for part in (error.stdout, error.stderr))
-            output, passed = output + f"\nstopped after {limit:.0f} s", False
+            # A group of its own, so that what it starts ends with it.
+            process = subprocess.Popen(list(map(str, command)), cwd=ROOT, text=True, errors="replace", stdout=subprocess.PIPE,
+                                       stderr=subprocess.STDOUT, start_new_session=True,
+                                       env={**os.environ, **self.environment, **(environment or {})})
+        except OSError as error:
+            self.add(name, False, str(error))
+            return False, ""
+        output, is_over = collect(process, limit)
+        passed = process.returncode == 0 if is_over else None
         seconds = time.monotonic() - begin
-        print(output[-6000:] if not passed else output[-1500:], flush=True)
-        print(f"== {name}: {'passed' if passed else 'FAILED'} in {seconds:.1f} s", flush=True)
-        self.add(name, passed, output[-4000:] if not passed else "", seconds)
+        text = "" if passed else output[-4000:] if is_over else f"not over after {limit:.0f} s; it said:\n{output[-4000:]}"
+        print(output[-1500:] if passed else output[-5000:], flush=True)
+        print(f"== {name}: { {True: 'passed', False: 'FAILED', None: 'not over'}[passed]} in {seconds:.1f} s", flush=True)
+        self.add(name, passed, text, seconds)
         return passed, output
 
     def add(self, name, passed, text, seconds=0.0):
         self.entries.append({"name": name, "passed": passed, "seconds": round(seconds, 1), "text": text})
+        self.save()
 
     def failed(self):
         return [entry["name"] for entry in self.entries if entry["passed"] is False]
+
+
+def collect(process, limit):
+    """What the process says, line by line so that a hanging one's words are known, and whether it ended by itself."""
+    lines = []
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
+    reader.start()
+    try:
+        process.wait(timeout=limit)
+        is_over = True
+    except subprocess.TimeoutExpired:
+        is_over = False
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # Also what a finished one left behind.
+    except ProcessLookupError:
+        pass
+    process.wait()
+    reader.join(timeout=5)
+    process.stdout.close()
+    return "".join(lines), is_over
+
+
+class Watch:
+    """Clocks, power and reasons of throttling while a command runs."""
+
+    FIELDS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.active")
+
+    def __enter__(self):
+        self.samples = []
+        self.begun = threading.Event()
+        self.process = None
+        try:
+            self.process = subprocess.Popen(["nvidia-smi", f"--query-gpu={','.join(self.FIELDS)}", "--format=csv,noheader,nounits",
+                                             "-lms", "200"], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self.reader = threading.Thread(target=self.read, daemon=True)
+            self.reader.start()
+            self.begun.wait(timeout=5)
+        except OSError:
+            pass
+        return self
+
+    def read(self):
+        for line in self.process.stdout:
+            values = [value.strip() for value in line.split(",")]
+            if len(values) == len(self.FIELDS):
+                self.samples.append((time.monotonic(), values))
+                self.begun.set()
+
+    def __exit__(self, *_):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.reader.join(timeout=5)
+            self.process.stdout.close()
+
+    def summary(self, begin, end):
+        """Of the samples between two times; None if there are none."""
+        samples = [values for when, values in self.samples if begin <= when <= end]
+        numbers = [[to_number(values[i]) for values in samples if to_number(values[i]) is not None] for i in range(4)]
+        if not samples or not numbers[0]:
+            return None
+        reasons = 0
+        for values in samples:
+            reasons |= int(values[4], 16) if re.fullmatch(r"0x[0-9a-fA-F]+", values[4]) else 0
+        return {"samples": len(samples), "sm_mhz_min": min(numbers[0]), "sm_mhz_mean": mean(numbers[0]),
+                "memory_mhz_mean": mean(numbers[1]), "power_watts_mean": mean(numbers[2]), "power_watts_max": max(numbers[2], default=None),
+                "temperature_max": max(numbers[3], default=None), "throttle_reasons": gpu_report.throttle_names(reasons)}
+
+
+def to_number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def mean(values):
+    return sum(values) / len(values) if values else None
 
 
 def last_json(output):
@@ -80,13 +184,18 @@ def last_json(output):
 
 
 def device_facts():
-    fields = "name,driver_version,memory.total,power.limit,clocks.max.sm,compute_cap"
     try:
-        line = subprocess.run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"], text=True,
-                              capture_output=True, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
+        line = subprocess.run(["nvidia-smi", f"--query-gpu={','.join(FACTS)}", "--format=csv,noheader"], text=True,
+                              capture_output=True, check=True, timeout=60).stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
         return None
-    return dict(zip(fields.split(","), (value.strip() for value in line.split(","))))
+    return dict(zip(FACTS, (value.strip() for value in line.split(","))))
+
+
+def wheel_folders():
+    """Where the Python packages of this interpreter have NVIDIA's libraries."""
+    finder = "import glob, nvidia; print(':'.join(sorted(f for p in nvidia.__path__ for f in glob.glob(p + '/*/lib'))))"
+    return subprocess.run([sys.executable, "-c", finder], text=True, capture_output=True).stdout.strip()
 
 
 def build(folder):
@@ -95,161 +204,187 @@ def build(folder):
     subprocess.run(["ninja", "-C", folder, "src/cli/atoll", "tests/cuda/test_cuda"], cwd=ROOT, check=True)
 
 
-def check_operations(checks, tests):
-    checks.run("operations and model against the CPU", [tests], 240)
-    checks.run("cuDNN attention against the CPU", [tests, "[.gpu]"], 120)
-    checks.run("NCCL with one rank, in-process collectives", [tests, "[communicator]"], 60)
-    checks.run("2 and 4 ranks on one GPU against 1", [tests, "[ranks]"], 120)
+def unpack(archive, folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    with tarfile.open(archive) as file:
+        file.extractall(folder)
+    return folder
 
 
-def check_sanitizer(checks, tests):
-    sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
-    if not pathlib.Path(sanitizer).exists():
-        return checks.add("compute-sanitizer", None, "it is not installed")
-    for tool in ("memcheck", "racecheck"):
-        checks.run(f"compute-sanitizer {tool}", [sanitizer, "--tool", tool, "--error-exitcode", "1", tests, SANITIZED], 90)
+class Parts:
+    """One method a part. `results` is what the report shows, and is written after every check."""
 
+    def __init__(self, folder, output, seconds, results):
+        self.atoll, self.tests = folder / "src/cli/atoll", folder / "tests/cuda/test_cuda"
+        self.output = output
+        self.results = results
+        # Only Atoll's own processes get them: a path to CUDA's libraries would shadow those that PyTorch brings.
+        wheels = wheel_folders()
+        environment = {"XDG_CACHE_HOME": str(output / "cache")}
+        if wheels:
+            environment["ATOLL_CUDA_LIBRARIES"] = wheels
+        self.checks = Checks(time.monotonic() + seconds, environment, self.save)
 
-def bench_atoll(checks, atoll, name, document_tokens, extra=()):
-    command = [atoll, "bench", "step", "--json", "--config", SHAPE, "--steps", "5", "--document-tokens", str(document_tokens),
-               "--set", "node.device=cuda", "--set", f"model.layers={BLOCKS}", "--set", f"training.batch_rows={MICRO_BATCHES}"]
-    for override in extra:
-        command += ["--set", override]
-    passed, output = checks.run(name, command, 150)
-    return last_json(output) if passed else None
+    def save(self):
+        self.results["checks"] = self.checks.entries
+        (self.output / "gpu_check.json").write_text(json.dumps(self.results, indent=1) + "\n")
+        try:
+            text = gpu_report.markdown(self.results)
+        except Exception as error:  # A figure that is missing must not cost the others.
+            text = f"gpu_check.json has the figures; the table failed: {error!r}\n"
+        (self.output / "gpu_check.md").write_text(text)
 
+    def run(self, part):
+        try:
+            getattr(self, part)()
+        except Exception as error:  # One part must not cost the others.
+            self.checks.add(part, False, repr(error))
+        self.save()
 
-def bench_ranks(checks, atoll):
-    """They share the GPU, so their speed says little; how long they wait for each other says more."""
-    reports = []
-    for ranks, sharding in RANK_CASES:
-        command = [atoll, "bench", "step", "--json", "--config", RANKS_SHAPE, "--steps", "5", "--ranks", str(ranks),
-                   "--set", "node.device=cuda", "--set", f"node.sharding={sharding}",
-                   "--set", f"training.batch_rows={4 * MICRO_BATCHES}", "--set", "training.micro_batch_rows=4"]
-        passed, output = checks.run(f"step, {ranks} ranks on one GPU, sharding {sharding}", command, 60)
+    def test(self, name, spec, limit):
+        self.checks.run(name, [self.tests, "-d", "yes", spec], limit)
+
+    # -- The parts.
+
+    def libraries(self):
+        passed, output = self.checks.run("libraries", [self.atoll, "inspect", "device", "--json"], 60)
+        facts = last_json(output) if passed else None
+        self.results["libraries"] = facts
+        missing = [library["name"] for library in facts["libraries"] if library["problem"]] if facts else []
+        if missing:
+            self.checks.add("all libraries found", False, ", ".join(missing))
+        if facts and facts["problem"]:
+            self.checks.add("the GPU answers", False, facts["problem"])
+
+    def products(self):
+        self.test("products", "[products]", 60)
+
+    def operations(self):
+        self.test("operations against the CPU", KERNELS, 120)
+
+    def model(self):
+        self.test("the whole model against the CPU", "[model]", 90)
+
+    def attention(self):
+        self.test("cuDNN attention against the CPU", "[.gpu]", 90)
+
+    def bench(self):
+        self.step("bench", "step, 16 micro-batches", 16, steps=3, extra=["--extrapolate-blocks", ALL_BLOCKS])
+        self.step("bench_4", "step, 4 micro-batches", 4, steps=5)
+
+    def packed(self):
+        self.step("bench_packed", "step, packed documents", 16, steps=2, document_tokens=1000)
+
+    def lean(self):
+        self.step("bench_lean", "step of all 42 blocks, lean memory", 1, steps=4,
+                  overrides=("node.memory=lean", f"model.layers={ALL_BLOCKS}"), limit=150)
+
+    def pytorch(self):
+        try:
+            subprocess.run([sys.executable, "-c", "import torch; assert torch.cuda.is_available()"], check=True, capture_output=True,
+                           timeout=120)
+        except subprocess.SubprocessError:
+            return self.checks.add("PyTorch", None, "it is not installed, or sees no GPU")
+        config = json.loads((ROOT / SHAPE).read_text())
+        shape = self.output / "shape.json"
+        shape.write_text(json.dumps({**config["model"], "layers": BLOCKS, "micro_batch_rows": config["training"]["micro_batch_rows"]}))
+        for key, name, options in (("pytorch", "PyTorch", []), ("pytorch_recompute", "PyTorch with recomputation", ["--recompute"]),
+                                   ("pytorch_autotune", "PyTorch, max-autotune", ["--mode", "max-autotune-no-cudagraphs"])):
+            command = [sys.executable, "tools/bench_pytorch_cuda.py", "--shape", shape, "--micro-batches", 16, "--steps", 2, *options]
+            # What Atoll's processes are told of libraries is none of PyTorch's business.
+            _, output = self.checks.run(name, command, 120, {"ATOLL_CUDA_LIBRARIES": ""})
+            self.results[key] = last_json(output)
+
+    def end_to_end(self):
+        self.checks.run("two nodes and a coordinator", [sys.executable, "tests/integration/device_swarm_test.py", "-v"], 120,
+                        {"ATOLL": str(self.atoll), "ATOLL_TEST_DEVICE": "cuda"})
+
+    def nccl(self):
+        self.test("NCCL with one rank, in-process collectives", "[communicator]", 60)
+
+    def ranks(self):
+        self.test("2 and 4 ranks on one GPU against 1", "[ranks]", 120)
+        # They share the GPU, so their speed says little; how long they wait for each other says more.
+        for ranks, sharding in RANK_CASES:
+            command = [self.atoll, "bench", "step", "--json", "--config", RANKS_SHAPE, "--steps", 5, "--ranks", ranks,
+                       "--set", "node.device=cuda", "--set", f"node.sharding={sharding}",
+                       "--set", "training.batch_rows=16", "--set", "training.micro_batch_rows=4"]
+            passed, output = self.checks.run(f"step, {ranks} ranks on one GPU, sharding {sharding}", command, 60)
+            report = last_json(output) if passed else None
+            if report:
+                self.results["bench_ranks"].append({"sharding": sharding, **report})
+
+    def sanitizer(self):
+        sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+        if not pathlib.Path(sanitizer).exists():
+            return self.checks.add("compute-sanitizer", None, "it is not installed")
+        for tool, spec in (("memcheck", KERNELS), ("racecheck", "norm*,vocab*,attention of packed*")):
+            self.checks.run(f"compute-sanitizer {tool}", [sanitizer, "--tool", tool, "--error-exitcode", "1", self.tests, spec], 90)
+
+    def step(self, key, name, micro_batches, steps, document_tokens=0, overrides=(f"model.layers={BLOCKS}",), extra=(), limit=120):
+        """One `atoll bench step` of the 10B shape, one row of 8192 tokens per micro-batch, with what the GPU said meanwhile."""
+        command = [self.atoll, "bench", "step", "--json", "--config", SHAPE, "--steps", steps, "--document-tokens", document_tokens, *extra]
+        # Rather no figure than one of plain attention.
+        for setting in ("node.device=cuda", "node.attention=cudnn", f"training.batch_rows={micro_batches}", *overrides):
+            command += ["--set", setting]
+        with Watch() as watch:
+            passed, output = self.checks.run(name, command, limit)
         report = last_json(output) if passed else None
         if report:
-            reports.append({"sharding": sharding, **report})
-    return reports
+            end = time.monotonic()
+            report["gpu"] = watch.summary(end - (steps + 2) * report["step_seconds"] - 1, end)
+        self.results[key] = report
 
 
-def bench_pytorch(checks, shape_file, recompute):
-    try:
-        subprocess.run([sys.executable, "-c", "import torch; assert torch.cuda.is_available()"], check=True, capture_output=True)
-    except subprocess.CalledProcessError:
-        checks.add("PyTorch", None, "it is not installed, or sees no GPU")
-        return None
-    command = [sys.executable, "tools/bench_pytorch_cuda.py", "--shape", shape_file, "--micro-batches", str(MICRO_BATCHES),
-               "--steps", "5"] + (["--recompute"] if recompute else [])
-    name = "PyTorch with recomputation" if recompute else "PyTorch"
-    passed, output = checks.run(name, command, 150)
-    return last_json(output) if passed else None
+PARTS = ("libraries", "products", "operations", "model", "attention", "bench", "packed", "lean", "pytorch", "end_to_end", "nccl", "ranks",
+         "sanitizer")
 
 
-def extrapolate(report):
-    """Seconds of a micro-batch of all blocks: the parts of one block 42 times, the rest once."""
-    per_micro = report["step_seconds"] / MICRO_BATCHES
-    ends = ("embedding", "cross-entropy", "adamw", "gradient norm", "zero", "sum", "add", "cast")
-    vocabulary = json.loads((ROOT / SHAPE).read_text())["model"]["vocabulary"]
-    rest = sum(part["seconds"] for part in report["parts"]
-               if part["name"].startswith(ends) or str(vocabulary) in part["name"]) / MICRO_BATCHES
-    return (per_micro - rest) / BLOCKS * ALL_BLOCKS + rest
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, type=pathlib.Path)
+    parser.add_argument("--build", default=ROOT / "build" / "gpu", type=pathlib.Path, help="a build folder, or an archive of gpu_pack")
+    parser.add_argument("--seconds", type=float, default=470, help="for everything but the build")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, divided by commas")
+    parser.add_argument("--cache", type=pathlib.Path, help="the cache folder of an earlier call's DIR, to begin with")
+    arguments = parser.parse_args()
+    arguments.parts = [part for part in arguments.only.split(",") if part]
+    unknown = sorted(set(arguments.parts) - set(PARTS))
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    return arguments
 
 
-def step_lines(title, report):
-    if not report:
-        return [f"## {title}", "", "not measured", ""]
-    lines = [f"## {title}", "",
-             f"{report['tokens_per_second']:.0f} tokens/s; model FLOPS utilisation {100 * report['mfu_palm']:.1f} % (PaLM), "
-             f"{100 * report['mfu_causal']:.1f} % (causal) of {report['peak_tflops_per_second']:.0f} TFLOP/s; recompute "
-             f"{report['policy']}; {report['bytes_per_rank'] / 2**30:.1f} GiB on the device.",
-             f"Ceilings in the same call: products {report['gemm_tflops_per_second']:.0f} TFLOP/s, copies "
-             f"{report['copy_gigabytes_per_second']:.0f} GB/s. Step {1e3 * report['step_seconds']:.1f} ms.", "",
-             "| part | calls | ms | share | rate |", "|---|---|---|---|---|"]
-    total = sum(part["seconds"] for part in report["parts"])
-    for part in report["parts"]:
-        rate = (f"{part['tflops_per_second']:.0f} TFLOP/s" if part["tflops_per_second"] > 0
-                else f"{part['gigabytes_per_second']:.0f} GB/s")
-        lines.append(f"| {part['name']} | {part['calls']} | {1e3 * part['seconds']:.2f} | "
-                     f"{100 * part['seconds'] / total:.1f} % | {rate} |")
-    return lines + [""]
-
-
-def rank_lines(reports):
-    lines = ["## Ranks that share the GPU", "", f"{RANKS_SHAPE}; in-process communicator.", "",
-             "| ranks | sharding | tokens/s | gathered MiB | reduced MiB | exposed ms | share of the step | GiB per rank | planned |",
-             "|---|---|---|---|---|---|---|---|---|"]
-    for report in reports:
-        exposed = report["exposed_communication_seconds"]
-        lines.append(f"| {report['ranks']} | {report['sharding']} | {report['tokens_per_second']:.0f} | "
-                     f"{report['gathered_bytes'] / 2**20:.0f} | {report['reduced_bytes'] / 2**20:.0f} | {1e3 * exposed:.2f} | "
-                     f"{100 * exposed / report['step_seconds']:.1f} % | {report['bytes_per_rank'] / 2**30:.2f} | "
-                     f"{report['planned_bytes_per_rank'] / 2**30:.2f} |")
-    return lines + [""]
-
-
-def markdown(result):
-    lines = ["# GPU check", "", f"{result['date']}, {json.dumps(result['device'])}, `{result['command']}`", "",
-             "| check | result | seconds |", "|---|---|---|"]
-    for entry in result["checks"]:
-        state = {True: "passed", False: "FAILED", None: f"not run: {entry['text']}"}[entry["passed"]]
-        lines.append(f"| {entry['name']} | {state} | {entry['seconds']} |")
-    lines.append("")
-    lines += step_lines(f"{BLOCKS} blocks of the 10B shape, sequence 8192, one document per row", result["bench"])
-    lines += step_lines("The same with packed documents of about 1000 tokens", result["bench_packed"])
-    lines += rank_lines(result["bench_ranks"])
-    if result["bench"]:
-        lines += [f"Extrapolated to {ALL_BLOCKS} blocks: {8192 / extrapolate(result['bench']):.0f} tokens/s.", ""]
-    lines += ["## PyTorch on the same shape", "", "| | tokens/s | Atoll is faster by |", "|---|---|---|"]
-    for key, name in (("pytorch", "without recomputation"), ("pytorch_recompute", "with recomputation")):
-        report = result[key]
-        if report and "tokens_per_second" in report and result["bench"]:
-            ratio = result["bench"]["tokens_per_second"] / report["tokens_per_second"]
-            lines.append(f"| {name} ({report['torch']}) | {report['tokens_per_second']:.0f} | {ratio:.2f} x |")
-        else:
-            lines.append(f"| {name} | not measured{': ' + report['error'] if report and 'error' in report else ''} | |")
-    return "\n".join(lines) + "\n"
+def prepare(arguments):
+    """The folder with the programs."""
+    output = arguments.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    folder = arguments.build.resolve()
+    if folder.is_file():
+        folder = unpack(folder, ROOT / "build" / "gpu-unpacked")
+    elif not (folder / "tests/cuda/test_cuda").exists():
+        build(folder)
+    for cache in (folder / "cache", arguments.cache):
+        if cache and cache.is_dir():
+            shutil.copytree(cache, output / "cache", dirs_exist_ok=True)
+    return folder, output
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", required=True, type=pathlib.Path)
-    parser.add_argument("--build", default=ROOT / "build" / "gpu", type=pathlib.Path)
-    parser.add_argument("--seconds", type=float, default=470, help="for everything but the build")
-    parser.add_argument("--quick", action="store_true", help="only the checks, no benchmarks")
-    arguments = parser.parse_args()
+    arguments = parse_arguments()
     facts = device_facts()
     if facts is None:
         print("gpu_check: no NVIDIA GPU (nvidia-smi finds none)", file=sys.stderr)
         return 2
-    folder = arguments.build.resolve()
-    if not (folder / "tests/cuda/test_cuda").exists():
-        build(folder)
-    atoll, tests = folder / "src/cli/atoll", folder / "tests/cuda/test_cuda"
-    arguments.output.mkdir(parents=True, exist_ok=True)
-
-    checks = Checks(time.monotonic() + arguments.seconds)
-    result = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "device": facts,
-              "command": "tools/gpu_check " + re.sub(r"--output \S+", "--output DIR", " ".join(sys.argv[1:])),
-              "bench": None, "bench_packed": None, "bench_ranks": [], "pytorch": None, "pytorch_recompute": None}
-    check_operations(checks, tests)
-    if not arguments.quick:
-        result["bench"] = bench_atoll(checks, atoll, "step, one document per row", 0)
-        result["bench_packed"] = bench_atoll(checks, atoll, "step, packed documents", 1000)
-        shape_file = arguments.output / "shape.json"
-        config = json.loads((ROOT / SHAPE).read_text())
-        shape_file.write_text(json.dumps({**config["model"], "layers": BLOCKS,
-                                          "micro_batch_rows": config["training"]["micro_batch_rows"]}))
-        result["bench_ranks"] = bench_ranks(checks, atoll)
-        result["pytorch"] = bench_pytorch(checks, shape_file, recompute=False)
-        result["pytorch_recompute"] = bench_pytorch(checks, shape_file, recompute=True)
-    check_sanitizer(checks, tests)
-    result["checks"] = checks.entries
-    (arguments.output / "gpu_check.json").write_text(json.dumps(result, indent=1) + "\n")
-    text = markdown(result)
-    (arguments.output / "gpu_check.md").write_text(text)
-    print(text)
-    failed = checks.failed()
+    folder, output = prepare(arguments)
+    results = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "device": facts,
+               "command": "tools/gpu_check " + re.sub(r"--output \S+", "--output DIR", " ".join(sys.argv[1:])), "bench_ranks": []}
+    parts = Parts(folder, output, arguments.seconds, results)
+    for part in PARTS:
+        if part in arguments.parts:
+            parts.run(part)
+    print((output / "gpu_check.md").read_text())
+    failed = parts.checks.failed()
     print(f"gpu_check: {len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 

@@ -1,4 +1,6 @@
 // inspect: what is in a config, a checkpoint or a dataset, without running anything.
+#include "backend/inspect.h"
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <iostream>
@@ -176,6 +178,66 @@ void inspect_data(const InspectCommand& command) {
   std::cout << out.text() << std::endl;
 }
 
+double gib(int64_t bytes) {
+  return double(bytes) / double(base::kGiB);
+}
+
+void print_cuda(const backend::CudaFacts& facts) {
+  if (!facts.is_built) {
+    std::cout << "This program was built without the CUDA backend: it runs on the CPU.\n";
+    return;
+  }
+  std::cout << fmt::format(
+      "Built with CUDA {}; the driver knows CUDA {}\n", facts.runtime_version,
+      facts.driver_version.empty() ? "nothing: there is none" : facts.driver_version);
+  if (!facts.problem.empty()) std::cout << fmt::format("No GPU: {}\n", facts.problem);
+  for (size_t i = 0; i < facts.devices.size(); ++i) {
+    const auto& device = facts.devices[i];
+    std::cout << fmt::format("GPU {}: {}, compute capability {}, {:.1f} of {:.1f} GiB free\n", i,
+                             device.name, device.compute_capability, gib(device.free_bytes),
+                             gib(device.total_bytes));
+  }
+  for (const auto& library : facts.libraries) {
+    std::cout << fmt::format(
+        "{:<20} {:<24} {}\n", library.name, library.purpose,
+        library.path.empty() ? library.problem
+                             : fmt::format("{} {}{}", library.version, library.path,
+                                           library.problem.empty() ? "" : ": " + library.problem));
+  }
+}
+
+void inspect_device(const InspectCommand& command) {
+  const backend::CudaFacts facts = backend::inspect_cuda();
+  if (!command.json) return print_cuda(facts);
+  base::JsonWriter out;
+  out.begin_object()
+      .field("cuda", facts.is_built)
+      .field("runtime_version", facts.runtime_version)
+      .field("driver_version", facts.driver_version)
+      .field("problem", facts.problem);
+  out.key("devices").begin_array();
+  for (const auto& device : facts.devices) {
+    out.begin_object()
+        .field("name", device.name)
+        .field("compute_capability", device.compute_capability)
+        .field("total_bytes", device.total_bytes)
+        .field("free_bytes", device.free_bytes)
+        .end_object();
+  }
+  out.end_array().key("libraries").begin_array();
+  for (const auto& library : facts.libraries) {
+    out.begin_object()
+        .field("name", library.name)
+        .field("purpose", library.purpose)
+        .field("path", library.path)
+        .field("version", library.version)
+        .field("problem", library.problem)
+        .end_object();
+  }
+  out.end_array().end_object();
+  std::cout << out.text() << std::endl;
+}
+
 void add(CLI::App& parent, const std::string& name, const std::string& help,
          const std::string& argument, void (*run)(const InspectCommand&)) {
   auto* command = parent.add_subcommand(name, help);
@@ -190,11 +252,13 @@ void add(CLI::App& parent, const std::string& name, const std::string& help,
 }  // namespace
 
 void add_inspect(CLI::App& app) {
-  auto* inspect =
-      app.add_subcommand("inspect", "Show a config, a checkpoint, a dataset, or all config keys");
+  auto* inspect = app.add_subcommand(
+      "inspect", "Show a config, a checkpoint, a dataset, this machine's GPUs, or all config keys");
   inspect->require_subcommand(1);
   add(*inspect, "config", "The config as resolved, parameter and FLOP counts", "file",
       inspect_config);
+  add(*inspect, "device", "The GPUs of this machine, and where each library of theirs was found",
+      "", inspect_device);
   add(*inspect, "keys", "Every config key with its type, default, range and meaning", "",
       inspect_keys);
   add(*inspect, "checkpoint", "Verify and show a checkpoint or a run directory's newest",
