@@ -271,11 +271,22 @@ class CudnnSdpa final : public Sdpa {
     add(kOutOffsets, buffers.out_offsets);
     add(kLseOffsets, buffers.lse_offsets);
     add(kKvGradientOffsets, buffers.kv_gradient_offsets);
-    auto result = graph_->execute(handle_, tensors, buffers.workspace);
-    if (result.is_bad()) fail(result.get_message());
+    if (const auto done = execute(tensors, buffers.workspace); !done) fail(done.reason());
   }
 
  private:
+  // cudnn-frontend throws where a library or a symbol is missing, which may show only here: cuDNN
+  // loads its parts when it first needs them.
+  base::Result<void> execute(std::unordered_map<int64_t, void*>& tensors, void* workspace) {
+    try {
+      auto result = graph_->execute(handle_, tensors, workspace);
+      if (result.is_bad()) return base::Failure{result.get_message()};
+    } catch (const std::runtime_error& error) {
+      return base::Failure{error.what()};
+    }
+    return {};
+  }
+
   [[noreturn]] static void fail(const std::string& reason) {
     throw base::resource_lost(
         fmt::format("cuDNN, running attention: {}", brief(reason)),

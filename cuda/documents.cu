@@ -87,21 +87,29 @@ __global__ void place_kernel(Bf16* target, int64_t stride, const Bf16* left, con
   }
 }
 
+// Of entries + 1 numbers, rounded up so that the next array is aligned as well: cudnn-frontend
+// tells cuDNN that every tensor begins at a 16-byte address, and a kernel may read 16 bytes at a
+// time.
+int64_t array_bytes(int64_t entries, size_t number_bytes) {
+  return base::round_up((entries + 1) * int64_t(number_bytes), 16);
+}
+
 }  // namespace
 
 int64_t DocumentTable::byte_count(int64_t entries) {
-  return (entries + 1) * int64_t(kTensors * sizeof(int64_t) + 2 * sizeof(int32_t));
+  return kTensors * array_bytes(entries, sizeof(int64_t)) +
+         2 * array_bytes(entries, sizeof(int32_t));
 }
 
 DocumentTable DocumentTable::in(void* memory, int64_t entries) {
   DocumentTable table;
-  auto* next = static_cast<int64_t*>(memory);
+  auto* next = static_cast<char*>(memory);
   for (int64_t*& offsets : table.offsets) {
-    offsets = next;
-    next += entries + 1;
+    offsets = reinterpret_cast<int64_t*>(next);
+    next += array_bytes(entries, sizeof(int64_t));
   }
   table.begins = reinterpret_cast<int32_t*>(next);
-  table.lengths = table.begins + entries + 1;
+  table.lengths = reinterpret_cast<int32_t*>(next + array_bytes(entries, sizeof(int32_t)));
   return table;
 }
 

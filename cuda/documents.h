@@ -9,7 +9,8 @@
 namespace cuda {
 
 // Documents as the entries of a batch: entry e is document e in the order of memory. Entries behind
-// the last document are empty and begin at the end. All in device memory.
+// the last document are empty and begin at the end. All in device memory, each array at a 16-byte
+// address.
 struct DocumentTable {
   static constexpr int kTensors = 4;
 
@@ -18,7 +19,7 @@ struct DocumentTable {
   std::array<int64_t*, kTensors> offsets{};  // (entries + 1) begins * a tensor's stride.
 
   static int64_t byte_count(int64_t entries);
-  // REQUIRES: `memory` has byte_count(entries) bytes and is 8-byte aligned.
+  // REQUIRES: `memory` has byte_count(entries) bytes and is 16-byte aligned.
   static DocumentTable in(void* memory, int64_t entries);
 };
 

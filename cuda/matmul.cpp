@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cctype>
+#include <cmath>
 #include <cstring>
 #include <cublasLt.h>
 #include <filesystem>
@@ -17,6 +19,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <random>
 #include <tuple>
 #include <unistd.h>
 #include <vector>
@@ -24,6 +27,7 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "cuda/check.h"
+#include "cuda/fastest.h"
 
 namespace cuda {
 
@@ -35,8 +39,7 @@ namespace {
 
 constexpr size_t kWorkspaceBytes = size_t(32 * base::kMiB);  // What Hopper's kernels can use.
 constexpr int kCandidates = 24;
-constexpr int kWarmUps = 2;
-constexpr int kTimings = 5;
+constexpr float kTuningMilliseconds = 1000;  // Of one product: then the best so far is taken.
 
 void check_lt(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -239,6 +242,77 @@ class DeviceMemory {
   void* data_ = nullptr;
 };
 
+// Whether it seems to have zeros only, from some kilobytes at its begin, middle and end. Waits for
+// the stream.
+bool looks_like_zeros(const Tensor& tensor, cudaStream_t stream) {
+  const int64_t byte_count = tensor.byte_count();
+  std::vector<char> sample(size_t(std::min<int64_t>(byte_count, 4 * base::kKiB)));
+  const auto rest = byte_count - int64_t(sample.size());
+  for (const int64_t at : {int64_t{0}, rest / 2, rest}) {
+    check(cudaMemcpyAsync(sample.data(), static_cast<const char*>(tensor.data) + at, sample.size(),
+                          cudaMemcpyDeviceToHost, stream),
+          "looking at the operands of a product");
+    check(cudaStreamSynchronize(stream), "looking at the operands of a product");
+    if (!std::ranges::all_of(sample, [](char c) { return c == 0; })) return false;
+  }
+  return true;
+}
+
+// Normal numbers in bf16: a few of them again and again. Waits for the stream.
+void fill_with_random(void* target, size_t byte_count, cudaStream_t stream) {
+  std::vector<uint16_t> numbers(std::min(byte_count, size_t(base::kMiB)) / sizeof(uint16_t));
+  std::mt19937 bits(1);
+  std::normal_distribution<float> normal;
+  for (uint16_t& number : numbers) number = uint16_t(std::bit_cast<uint32_t>(normal(bits)) >> 16);
+  const size_t period = numbers.size() * sizeof(uint16_t);
+  for (size_t at = 0; at < byte_count; at += period) {
+    check(cudaMemcpyAsync(static_cast<char*>(target) + at, numbers.data(),
+                          std::min(period, byte_count - at), cudaMemcpyHostToDevice, stream),
+          "filling an operand to time a product");
+  }
+  check(cudaStreamSynchronize(stream), "filling an operand to time a product");
+}
+
+// What a product is timed with. The time depends on the data (zeros draw less power, so the clock
+// is higher), so with the operands of the first call, but
+//   - random numbers in the place of an operand of zeros: one that nobody has filled yet, or whose
+//     true content comes with later steps;
+//   - other memory in the place of an output that is accumulated into. Any other output is about to
+//     be overwritten, so what the timing leaves in it does not matter.
+class TimingOperands {
+ public:
+  TimingOperands(const MatmulArgs& args, cudaStream_t stream)
+      : operands_{args.out.data, args.a.data, args.b.data} {
+    if (args.accumulate) {
+      operands_.out = take(args.out.byte_count());
+      if (!is_complete_) return;
+      check(cudaMemsetAsync(operands_.out, 0, size_t(args.out.byte_count()), stream), "clearing");
+    }
+    if (looks_like_zeros(args.a, stream)) operands_.a = random_like(args.a, stream);
+    if (looks_like_zeros(args.b, stream)) operands_.b = random_like(args.b, stream);
+  }
+
+  bool is_complete() const { return is_complete_; }  // False: there was no memory.
+  const Operands& operands() const { return operands_; }
+
+ private:
+  void* take(int64_t byte_count) {
+    void* const data =
+        memory_.emplace_back(std::make_unique<DeviceMemory>(size_t(byte_count)))->data();
+    is_complete_ = is_complete_ && data != nullptr;
+    return data;
+  }
+  const void* random_like(const Tensor& operand, cudaStream_t stream) {
+    void* const data = take(operand.byte_count());
+    if (data != nullptr) fill_with_random(data, size_t(operand.byte_count()), stream);
+    return data;
+  }
+
+  std::vector<std::unique_ptr<DeviceMemory>> memory_;
+  Operands operands_;
+  bool is_complete_ = true;
+};
+
 class Timer {
  public:
   Timer() {
@@ -326,12 +400,13 @@ std::vector<cublasLtMatmulAlgo_t> LtMatmul::candidates(const Plan& plan) const {
                                                   sizeof(plan.product.alignment)),
              "choosing");
   }
-  if (options_.deterministic) {
-    const uint32_t none = CUBLASLT_REDUCTION_SCHEME_NONE;
-    check_lt(cublasLtMatmulPreferenceSetAttribute(
-                 preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &none, sizeof(none)),
-             "choosing");
-  }
+  // Partial sums of a split inner dimension are added in fp32, in the workspace: never rounded to
+  // the output's bf16, as two of the library's schemes would.
+  const uint32_t schemes = options_.deterministic ? CUBLASLT_REDUCTION_SCHEME_NONE
+                                                  : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  check_lt(cublasLtMatmulPreferenceSetAttribute(
+               preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &schemes, sizeof(schemes)),
+           "choosing");
   std::array<cublasLtMatmulHeuristicResult_t, kCandidates> results;
   int count = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
@@ -352,25 +427,17 @@ std::vector<cublasLtMatmulAlgo_t> LtMatmul::candidates(const Plan& plan) const {
   return algorithms;
 }
 
-// Median of some runs, in milliseconds; infinity for a candidate that fails.
+// Milliseconds of one run; infinity for a candidate that fails.
 float LtMatmul::time(const Plan& plan, const Operands& operands,
                      const cublasLtMatmulAlgo_t& algorithm, cudaStream_t stream) {
-  const auto run = [&] {
-    return plan.run(library_, operands, algorithm, workspace_.data(), stream);
-  };
-  for (int i = 0; i < kWarmUps; ++i) {
-    if (run() != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<float>::infinity();
-  }
-  std::array<float, kTimings> times;
-  for (float& t : times) {
-    t = timer_.milliseconds(stream, [&] { run(); });
-  }
-  std::ranges::nth_element(times, times.begin() + kTimings / 2);
-  return times[kTimings / 2];
+  bool is_good = false;
+  const float milliseconds = timer_.milliseconds(stream, [&] {
+    is_good =
+        plan.run(library_, operands, algorithm, workspace_.data(), stream) == CUBLAS_STATUS_SUCCESS;
+  });
+  return is_good ? milliseconds : std::numeric_limits<float>::infinity();
 }
 
-// Timed with the operands of the first call, because the time depends on the data (zeros draw less
-// power), but into other memory, because the output may be accumulated into.
 std::unique_ptr<Plan> LtMatmul::make_plan(const Product& product, const MatmulArgs& args,
                                           cudaStream_t stream) {
   auto plan = std::make_unique<Plan>(product);
@@ -390,26 +457,22 @@ std::unique_ptr<Plan> LtMatmul::make_plan(const Product& product, const MatmulAr
       return plan;
     }
   }
-  const DeviceMemory output(size_t(args.out.byte_count()));
-  if (output.data() == nullptr) {
+  const TimingOperands timing(args, stream);
+  if (!timing.is_complete()) {
     base::log_warning("no memory to time the product {}: the library's first choice is taken",
                       product.text());
     return plan;
   }
-  check(cudaMemsetAsync(output.data(), 0, size_t(args.out.byte_count()), stream), "clearing");
-  const Operands operands{output.data(), args.a.data, args.b.data};
-  float best = std::numeric_limits<float>::infinity();
-  float first = best;
-  for (size_t i = 0; i < algorithms.size(); ++i) {
-    const float milliseconds = time(*plan, operands, algorithms[i], stream);
-    if (i == 0) first = milliseconds;
-    if (milliseconds >= best) continue;
-    best = milliseconds;
-    plan->algorithm = algorithms[i];
-  }
+  const Fastest fastest = find_fastest(
+      algorithms.size(),
+      [&](size_t i) { return time(*plan, timing.operands(), algorithms[i], stream); },
+      kTuningMilliseconds);
+  plan->algorithm = algorithms[fastest.index];
   const double flop = 2.0 * double(product.m) * double(product.n) * double(product.k);
-  base::log_info("product {}: {:.3f} ms, {:.0f} TFLOP/s; the first of {} candidates {:.3f} ms",
-                 product.text(), best, flop / double(best) * 1e-9, algorithms.size(), first);
+  base::log_info("product {}: {:.3f} ms, {:.0f} TFLOP/s; {} of {} candidates, the first {:.3f} ms",
+                 product.text(), fastest.milliseconds, flop / double(fastest.milliseconds) * 1e-9,
+                 fastest.tried, algorithms.size(), fastest.first_milliseconds);
+  if (!std::isfinite(fastest.milliseconds)) return plan;  // The call will say what is wrong.
   choices_->keep(product, plan->algorithm);
   return plan;
 }

@@ -59,6 +59,33 @@ TEST_CASE("a document table has every document's place, and empty entries behind
   require_table({.B = 5, .T = 1500, .document_mean = 200}, 64);  // Several tokens for each thread.
 }
 
+TEST_CASE("the arrays of a document table are 16-byte aligned, apart, and inside its bytes") {
+  alignas(16) static std::array<char, 1 << 16> memory;
+  for (const int64_t entries : {1, 2, 3, 4, 31, 32, 128, 1000}) {
+    const int64_t byte_count = cuda::DocumentTable::byte_count(entries);
+    INFO("entries " << entries << ", " << byte_count << " bytes");
+    const auto table = cuda::DocumentTable::in(memory.data(), entries);
+    // {begin, end}, in bytes.
+    std::vector<std::pair<int64_t, int64_t>> arrays;
+    const auto add = [&](const auto* array, int64_t count) {
+      const int64_t begin = reinterpret_cast<const char*>(array) - memory.data();
+      arrays.emplace_back(begin, begin + count * int64_t(sizeof(*array)));
+    };
+    for (const int64_t* offsets : table.offsets) add(offsets, entries + 1);
+    add(table.begins, entries + 1);
+    add(table.lengths, entries);
+    std::ranges::sort(arrays);
+    int64_t before = 0;
+    for (const auto& [begin, end] : arrays) {
+      REQUIRE(begin % 16 == 0);
+      REQUIRE(begin >= before);
+      before = end;
+    }
+    REQUIRE(before <= byte_count);
+    REQUIRE(byte_count < before + 6 * 16);  // And nothing is wasted.
+  }
+}
+
 TEST_CASE("a document mask hides what lies before the document") {
   const AttentionCase a{.B = 2, .T = 21, .document_mean = 5};
   const int64_t stride = 24;
