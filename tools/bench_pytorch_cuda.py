@@ -17,6 +17,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
@@ -169,6 +170,8 @@ def bench(c, arguments, result):
     result["compile_seconds"] = timed(step)  # The first step, which compiles.
     for _ in range(2):
         step()
+    # 2: the block's and the head's. More would mean that blocks were compiled again, or not at all.
+    result["compiled_graphs"] = counters["stats"]["unique_graphs"]
     seconds = statistics.median(timed(step) for _ in range(arguments.steps))
     result["step_seconds"] = seconds
     result["tokens_per_second"] = arguments.micro_batches * rows * length / seconds
