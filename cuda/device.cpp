@@ -241,6 +241,12 @@ class CudaDevice final : public GpuDevice {
   }
 
   int64_t allocated_bytes() const override { return allocated_bytes_; }
+  int64_t used_bytes() const override {
+    select_device(device_);
+    size_t free_bytes = 0, total_bytes = 0;
+    check(cudaMemGetInfo(&free_bytes, &total_bytes), "asking for free memory");
+    return int64_t(total_bytes - free_bytes);
+  }
   int64_t total_bytes() const override { return properties_.total_bytes / ranks_; }
   double peak_flops() const override { return properties_.peak_flops; }
   int numa_node() const override { return numa_node_; }

@@ -79,6 +79,9 @@ class Device {
 
   // Held by the buffers of allocate() now; those of allocate_host() do not count.
   virtual int64_t allocated_bytes() const = 0;
+  // In use on the whole device, as its driver counts: by all programs, libraries and contexts
+  // included. 0 where nobody knows, as on CPUs.
+  virtual int64_t used_bytes() const = 0;
   // All memory that a rank can have: of the device, divided by the ranks that share it.
   virtual int64_t total_bytes() const = 0;
   // Of dense products in the compute dtype by the data sheet, in FLOP/s; 0 if nobody knows.

@@ -120,6 +120,7 @@ class CpuDevice final : public backend::Device {
   }
 
   int64_t allocated_bytes() const override { return allocated_bytes_; }
+  int64_t used_bytes() const override { return 0; }
   int64_t total_bytes() const override {
     return int64_t{sysconf(_SC_PHYS_PAGES)} * int64_t{sysconf(_SC_PAGESIZE)} / ranks_;
   }

@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fmt/format.h>
 #include <functional>
-#include <numeric>
 #include <sys/resource.h>
 #include <vector>
 
 #include "base/hash.h"
-#include "base/math.h"
+#include "base/numa.h"
+#include "train/ceilings.h"
 #include "train/engine.h"
+#include "train/rank_threads.h"
+#include "train/row_share.h"
+#include "train/step_parts.h"
 #include "train/timed_ops.h"
 #include "train/trainer.h"
 
@@ -20,43 +24,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-struct ProductShape {
-  int64_t m, n, k;
-};
-
-// FLOP/s of one product, the best of several repetitions that together take about `seconds`.
-double product_rate(backend::Backend& backend, const ProductShape& shape, double seconds) {
-  const auto dtype = backend.device->compute_dtype();
-  const auto bytes = [&](int64_t count) { return count * backend::bytes_per_element(dtype); };
-  const auto a = backend.device->allocate(bytes(shape.m * shape.k), "bench a");
-  const auto b = backend.device->allocate(bytes(shape.n * shape.k), "bench b");
-  const auto out = backend.device->allocate(bytes(shape.m * shape.n), "bench out");
-  const backend::MatmulArgs args = {.out = out->tensor(dtype, {shape.m, shape.n}),
-                                    .a = a->tensor(dtype, {shape.m, shape.k}),
-                                    .b = b->tensor(dtype, {shape.n, shape.k}),
-                                    .transpose_b = true};
-  auto& stream = backend.device->compute_stream();
-  double best = 0;
-  const auto start = Clock::now();
-  // The first repetition warms caches and pages up; it cannot be the best.
-  while (best == 0 || seconds_since(start) < seconds) {
-    const auto begin = Clock::now();
-    backend.ops->matmul(args, stream);
-    backend.device->synchronize(stream);
-    best = std::max(
-        best, 2.0 * double(shape.m) * double(shape.n) * double(shape.k) / seconds_since(begin));
-  }
-  return best;
-}
-
-double best_rate(backend::Backend& backend, const std::vector<ProductShape>& shapes,
-                 double seconds) {
-  double best = 0;
-  for (const ProductShape& shape : shapes)
-    best = std::max(best, product_rate(backend, shape, seconds / double(shapes.size())));
-  return best;
 }
 
 // The products of one block and of the head for N tokens.
@@ -89,32 +56,6 @@ data::Batch random_batch(const model::ModelConfig& config, int64_t rows, int64_t
   return batch;
 }
 
-// Bytes read plus bytes written per second, the best of several copies.
-double copy_rate(backend::Device& device) {
-  constexpr int64_t kBytes = 256 * base::kMiB;
-  constexpr int kCopies = 8;
-  const auto from = device.allocate(kBytes, "bench copy");
-  const auto to = device.allocate(kBytes, "bench copy");
-  auto& stream = device.compute_stream();
-  double best = 0;
-  for (int i = 0; i < kCopies; ++i) {
-    const auto begin = device.record(stream);
-    device.copy(to->data(), from->data(), kBytes, stream);
-    const auto end = device.record(stream);
-    device.synchronize(*end);
-    best = std::max(best, 2.0 * double(kBytes) / device.seconds_between(*begin, *end));
-  }
-  return best;
-}
-
-BenchPart bench_part(const TimedPart& part) {
-  return {.name = part.name,
-          .calls = part.calls,
-          .seconds = part.seconds,
-          .tflops_per_second = part.flop / part.seconds * 1e-12,
-          .gigabytes_per_second = part.bytes / part.seconds * 1e-9};
-}
-
 int64_t peak_memory_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -126,41 +67,69 @@ int64_t peak_memory_bytes() {
 double peak_flops(backend::Backend& backend) {
   const double data_sheet = backend.device->peak_flops();
   if (data_sheet > 0) return data_sheet;
-  return best_rate(backend, {{1024, 1024, 1024}, {2048, 512, 1024}}, 0.2);
+  const Ceilings measured = measure_ceilings(backend, {{1024, 1024, 1024}, {2048, 512, 1024}},
+                                             {.headline_seconds = 0.1, .shape_seconds = 0.1});
+  if (measured.flops > 0) return measured.flops;
+  throw base::resource_lost(fmt::format("cannot measure a product: {}", measured.error),
+                            "use a smaller model, or a machine with more memory");
 }
 
 namespace {
 
-struct Communication {
-  shard::Traffic traffic;  // Of the rank that waited longest; all move the same.
-  int64_t bytes_per_rank = 0;
+struct Memory {
+  int64_t held = 0;  // On the device of the rank that holds most.
+  int64_t used = 0;
 };
 
-// Of one step, which `train` does.
-Communication measure_communication(RankTeam& ranks, const std::function<void()>& train) {
-  ranks.run([](Rank& rank) { rank.engine.parameters.start_traffic(); });
-  train();
-  std::vector<Communication> all(size_t(ranks.count()));
+Memory measure_memory(RankTeam& ranks) {
+  std::vector<Memory> all(size_t(ranks.count()));
   ranks.run([&](Rank& rank) {
-    all[size_t(rank.number())] = {rank.engine.parameters.stop_traffic(),
-                                  rank.engine.backend.device->allocated_bytes()};
+    const backend::Device& device = *rank.engine.backend.device;
+    all[size_t(rank.number())] = {device.allocated_bytes(), device.used_bytes()};
   });
-  Communication worst = all.front();
-  for (const Communication& one : all) {
-    if (one.traffic.exposed_seconds > worst.traffic.exposed_seconds) worst.traffic = one.traffic;
-    worst.bytes_per_rank = std::max(worst.bytes_per_rank, one.bytes_per_rank);
-  }
-  return worst;
+  Memory most;
+  for (const Memory& one : all)
+    most = {std::max(most.held, one.held), std::max(most.used, one.used)};
+  return most;
 }
 
-// All ranks at the same time: on a CPU they share it.
-double best_rate_of_all(RankTeam& ranks, const std::vector<ProductShape>& shapes, double seconds) {
-  std::vector<double> rates(size_t(ranks.count()));
-  ranks.run([&](Rank& rank) {
-    rank.engine.backend.device->set_steady(false);
-    rates[size_t(rank.number())] = best_rate(rank.engine.backend, shapes, seconds);
+// What one step, which `train` does, moves: of the rank that waited longest; all move the same.
+shard::Traffic measure_traffic(RankTeam& ranks, const std::function<void()>& train) {
+  ranks.run([](Rank& rank) { rank.engine.parameters.start_traffic(); });
+  train();
+  std::vector<shard::Traffic> all(size_t(ranks.count()));
+  ranks.run(
+      [&](Rank& rank) { all[size_t(rank.number())] = rank.engine.parameters.stop_traffic(); });
+  return *std::ranges::max_element(all, {}, &shard::Traffic::exposed_seconds);
+}
+
+// Of each rank, all at the same time: those of one machine share it. Before the model's memory is
+// allocated, so that large products find room.
+std::vector<Ceilings> ceilings_of_all(std::vector<backend::Backend>& backends,
+                                      const RunConfig& config) {
+  const auto count = int(backends.size());
+  const bool is_gpu = backends.front().device->compute_dtype() == backend::DType::kBfloat16;
+  // A big square first: the rate of the machine, not of what the model happens to need.
+  std::vector<ProductShape> shapes = {is_gpu ? ProductShape{8192, 8192, 8192}
+                                             : ProductShape{2048, 2048, 2048}};
+  const int64_t rows = RowShare::of(config.training, count).micro_batch_rows;
+  for (const ProductShape& shape :
+       model_products(config.model, rows * config.model.sequence_length))
+    shapes.push_back(shape);
+  const CeilingTimes times =
+      is_gpu ? CeilingTimes{.headline_seconds = 1.2, .shape_seconds = 0.4, .copy_seconds = 0.5}
+             : CeilingTimes{.headline_seconds = 0.4, .shape_seconds = 0.3, .copy_seconds = 0.3};
+  std::vector<Ceilings> ceilings(backends.size());
+  const auto enter = [&](int rank) {
+    backend::Device& device = *backends[size_t(rank)].device;
+    device.enter_thread();
+    if (device.numa_node() >= 0) base::pin_thread_to_numa_node(device.numa_node());
+  };
+  RankThreads threads({.ranks = count, .enter = enter});
+  threads.run([&](int rank) {
+    ceilings[size_t(rank)] = measure_ceilings(backends[size_t(rank)], shapes, times);
   });
-  return std::accumulate(rates.begin(), rates.end(), 0.0);
+  return ceilings;
 }
 
 double median(std::vector<double> values) {
@@ -169,76 +138,173 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
+// Forward and backward, with attention as long as documents let it be.
+double flops_per_token(const model::ModelConfig& config, double keys) {
+  const double masked = 0.5 * double(config.sequence_length) - keys;
+  return model::flops_per_token_causal(config) -
+         12.0 * double(config.layers * config.query_width()) * masked;
+}
+
+// A convention of whole rows says nothing of packed ones.
+double convention_flops(const model::ModelConfig& config, double keys, bool is_packed) {
+  return is_packed ? flops_per_token(config, keys) : model::flops_per_token_palm(config);
+}
+
+class StepBench {
+ public:
+  StepBench(const RunConfig& config, const BenchOptions& options)
+      : config_(config), options_(options) {}
+  BenchStepReport run();
+
+ private:
+  struct Timed {
+    double seconds = 0;
+    double keys = 0;
+  };
+  Timed train_step(Trainer& trainer);
+  void measure_steps(Trainer& trainer);
+  void measure_parts(Trainer& trainer, RankTeam& ranks, TimedOps& stopwatch);
+  void report_ceilings(const std::vector<Ceilings>& ceilings);
+  void report_rates(double data_sheet);
+  Extrapolation extrapolate() const;
+
+  const RunConfig& config_;
+  const BenchOptions& options_;
+  int64_t steps_done_ = 0;
+  double keys_ = 0;  // A token's, on average over the timed steps.
+  // Of one rank.
+  double product_flops_ = 0, copy_bytes_per_second_ = 0;
+  BenchStepReport report_;
+};
+
+StepBench::Timed StepBench::train_step(Trainer& trainer) {
+  const data::Batch batch = random_batch(config_.model, config_.training.batch_rows, steps_done_++,
+                                         options_.document_tokens);
+  const double keys = mean_keys(batch, config_.model.sequence_length);
+  return {.seconds = trainer.step(batch).seconds, .keys = keys};
+}
+
+void StepBench::measure_steps(Trainer& trainer) {
+  constexpr int64_t kWarmUpSteps = 2;
+  for (int64_t step = 0; step < kWarmUpSteps; ++step) train_step(trainer);
+  std::vector<double> seconds;
+  for (int64_t step = 0; step < options_.steps; ++step) {
+    const Timed timed = train_step(trainer);
+    seconds.push_back(timed.seconds);
+    keys_ += timed.keys / double(options_.steps);
+  }
+  report_.step_seconds = median(std::move(seconds));
+  const double tokens = double(config_.training.batch_rows * config_.model.sequence_length);
+  report_.tokens_per_second = tokens / report_.step_seconds;
+}
+
+void StepBench::measure_parts(Trainer& trainer, RankTeam& ranks, TimedOps& stopwatch) {
+  // The batch of the step that comes: what it asks of attention is counted before it runs.
+  const double keys = mean_keys(random_batch(config_.model, config_.training.batch_rows,
+                                             steps_done_, options_.document_tokens),
+                                config_.model.sequence_length);
+  stopwatch.start(keys);
+  report_.timed_step_seconds = train_step(trainer).seconds;
+  ranks.run([&](Rank& rank) {
+    if (rank.number() != 0) return;
+    for (const TimedPart& part : stopwatch.stop())
+      report_.parts.push_back(bench_part(part, product_flops_, copy_bytes_per_second_));
+  });
+  report_.unattributed_seconds = report_.timed_step_seconds - seconds_of(report_.parts);
+}
+
+void StepBench::report_ceilings(const std::vector<Ceilings>& ceilings) {
+  double flops = 0;
+  for (const Ceilings& one : ceilings) {
+    flops += one.flops;
+    if (report_.ceiling_error.empty()) report_.ceiling_error = one.error;
+  }
+  for (const Ceilings::Rate& rate : ceilings.front().products)
+    report_.gemm_shapes.push_back({name_of(rate.shape), rate.flops * 1e-12});
+  product_flops_ = ceilings.front().flops;
+  copy_bytes_per_second_ = ceilings.front().bytes_per_second;
+  report_.gemm_tflops_per_second = flops * 1e-12;
+  report_.copy_gigabytes_per_second = copy_bytes_per_second_ * 1e-9;
+}
+
+// `data_sheet` is the peak of all ranks by it; 0: unknown.
+void StepBench::report_rates(double data_sheet) {
+  const double flops = report_.tokens_per_second * flops_per_token(config_.model, keys_);
+  const double products = report_.gemm_tflops_per_second * 1e12;
+  const double peak = data_sheet > 0 ? data_sheet : products;
+  report_.tflops_per_second = flops * 1e-12;
+  report_.peak_tflops_per_second = peak * 1e-12;
+  if (products > 0) report_.fraction_of_gemm_rate = flops / products;
+  if (peak <= 0) return;
+  if (options_.document_tokens > 0) {
+    report_.mfu_inside_documents = flops / peak;
+  } else {
+    report_.mfu_causal = flops / peak;
+    report_.mfu_palm =
+        report_.tokens_per_second * model::flops_per_token_palm(config_.model) / peak;
+  }
+}
+
+Extrapolation StepBench::extrapolate() const {
+  model::ModelConfig model = config_.model;
+  model.layers = options_.extrapolate_blocks;
+  const double seconds =
+      extrapolated_step_seconds(report_.parts, config_.model, report_.micro_batches,
+                                report_.step_seconds, options_.extrapolate_blocks);
+  const double rate = report_.tokens_per_second * report_.step_seconds / seconds;
+  const double flops = rate * convention_flops(model, keys_, options_.document_tokens > 0);
+  const double peak = report_.peak_tflops_per_second * 1e12;
+  return {.blocks = options_.extrapolate_blocks,
+          .step_seconds = seconds,
+          .tokens_per_second = rate,
+          .utilisation = peak > 0 ? flops / peak : 0};
+}
+
+BenchStepReport StepBench::run() {
+  const auto start = Clock::now();
+  auto backends = choose_backends(config_.node);
+  backend::Backend& timed_rank = backends.front();
+  auto timed =
+      TimedOps::create(std::move(timed_rank.ops), *timed_rank.device, config_.model.vocabulary);
+  TimedOps& stopwatch = *timed;
+  timed_rank.ops = std::move(timed);
+
+  const auto ceilings_start = Clock::now();
+  report_ceilings(ceilings_of_all(backends, config_));
+  report_.ceiling_seconds = seconds_since(ceilings_start);
+  RankTeam ranks(std::move(backends), config_);
+  Trainer trainer(config_.training, ranks);
+  report_.setup_seconds = seconds_since(start);
+  report_.micro_batches = RowShare::of(config_.training, ranks.count()).turns;
+  measure_steps(trainer);
+  const shard::Traffic traffic = measure_traffic(ranks, [&] { train_step(trainer); });
+  const Memory memory = measure_memory(ranks);
+  measure_parts(trainer, ranks, stopwatch);
+
+  const backend::Device& device = *ranks.first().engine.backend.device;
+  report_rates(device.peak_flops() * double(ranks.count()));
+  if (options_.extrapolate_blocks > 0) report_.extrapolation = extrapolate();
+  report_.device = device.name();
+  report_.model = config_.name;
+  report_.parameters = model::parameter_count(config_.model);
+  report_.policy = ranks.plan().policy();
+  report_.document_tokens = options_.document_tokens;
+  report_.peak_memory_bytes = peak_memory_bytes();
+  report_.ranks = ranks.count();
+  report_.gathered_bytes = traffic.gathered_bytes;
+  report_.reduced_bytes = traffic.reduced_bytes;
+  report_.exposed_communication_seconds = traffic.exposed_seconds;
+  report_.bytes_per_rank = memory.held;
+  report_.planned_bytes_per_rank = ranks.plan().bytes_per_gpu();
+  report_.device_used_bytes = memory.used;
+  report_.steps = options_.steps;
+  return std::move(report_);
+}
+
 }  // namespace
 
 BenchStepReport bench_step(const RunConfig& config, const BenchOptions& options) {
-  constexpr int64_t kWarmUpSteps = 2;
-  auto backends = choose_backends(config.node);
-  backend::Backend& timed_rank = backends.front();
-  auto timed = TimedOps::create(std::move(timed_rank.ops), *timed_rank.device);
-  TimedOps& stopwatch = *timed;
-  timed_rank.ops = std::move(timed);
-  RankTeam ranks(std::move(backends), config);
-  Trainer trainer(config.training, ranks);
-  int64_t steps_done = 0;
-  const auto train = [&] {
-    return trainer.step(random_batch(config.model, config.training.batch_rows, steps_done++,
-                                     options.document_tokens));
-  };
-
-  for (int64_t step = 0; step < kWarmUpSteps; ++step) train();
-  std::vector<double> seconds;
-  for (int64_t step = 0; step < options.steps; ++step) seconds.push_back(train().seconds);
-  const double step_seconds = median(std::move(seconds));
-  const double tokens = double(config.training.batch_rows * config.model.sequence_length);
-  const double rate = tokens / step_seconds;
-
-  const Communication communication = measure_communication(ranks, train);
-  stopwatch.start();
-  train();
-  std::vector<BenchPart> parts;
-  ranks.run([&](Rank& rank) {
-    if (rank.number() != 0) return;
-    for (const TimedPart& part : stopwatch.stop()) parts.push_back(bench_part(part));
-  });
-
-  // Big squares next to the model's own shapes: the rate of the machine, not of what the model
-  // happens to need.
-  const int64_t micro_batch_rows = RowShare::of(config.training, ranks.count()).micro_batch_rows;
-  auto shapes = model_products(config.model, micro_batch_rows * config.model.sequence_length);
-  shapes.insert(shapes.end(), {{1024, 1024, 1024}, {2048, 2048, 2048}});
-  const double gemm_rate = best_rate_of_all(ranks, shapes, 3.0);
-  double copies = 0;
-  ranks.run([&](Rank& rank) {
-    if (rank.number() == 0) copies = copy_rate(*rank.engine.backend.device);
-  });
-  const double causal = rate * model::flops_per_token_causal(config.model);
-  const double palm = rate * model::flops_per_token_palm(config.model);
-  const backend::Device& device = *ranks.first().engine.backend.device;
-  const double data_sheet = device.peak_flops() * double(ranks.count());
-  const double peak = data_sheet > 0 ? data_sheet : gemm_rate;
-  return {.device = device.name(),
-          .model = config.name,
-          .parameters = model::parameter_count(config.model),
-          .policy = ranks.plan().policy(),
-          .tokens_per_second = rate,
-          .step_seconds = step_seconds,
-          .tflops_per_second = causal * 1e-12,
-          .gemm_tflops_per_second = gemm_rate * 1e-12,
-          .copy_gigabytes_per_second = copies * 1e-9,
-          .fraction_of_gemm_rate = causal / gemm_rate,
-          .peak_tflops_per_second = peak * 1e-12,
-          .mfu_palm = palm / peak,
-          .mfu_causal = causal / peak,
-          .peak_memory_bytes = peak_memory_bytes(),
-          .ranks = ranks.count(),
-          .gathered_bytes = communication.traffic.gathered_bytes,
-          .reduced_bytes = communication.traffic.reduced_bytes,
-          .exposed_communication_seconds = communication.traffic.exposed_seconds,
-          .bytes_per_rank = communication.bytes_per_rank,
-          .planned_bytes_per_rank = ranks.plan().bytes_per_gpu(),
-          .steps = options.steps,
-          .parts = std::move(parts)};
+  return StepBench(config, options).run();
 }
 
 }  // namespace train

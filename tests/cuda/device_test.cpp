@@ -60,6 +60,18 @@ TEST_CASE("cuda device: memory is zero, aligned and counted", "[device]") {
   REQUIRE(device.allocated_bytes() == before);
 }
 
+TEST_CASE("cuda device: the driver counts what is in use beside the buffers", "[device]") {
+  auto backend = cuda_test::make_device_under_test();
+  backend::Device& device = *backend.device;
+  const int64_t before = device.used_bytes();
+  const auto buffer = device.allocate(70 * base::kMiB, "test");
+  REQUIRE(device.used_bytes() == before + 70 * base::kMiB);
+  void* beside = nullptr;
+  REQUIRE(cudaMalloc(&beside, 1000) == cudaSuccess);
+  REQUIRE(device.used_bytes() == before + 70 * base::kMiB + 1000);
+  cudaFree(beside);
+}
+
 TEST_CASE("cuda device: memory that was given back can be had again", "[device]") {
   const Restore restore;
   fake_device().total_bytes = 60 * base::kMiB;

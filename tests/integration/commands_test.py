@@ -76,15 +76,35 @@ class CommandsTest(ClusterTest):
             self.assertIn(expected, text)
 
     def test_bench_step_reports_every_key(self):
-        report = self.json_of("bench", "step", "--config", self.config, "--steps", 2)
-        for key in ("device model parameters tokens_per_second tflops_per_second gemm_tflops_per_second "
-                    "fraction_of_gemm_rate mfu_palm mfu_causal peak_memory_bytes policy parts").split():
+        report = self.json_of("bench", "step", "--config", self.config, "--steps", 2, "--document-tokens", 0,
+                              "--extrapolate-blocks", 6)
+        for key in ("device model parameters tokens_per_second tflops_per_second gemm_tflops_per_second gemm_shapes "
+                    "fraction_of_gemm_rate mfu_palm mfu_causal peak_memory_bytes policy parts device_used_bytes").split():
             self.assertIn(key, report)
+        for key in ("ceiling_error", "mfu_inside_documents"):
+            self.assertNotIn(key, report)
+        self.assertGreater(report["setup_seconds"], report["ceiling_seconds"])
+        self.assertAlmostEqual(sum(part["seconds"] for part in report["parts"]) + report["unattributed_seconds"],
+                               report["timed_step_seconds"])
+        for part in report["parts"]:
+            self.assertLess(part["lost_seconds"], part["seconds"], part)
+            self.assertGreater(part["bytes"], 0, part)
+        six = report["extrapolation"]
+        self.assertEqual(six["blocks"], 6)
+        self.assertGreater(six["step_seconds"], report["step_seconds"])
+        self.assertLess(six["tokens_per_second"], report["tokens_per_second"])
         names = [part["name"] for part in report["parts"]]
         self.assertIn("attention backward", names)
         self.assertTrue(any(name.startswith("product") for name in names))
         self.assertGreater(report["tokens_per_second"], 0)
         self.assertEqual([report[key] for key in ("ranks", "gathered_bytes", "reduced_bytes")], [1, 0, 0])
+
+    def test_bench_step_counts_packed_rows_only_inside_documents(self):
+        report = self.json_of("bench", "step", "--config", self.config, "--steps", 1, "--document-tokens", 8)
+        for key in ("mfu_palm", "mfu_causal"):
+            self.assertNotIn(key, report)
+        self.assertGreater(report["mfu_inside_documents"], 0)
+        self.assertAlmostEqual(report["mfu_inside_documents"] * report["peak_tflops_per_second"], report["tflops_per_second"])
 
     def test_bench_step_measures_what_ranks_move_and_hold(self):
         held = {}

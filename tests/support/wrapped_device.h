@@ -41,6 +41,7 @@ class WrappedDevice : public backend::Device {
     return device_->seconds_between(begin, end);
   }
   int64_t allocated_bytes() const override { return device_->allocated_bytes(); }
+  int64_t used_bytes() const override { return device_->used_bytes(); }
   int64_t total_bytes() const override { return device_->total_bytes(); }
   double peak_flops() const override { return device_->peak_flops(); }
   int numa_node() const override { return device_->numa_node(); }
