@@ -2,9 +2,10 @@
 //
 //   dense    one document per row: a causal attention of B rows.
 //   packed   every document is an entry of a batch, of its own length, at a place that a table on
-//            the device gives. Work is only done inside documents. The number of entries is part of
-//            the graph, so there are graphs for 32, 64, 128, ... entries, and the last ones may be
-//            empty. lse is then (N, H).
+//            the device gives. Work is only done inside documents. The number of entries and the
+//            length of the longest are part of the graph, whose blocks of threads cover entries *
+//            length positions. So there are graphs for 32, 64, 128, ... entries, of which the last
+//            ones may be empty, of T, T/2, T/4 and T/8 positions. lse is then (N, H).
 //   masked   as dense, with a mask of 0 and a large negative number that is added to the scores:
 //   the
 //            work of dense, for what cannot be packed. That is, packed gradients on an A100, and
@@ -16,8 +17,9 @@
 // tokens with 32 heads of 128. They get dense memory, and are copied.
 //
 // What a call needs is known after its graphs are built. So the first call of a shape builds those
-// of dense and of packed for the largest number of documents, and takes scratch memory for all;
-// later ones, in steady state, need no more.
+// of dense and of packed for the most entries and positions, and takes scratch memory for all;
+// later ones, in steady state, need no more. They build a smaller packed one when its entries and
+// length are first met.
 #include "cuda/attention_cudnn.h"
 
 #include <algorithm>
@@ -41,6 +43,8 @@ namespace {
 
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kEntriesMin = 32, kEntriesMax = 4096;
+constexpr int kHalvings = 3;            // Of the length of packed entries.
+constexpr int64_t kPackedLength = 128;  // A block of threads has as many positions: no less work.
 
 enum class Method { kDense, kPacked, kMasked };
 
@@ -57,6 +61,19 @@ struct CallShape {
   int64_t kv_stride() const { return K * D; }
   int64_t mask_stride() const { return base::round_up(T, 8); }
   int64_t mask_row_bytes() const { return T * mask_stride() * int64_t(sizeof(Number)); }
+};
+
+// What the host knows of a call's documents.
+struct Documents {
+  int64_t count = 0;
+  int64_t longest = 0;  // Positions, at most.
+};
+
+// The batch of a packed graph.
+struct Packing {
+  int64_t entries = 0, length = 0;
+
+  auto operator<=>(const Packing&) const = default;
 };
 
 struct CallTensors {
@@ -107,15 +124,16 @@ struct PlanPair {
 // All plans for calls of one shape. What is absent is left to plain attention, for the reason.
 struct PlanSet {
   std::optional<PlanPair> dense, masked;
-  std::map<int64_t, PlanPair> packed;  // By entries.
+  // Null: there is no such one, or it needs too much. That of `largest` serves all.
+  std::map<Packing, std::optional<PlanPair>> packed;
+  Packing largest;  // Of `packed`; 0 entries if nothing can be packed.
   std::string dense_reason, packed_reason;
-  int64_t entries_max = 0;
   int64_t scratch_bytes = 0;
   bool has_warned = false;
 };
 
 SdpaShape graph_shape(const CallShape& call, Method method, Pass pass, const Piece& piece,
-                      int64_t entries, bool is_deterministic) {
+                      const Packing& packing, bool is_deterministic) {
   SdpaShape shape{.pass = pass,
                   .entries = piece.rows,
                   .length = call.T,
@@ -128,7 +146,8 @@ SdpaShape graph_shape(const CallShape& call, Method method, Pass pass, const Pie
                   .is_deterministic = is_deterministic};
   if (method == Method::kMasked) shape.mask_stride = call.mask_stride();
   if (method == Method::kPacked) {
-    shape.entries = entries;
+    shape.entries = packing.entries;
+    shape.length = packing.length;
     shape.packed_positions = call.tokens();
     shape.lse_stride = call.H;
     shape.kv_gradient_stride = call.kv_stride();
@@ -187,6 +206,17 @@ int64_t entries_for(int64_t document_count) {
   return std::max(kEntriesMin, int64_t(std::bit_ceil(uint64_t(document_count))));
 }
 
+// T, or the least of T/2, T/4, T/8 that has room for the longest document.
+int64_t length_for(int64_t T, int64_t longest_document) {
+  int64_t length = T;
+  for (int i = 0; i < kHalvings; ++i) {
+    const int64_t half = (length + 1) / 2;
+    if (half < std::max(longest_document, kPackedLength)) break;
+    length = half;
+  }
+  return length;
+}
+
 // The part of a call that begins at a row and a key/value head.
 SdpaBuffers buffers_at(const CallShape& call, const CallTensors& t, int64_t row, int64_t kv_head) {
   const int64_t query = row * call.T * call.qkv_stride() + kv_head * call.group() * call.D;
@@ -223,10 +253,20 @@ CallShape check_shapes(const Args& args, bool is_training) {
   CHECK(call.K > 0 && call.H % call.K == 0 && tokens == call.tokens());
   CHECK(args.document_count >= call.B && args.document_count <= tokens, "{} documents in {} rows",
         args.document_count, call.B);
+  CHECK(args.longest_document >= 0 && args.longest_document <= T);
+  CHECK(args.longest_document == 0 || args.longest_document * args.document_count >= tokens,
+        "{} documents of at most {} positions in {} rows", args.document_count,
+        args.longest_document, call.B);
   CHECK(args.qkv.element_count() == tokens * call.qkv_stride());
   CHECK(args.out.element_count() == tokens * call.out_stride());
   CHECK(!args.lse || args.lse.element_count() == tokens * call.H);
   return call;
+}
+
+template <class Args>
+Documents documents_of(const Args& args) {
+  return {.count = args.document_count,
+          .longest = args.longest_document > 0 ? args.longest_document : args.sequence_length};
 }
 
 class GraphAttention final : public Attention {
@@ -240,7 +280,7 @@ class GraphAttention final : public Attention {
 
   void forward(const AttentionForwardArgs& args, cudaStream_t stream) override {
     const CallShape call = check_shapes(args, bool(args.lse));
-    const PlanPair* plans = plans_for(call, args.document_count);
+    const PlanPair* plans = plans_for(call, documents_of(args));
     if (plans == nullptr) return plain_->forward(args, stream);
     run(plans->forward, call,
         {.qkv = numbers(args.qkv),
@@ -254,7 +294,7 @@ class GraphAttention final : public Attention {
     const CallShape call = check_shapes(args, true);
     CHECK(args.qkv_gradient.element_count() == args.qkv.element_count());
     CHECK(args.lse && args.out_gradient.element_count() == args.out.element_count());
-    const PlanPair* plans = plans_for(call, args.document_count);
+    const PlanPair* plans = plans_for(call, documents_of(args));
     if (plans == nullptr) return plain_->backward(args, stream);
     run(plans->backward, call,
         {.qkv = numbers(args.qkv),
@@ -267,11 +307,11 @@ class GraphAttention final : public Attention {
   }
 
  private:
-  const PlanPair* plans_for(const CallShape& call, int64_t document_count);
-  const PlanPair* packed_plans(PlanSet& set, const CallShape& call, int64_t document_count);
+  const PlanPair* plans_for(const CallShape& call, const Documents& documents);
+  const PlanPair* packed_plans(PlanSet& set, const CallShape& call, const Documents& documents);
   PlanSet make_plans(const CallShape& call);
-  base::Result<PlanPair> build_pair(const CallShape& call, Method method, int64_t entries);
-  base::Result<Plan> build(const CallShape& call, Method method, Pass pass, int64_t entries);
+  base::Result<PlanPair> build_pair(const CallShape& call, Method method, const Packing& packing);
+  base::Result<Plan> build(const CallShape& call, Method method, Pass pass, const Packing& packing);
 
   void run(const Plan& plan, const CallShape& call, const CallTensors& t, cudaStream_t stream);
   void run_packed(const Plan& plan, const CallShape& call, const CallTensors& t, char* scratch,
@@ -288,18 +328,18 @@ class GraphAttention final : public Attention {
 
 // Null: plain attention. Forward and backward get the same answer, as each reads what the other
 // wrote.
-const PlanPair* GraphAttention::plans_for(const CallShape& call, int64_t document_count) {
+const PlanPair* GraphAttention::plans_for(const CallShape& call, const Documents& documents) {
   auto found = plans_.find(call);
   if (found == plans_.end()) {
     found = plans_.emplace(call, make_plans(call)).first;
     scratch_.at_least(found->second.scratch_bytes);
   }
   PlanSet& set = found->second;
-  const bool is_dense = document_count == call.B;
+  const bool is_dense = documents.count == call.B;
   if (is_dense && set.dense) return &*set.dense;
   if (!is_dense && set.masked) return &*set.masked;
-  if (!is_dense && document_count <= set.entries_max) {
-    return packed_plans(set, call, document_count);
+  if (!is_dense && documents.count <= set.largest.entries) {
+    return packed_plans(set, call, documents);
   }
   if (!set.has_warned) {
     base::log_warning("attention of {} heads of {} over {} positions, many times slower: {}",
@@ -310,14 +350,17 @@ const PlanPair* GraphAttention::plans_for(const CallShape& call, int64_t documen
 }
 
 const PlanPair* GraphAttention::packed_plans(PlanSet& set, const CallShape& call,
-                                             int64_t document_count) {
-  const int64_t entries = std::min(entries_for(document_count), set.entries_max);
-  const auto found = set.packed.find(entries);
-  if (found != set.packed.end()) return &found->second;
-  base::Result<PlanPair> pair = build_pair(call, Method::kPacked, entries);
-  // The largest one serves any number.
-  if (!pair || (*pair).scratch_bytes() > set.scratch_bytes) return &set.packed.at(set.entries_max);
-  return &set.packed.emplace(entries, std::move(*pair)).first->second;
+                                             const Documents& documents) {
+  const Packing packing{.entries = std::min(entries_for(documents.count), set.largest.entries),
+                        .length = length_for(call.T, documents.longest)};
+  auto found = set.packed.find(packing);
+  if (found == set.packed.end()) {
+    base::Result<PlanPair> pair = build_pair(call, Method::kPacked, packing);
+    const bool is_good = pair.ok() && (*pair).scratch_bytes() <= set.scratch_bytes;
+    found = set.packed.emplace(packing, std::nullopt).first;
+    if (is_good) found->second = std::move(*pair);
+  }
+  return found->second ? &*found->second : &*set.packed.at(set.largest);
 }
 
 PlanSet GraphAttention::make_plans(const CallShape& call) {
@@ -337,29 +380,30 @@ PlanSet GraphAttention::make_plans(const CallShape& call) {
     set.scratch_bytes = std::max(set.scratch_bytes, (*built).scratch_bytes());
     pair = std::move(*built);
   };
-  keep(set.dense, build_pair(call, Method::kDense, 0), set.dense_reason);
-  const int64_t entries = std::min(kEntriesMax, entries_for(call.tokens()));
+  keep(set.dense, build_pair(call, Method::kDense, {}), set.dense_reason);
+  const Packing largest{.entries = std::min(kEntriesMax, entries_for(call.tokens())),
+                        .length = call.T};
   std::optional<PlanPair> packed;
-  keep(packed, build_pair(call, Method::kPacked, entries), set.packed_reason);
+  keep(packed, build_pair(call, Method::kPacked, largest), set.packed_reason);
   if (packed) {
-    set.packed.emplace(entries, std::move(*packed));
-    set.entries_max = entries;
+    set.packed.emplace(largest, std::move(packed));
+    set.largest = largest;
     set.packed_reason = "there are too many documents";
   } else {
-    keep(set.masked, build_pair(call, Method::kMasked, 0), set.packed_reason);
+    keep(set.masked, build_pair(call, Method::kMasked, {}), set.packed_reason);
   }
   return set;
 }
 
 base::Result<PlanPair> GraphAttention::build_pair(const CallShape& call, Method method,
-                                                  int64_t entries) {
+                                                  const Packing& packing) {
   PlanPair pair;
   base::Result<Plan> forward =
-      build(call, method, call.is_training ? Pass::kForward : Pass::kEvaluation, entries);
+      build(call, method, call.is_training ? Pass::kForward : Pass::kEvaluation, packing);
   if (!forward) return base::Failure{forward.reason()};
   pair.forward = std::move(*forward);
   if (call.is_training) {
-    base::Result<Plan> backward = build(call, method, Pass::kBackward, entries);
+    base::Result<Plan> backward = build(call, method, Pass::kBackward, packing);
     if (!backward) return base::Failure{backward.reason()};
     pair.backward = std::move(*backward);
   }
@@ -367,7 +411,7 @@ base::Result<PlanPair> GraphAttention::build_pair(const CallShape& call, Method 
 }
 
 base::Result<Plan> GraphAttention::build(const CallShape& call, Method method, Pass pass,
-                                         int64_t entries) {
+                                         const Packing& packing) {
   const int64_t qkv_bytes = call.tokens() * call.qkv_stride() * int64_t(sizeof(Number));
   // A packed backward keeps fp32 copies of the gradients for all query heads, which is at most 6
   // times qkv. Where cuDNN does not know the number of tokens, it wants `entries` times as much.
@@ -376,7 +420,7 @@ base::Result<Plan> GraphAttention::build(const CallShape& call, Method method, P
   std::optional<Piece> piece = first_piece(call, method, options_.mask_bytes_max);
   while (true) {
     Plan plan{.method = method,
-              .shape = graph_shape(call, method, pass, *piece, entries, options_.deterministic),
+              .shape = graph_shape(call, method, pass, *piece, packing, options_.deterministic),
               .piece = *piece};
     base::Result<std::unique_ptr<Sdpa>> graph = builder_->build(plan.shape);
     if (!graph) return base::Failure{graph.reason()};

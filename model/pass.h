@@ -18,6 +18,13 @@ namespace model {
 
 using GradientTarget = shard::Parameters::GradientTarget;
 
+// The documents of a micro-batch: how many, and the positions of the longest.
+struct Documents {
+  int64_t count = 0, longest = 0;
+};
+// Of rows of `sequence_length` positions each, from HostBatch::document_starts.
+Documents documents_of(std::span<const int32_t> document_starts, int64_t sequence_length);
+
 struct Pass {
   const ModelConfig& config;
   const TransformerOptions& options;
@@ -25,7 +32,7 @@ struct Pass {
   backend::Ops& ops;
   backend::Stream& stream;
   const Activations& activations;
-  int64_t document_count = 0;  // In the micro-batch in work.
+  Documents documents;  // In the micro-batch in work.
 
   int64_t embedding_unit() const { return 0; }
   int64_t block_unit(int64_t i) const { return 1 + i; }

@@ -66,13 +66,13 @@ struct Transformer::State {
   std::array<Slot, 2> slots = {};
   size_t slot_in_use = 0;
   std::unique_ptr<backend::Buffer> totals_memory = nullptr;
-  int64_t document_count = 0;   // Of the micro-batch in work.
+  Documents documents = {};     // Of the micro-batch in work.
   int64_t counted_targets = 0;  // Since the last take_losses().
 
   backend::Device& device() const { return *backend.device; }
   backend::Stream& stream() const { return device().compute_stream(); }
   Pass pass() const {
-    return {config, options, parameters, *backend.ops, stream(), activations, document_count};
+    return {config, options, parameters, *backend.ops, stream(), activations, documents};
   }
   int64_t token_count() const { return options.rows * config.sequence_length; }
 
@@ -109,9 +109,20 @@ void Transformer::State::begin_batch(const HostBatch& batch) {
   upload(activations.targets, batch.targets);
   upload(activations.document_starts, batch.document_starts);
 
-  document_count = 0;
-  for (size_t i = 0; i < count; ++i)
-    document_count += batch.document_starts[i] == int64_t(i) % config.sequence_length;
+  documents = documents_of(batch.document_starts, config.sequence_length);
+}
+
+Documents documents_of(std::span<const int32_t> document_starts, int64_t sequence_length) {
+  Documents documents;
+  int64_t begin = 0;  // Of the document that position i is in.
+  for (int64_t i = 0; i < int64_t(document_starts.size()); ++i) {
+    if (document_starts[size_t(i)] == i % sequence_length) {
+      begin = i;
+      ++documents.count;
+    }
+    documents.longest = std::max(documents.longest, i - begin + 1);
+  }
+  return documents;
 }
 
 // Waits for the device.

@@ -82,16 +82,18 @@ struct RopeArgs {
 //   document_start (N) int32: the row-relative position, 0 to i, at which i's document begins.
 //   document_count: how many documents begin in all rows together, B to N. The host knows it, and
 //   kernels are chosen by it.
+//   longest_document: no document has more positions than this, 1 to T; 0: nothing is known. The
+//   host knows it as well; kernels for shorter documents do less.
 struct AttentionForwardArgs {
   Tensor out, lse, qkv, document_start;
-  int64_t document_count = 0;
+  int64_t document_count = 0, longest_document = 0;
   int64_t sequence_length = 0;
   int64_t heads = 0, kv_heads = 0, head_size = 0;
 };
 // The same with `out` and `lse` of the forward. qkv_gradient (N, (H+2K)*D) is overwritten.
 struct AttentionBackwardArgs {
   Tensor qkv_gradient, out_gradient, out, lse, qkv, document_start;
-  int64_t document_count = 0;
+  int64_t document_count = 0, longest_document = 0;
   int64_t sequence_length = 0;
   int64_t heads = 0, kv_heads = 0, head_size = 0;
 };

@@ -41,6 +41,12 @@ struct AttentionCase {
     for (int64_t n = 0; n < B * T; ++n) count += starts[size_t(n)] == n % T;
     return count;
   }
+  int64_t longest_document() const {
+    const std::vector<int32_t> starts = document_start();
+    int64_t longest = 0;
+    for (int64_t n = 0; n < B * T; ++n) longest = std::max(longest, n % T - starts[size_t(n)] + 1);
+    return longest;
+  }
 };
 
 struct AttentionTensors {
@@ -73,6 +79,7 @@ struct AttentionTensors {
             .qkv = qkv,
             .document_start = document_start,
             .document_count = a.document_count(),
+            .longest_document = a.longest_document(),
             .sequence_length = a.T,
             .heads = a.H,
             .kv_heads = a.K,
@@ -86,6 +93,7 @@ struct AttentionTensors {
             .qkv = qkv,
             .document_start = document_start,
             .document_count = a.document_count(),
+            .longest_document = a.longest_document(),
             .sequence_length = a.T,
             .heads = a.H,
             .kv_heads = a.K,

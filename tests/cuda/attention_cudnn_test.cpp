@@ -2,6 +2,7 @@
 // their tensors lie where they should.
 #include "cuda/attention_cudnn.h"
 
+#include <set>
 #include <utility>
 
 #include "cuda/attention_case.h"
@@ -124,6 +125,74 @@ TEST_CASE("graph attention packs documents") {
   REQUIRE(runs.backward[0].entries == 128);
 }
 
+TEST_CASE("graph attention packs documents into graphs for the length of the longest") {
+  std::set<int64_t> lengths;
+  for (const int64_t mean : {2, 60, 150, 800}) {
+    const AttentionCase a{.B = 1, .T = 600, .H = 2, .K = 1, .D = 8, .document_mean = mean};
+    REQUIRE(a.document_count() > 1);
+    const GraphRuns runs = require_graph_attention(a);
+    REQUIRE(runs.forward.size() == 1);
+    REQUIRE(runs.backward.size() == 1);
+    const int64_t length = runs.forward[0].length, longest = a.longest_document();
+    INFO("mean " << mean << " longest " << longest);
+    // No graph is shorter than what a block of threads does: 75 positions would be.
+    REQUIRE(length == (longest > 300 ? 600 : longest > 150 ? 300 : 150));
+    REQUIRE(runs.backward[0].length == length);
+    REQUIRE(runs.backward[0].packed_positions == 600);
+    lengths.insert(length);
+  }
+  REQUIRE(lengths == std::set<int64_t>{150, 300, 600});
+}
+
+TEST_CASE("graph attention of documents whose lengths are not known has graphs for any") {
+  const AttentionCase a{.B = 1, .T = 300, .H = 2, .K = 1, .D = 8, .document_mean = 20};
+  const Values qkv = bf16_values(a.qkv_count(), 1), out_gradient = bf16_values(a.out_count(), 2);
+  Side side(make_device_under_test());
+  const AttentionTensors t(side, a, qkv, out_gradient);
+  std::vector<SdpaShape> record;
+  cuda::Scratch scratch;
+  const auto attention =
+      cuda::make_graph_attention(std::make_unique<Recorder>(record), scratch, {});
+  backend::AttentionForwardArgs args = t.forward(a);
+  attention->forward(args, cuda::handle_of(side.stream()));
+  args.longest_document = 0;
+  attention->forward(args, cuda::handle_of(side.stream()));
+  REQUIRE(record[0].length == 150);
+  REQUIRE(record[1].length == 300);
+}
+
+TEST_CASE("graph attention that has no graph for short documents takes the one for all, for good") {
+  // Builds only what has the full length, and counts.
+  class Stubborn final : public cuda::SdpaBuilder {
+   public:
+    Stubborn(std::vector<SdpaShape>& runs, int& builds) : recorder_(runs), builds_(builds) {}
+    base::Result<std::unique_ptr<cuda::Sdpa>> build(const SdpaShape& shape) override {
+      ++builds_;
+      if (shape.length < 300) return base::Failure{"too short"};
+      return recorder_.build(shape);
+    }
+
+   private:
+    Recorder recorder_;
+    int& builds_;
+  };
+  const AttentionCase a{.B = 1, .T = 300, .H = 2, .K = 1, .D = 8, .document_mean = 20};
+  Side side(make_device_under_test());
+  const AttentionTensors t(side, a, bf16_values(a.qkv_count(), 1), bf16_values(a.out_count(), 2));
+  std::vector<SdpaShape> record;
+  int builds = 0;
+  cuda::Scratch scratch;
+  const auto attention =
+      cuda::make_graph_attention(std::make_unique<Stubborn>(record, builds), scratch, {});
+  attention->forward(t.forward(a), cuda::handle_of(side.stream()));
+  REQUIRE(builds == 2 + 2 + 1);  // Dense, packed, and the one that is refused.
+  attention->backward(t.backward(a), cuda::handle_of(side.stream()));
+  REQUIRE(builds == 5);
+  REQUIRE(record.size() == 2);
+  REQUIRE(record[1].length == 300);
+  REQUIRE(record[1].entries == 512);
+}
+
 TEST_CASE("graph attention is cut into pieces that fit the workspace") {
   const AttentionCase a{.B = 2, .T = 40, .H = 12, .K = 6, .D = 8};
   const auto runs_of_backward = [&](int64_t heads) {
@@ -192,7 +261,7 @@ TEST_CASE("graph attention of shapes that have no graph is done without") {
 }
 
 TEST_CASE("graph attention of later calls needs no more scratch memory than the first") {
-  const int64_t T = 64;
+  const int64_t T = 256;
   AttentionCase a{.B = 2, .T = T, .H = 4, .K = 2, .D = 8, .document_mean = 30};
   const Values qkv = bf16_values(a.qkv_count(), 1), out_gradient = bf16_values(a.out_count(), 2);
   Side side(make_device_under_test());

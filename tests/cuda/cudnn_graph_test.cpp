@@ -58,9 +58,10 @@ SdpaShape large(Pass pass) {
           .out_stride = 32 * 128,
           .kv_gradient_stride = 48 * 128};
 }
-SdpaShape packed(SdpaShape shape, int64_t entries) {
+SdpaShape packed(SdpaShape shape, int64_t entries, int64_t longest = 0) {
   shape.packed_positions = shape.length;
   shape.entries = entries;
+  if (longest > 0) shape.length = longest;
   shape.lse_stride = shape.heads;
   shape.kv_gradient_stride = shape.kv_heads * shape.head_size;
   return shape;
@@ -109,6 +110,8 @@ TEST_CASE("cuDNN takes the graphs of attention") {
     require_graph("dense", large(pass));
     require_graph("packed", packed(large(pass), 32));
     require_graph("packed, the most entries", packed(large(pass), 4096));
+    require_graph("packed, short documents", packed(large(pass), 32, 4096));
+    require_graph("packed, shorter documents", packed(large(pass), 64, 1024));
     require_graph("masked", masked(large(pass)));
     require_graph("several rows", with_length(large(pass), 4, 2048));
     require_graph("any length", with_length(large(pass), 3, 1001));

@@ -154,6 +154,8 @@ class InterpretedSdpa final : public Sdpa {
               .lse = nullptr,
               .lse_stride = s_.is_packed() ? s_.lse_stride : 1,
               .mask_stride = s_.mask_stride};
+    CHECK(head.length <= s_.length, "an entry of {} positions in a graph for {}", head.length,
+          s_.length);
     if (s_.pass != Pass::kEvaluation) {
       head.lse =
           b.lse + (s_.is_packed() ? b.lse_offsets[entry] + h : (entry * s_.heads + h) * s_.length);
