@@ -30,6 +30,7 @@ constexpr int kWarps = kThreads / kWarp;
 // --- Sums: of blocks of numbers into scratch memory, then of those.
 
 constexpr int kQuadsPerThread = 4;  // At least, so that a block's work outweighs its start.
+constexpr int kQuadsAtOnce = 4;     // Loads of a thread under way together.
 constexpr int64_t kSumBlocksMax = 4096;
 
 struct Plus {
@@ -54,11 +55,18 @@ template <class F>
 __global__ void __launch_bounds__(kThreads)
     partial_sums_kernel(double* sums, const float* in, int64_t count, bool is_aligned, F f) {
   const int64_t stride = 4 * int64_t(kThreads) * gridDim.x;
+  int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x);
   double sum = 0;
-  for (int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x); first < count;
-       first += stride) {
-    sum += double(f(load(in, quad_place(first, count, is_aligned))));
+  for (; is_aligned && first + (kQuadsAtOnce - 1) * stride + 4 <= count;
+       first += kQuadsAtOnce * stride) {
+    Quad quads[kQuadsAtOnce];
+#pragma unroll
+    for (int k = 0; k < kQuadsAtOnce; ++k) quads[k] = load(in, {first + k * stride, 4, true});
+#pragma unroll
+    for (int k = 0; k < kQuadsAtOnce; ++k) sum += double(f(quads[k]));
   }
+  for (; first < count; first += stride)
+    sum += double(f(load(in, quad_place(first, count, is_aligned))));
   sum = block_combine(sum, 0.0, shared_memory<double>(), Plus{});
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
@@ -103,7 +111,7 @@ __global__ void clip_scale_kernel(float* scale, const float* sums, int64_t count
   }
 }
 
-// --- AdamW. A step whose gradient scale is NaN reads only that, and clears the gradient.
+// --- AdamW. A step whose gradient scale is NaN changes nothing, and clears the gradient.
 
 // The constants of one step: p -= rate * m / (sqrt(v) * v_factor + epsilon) + decay * p. The decay
 // is not folded into a factor 1 - decay, which would round most of it away.
@@ -161,24 +169,35 @@ __device__ void store_parameter(const AdamwStep& s, const AdamwArrays<Bf16, Mome
   store(a.parameter, place, bits);
 }
 
+template <class Parameter>
+__device__ __forceinline__ void step_quad(const AdamwArrays<Parameter, float>& a,
+                                          const AdamwStep& s, const QuadPlace& place) {
+  const float scale = *a.gradient_scale;
+  const Quad gradient = load(a.gradient, place);
+  Quad parameter = load(a.parameter, place), m = load(a.m, place), v = load(a.v, place);
+  // The compiler would move the loads behind the test, which waits for the scale, but for this.
+  __syncwarp();
+  if (scale == scale) {
+    update_quad(s, scale, gradient, parameter, m, v);
+    store(a.m, place, m);
+    store(a.v, place, v);
+    store_parameter(s, a, place, parameter);
+  }
+  if (s.zero_gradient) store(a.gradient, place, Quad{});
+}
+
 // The update of AdamwArgs with fp32 moments, a quad per thread. Moves 34 bytes per element with an
 // fp32 parameter, a bf16 copy and a cleared gradient: 16 read, 18 written; 28 with a bf16
 // parameter.
 template <class Parameter>
 __global__ void __launch_bounds__(kThreads)
     adamw_kernel(AdamwArrays<Parameter, float> a, AdamwStep s) {
-  const int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x);
-  if (first >= a.count) return;
-  const QuadPlace place = quad_place(first, a.count, a.is_aligned);
-  const float scale = *a.gradient_scale;
-  if (scale == scale) {
-    Quad parameter = load(a.parameter, place), m = load(a.m, place), v = load(a.v, place);
-    update_quad(s, scale, load(a.gradient, place), parameter, m, v);
-    store(a.m, place, m);
-    store(a.v, place, v);
-    store_parameter(s, a, place, parameter);
+  const int64_t begin = 4 * int64_t(blockIdx.x) * kThreads, first = begin + 4 * int(threadIdx.x);
+  if (a.is_aligned && begin + 4 * kThreads <= a.count) {
+    step_quad(a, s, {first, 4, true});  // No branches between the loads.
+  } else {
+    step_quad(a, s, quad_place(first, a.count, false));
   }
-  if (s.zero_gradient) store(a.gradient, place, Quad{});
 }
 
 // --- The same with 8-bit moments, see backend/quantization.h.
