@@ -1,6 +1,7 @@
 // Four consecutive elements per thread, for kernels over flat arrays of any length and alignment: a
 // warp's 16-byte accesses to fp32 lie side by side, as do its 8-byte ones to bf16 and its 4-byte
-// ones to codes. Elements behind the end read as 0 and are not written.
+// ones to codes. Elements behind the end read as 0 and are not written. Plain stores of 16 and 8
+// bytes become several narrower ones in large kernels; __stwb() is the same store and stays whole.
 #pragma once
 
 #include "backend/quantization.h"
@@ -41,8 +42,8 @@ __device__ inline Quad load(const float* array, const QuadPlace& place) {
 
 __device__ inline void store(float* array, const QuadPlace& place, const Quad& quad) {
   if (place.is_packed) {
-    *reinterpret_cast<float4*>(array + place.first) =
-        make_float4(quad.at[0], quad.at[1], quad.at[2], quad.at[3]);
+    __stwb(reinterpret_cast<float4*>(array + place.first),
+           make_float4(quad.at[0], quad.at[1], quad.at[2], quad.at[3]));
     return;
   }
   for (int i = 0; i < 4; ++i) {
@@ -82,8 +83,9 @@ __device__ inline Quad load(const Bf16* array, const QuadPlace& place) {
 
 __device__ inline void store(Bf16* array, const QuadPlace& place, const QuadBits& bits) {
   if (place.is_packed) {
-    *reinterpret_cast<uint2*>(array + place.first) = make_uint2(
-        bits.at[0] | unsigned(bits.at[1]) << 16, bits.at[2] | unsigned(bits.at[3]) << 16);
+    const unsigned low = bits.at[0] | unsigned(bits.at[1]) << 16;
+    const unsigned high = bits.at[2] | unsigned(bits.at[3]) << 16;
+    __stwb(reinterpret_cast<uint2*>(array + place.first), make_uint2(low, high));
     return;
   }
   for (int i = 0; i < 4; ++i) {

@@ -30,6 +30,7 @@ constexpr int kWarps = kThreads / kWarp;
 // --- Sums: of blocks of numbers into scratch memory, then of those.
 
 constexpr int kQuadsPerThread = 4;  // At least, so that a block's work outweighs its start.
+constexpr int kQuadsAtOnce = 4;     // Loads of a thread under way together.
 constexpr int64_t kSumBlocksMax = 4096;
 
 struct Plus {
@@ -54,11 +55,18 @@ template <class F>
 __global__ void __launch_bounds__(kThreads)
     partial_sums_kernel(double* sums, const float* in, int64_t count, bool is_aligned, F f) {
   const int64_t stride = 4 * int64_t(kThreads) * gridDim.x;
+  int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x);
   double sum = 0;
-  for (int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x); first < count;
-       first += stride) {
-    sum += double(f(load(in, quad_place(first, count, is_aligned))));
+  for (; is_aligned && first + (kQuadsAtOnce - 1) * stride + 4 <= count;
+       first += kQuadsAtOnce * stride) {
+    Quad quads[kQuadsAtOnce];
+#pragma unroll
+    for (int k = 0; k < kQuadsAtOnce; ++k) quads[k] = load(in, {first + k * stride, 4, true});
+#pragma unroll
+    for (int k = 0; k < kQuadsAtOnce; ++k) sum += double(f(quads[k]));
   }
+  for (; first < count; first += stride)
+    sum += double(f(load(in, quad_place(first, count, is_aligned))));
   sum = block_combine(sum, 0.0, shared_memory<double>(), Plus{});
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
@@ -103,7 +111,7 @@ __global__ void clip_scale_kernel(float* scale, const float* sums, int64_t count
   }
 }
 
-// --- AdamW. A step whose gradient scale is NaN reads only that, and clears the gradient.
+// --- AdamW. A step whose gradient scale is NaN changes nothing, and clears the gradient.
 
 // The constants of one step: p -= rate * m / (sqrt(v) * v_factor + epsilon) + decay * p. The decay
 // is not folded into a factor 1 - decay, which would round most of it away.
@@ -127,15 +135,19 @@ struct AdamwArrays {
   bool is_aligned;
 };
 
-__device__ void update_quad(const AdamwStep& s, float gradient_scale, const Quad& gradient,
+// Returns the roots of the new v.
+__device__ Quad update_quad(const AdamwStep& s, float gradient_scale, const Quad& gradient,
                             Quad& parameter, Quad& m, Quad& v) {
+  Quad root;
   for (int k = 0; k < 4; ++k) {
     const float g = gradient.at[k] * gradient_scale;
     m.at[k] = s.beta1 * m.at[k] + (1.0f - s.beta1) * g;
     v.at[k] = s.beta2 * v.at[k] + (1.0f - s.beta2) * g * g;
+    root.at[k] = sqrtf(v.at[k]);
     parameter.at[k] -=
-        s.rate * m.at[k] / (sqrtf(v.at[k]) * s.v_factor + s.epsilon) + s.decay * parameter.at[k];
+        s.rate * m.at[k] / (root.at[k] * s.v_factor + s.epsilon) + s.decay * parameter.at[k];
   }
+  return root;
 }
 
 template <class Moment>
@@ -157,19 +169,16 @@ __device__ void store_parameter(const AdamwStep& s, const AdamwArrays<Bf16, Mome
   store(a.parameter, place, bits);
 }
 
-// The update of AdamwArgs with fp32 moments, a quad per thread. Moves 34 bytes per element with an
-// fp32 parameter, a bf16 copy and a cleared gradient: 16 read, 18 written; 28 with a bf16
-// parameter.
 template <class Parameter>
-__global__ void __launch_bounds__(kThreads)
-    adamw_kernel(AdamwArrays<Parameter, float> a, AdamwStep s) {
-  const int64_t first = 4 * (int64_t(blockIdx.x) * kThreads + threadIdx.x);
-  if (first >= a.count) return;
-  const QuadPlace place = quad_place(first, a.count, a.is_aligned);
+__device__ __forceinline__ void step_quad(const AdamwArrays<Parameter, float>& a,
+                                          const AdamwStep& s, const QuadPlace& place) {
   const float scale = *a.gradient_scale;
+  const Quad gradient = load(a.gradient, place);
+  Quad parameter = load(a.parameter, place), m = load(a.m, place), v = load(a.v, place);
+  // The compiler would move the loads behind the test, which waits for the scale, but for this.
+  __syncwarp();
   if (scale == scale) {
-    Quad parameter = load(a.parameter, place), m = load(a.m, place), v = load(a.v, place);
-    update_quad(s, scale, load(a.gradient, place), parameter, m, v);
+    update_quad(s, scale, gradient, parameter, m, v);
     store(a.m, place, m);
     store(a.v, place, v);
     store_parameter(s, a, place, parameter);
@@ -177,115 +186,143 @@ __global__ void __launch_bounds__(kThreads)
   if (s.zero_gradient) store(a.gradient, place, Quad{});
 }
 
+// The update of AdamwArgs with fp32 moments, a quad per thread. Moves 34 bytes per element with an
+// fp32 parameter, a bf16 copy and a cleared gradient: 16 read, 18 written; 28 with a bf16
+// parameter.
+template <class Parameter>
+__global__ void __launch_bounds__(kThreads)
+    adamw_kernel(AdamwArrays<Parameter, float> a, AdamwStep s) {
+  const int64_t begin = 4 * int64_t(blockIdx.x) * kThreads, first = begin + 4 * int(threadIdx.x);
+  if (a.is_aligned && begin + 4 * kThreads <= a.count) {
+    step_quad(a, s, {first, 4, true});  // No branches between the loads.
+  } else {
+    step_quad(a, s, quad_place(first, a.count, false));
+  }
+}
+
 // --- The same with 8-bit moments, see backend/quantization.h.
 
-struct Magnitudes {
-  float of_m[128], of_v[256];
+struct MomentTables {
+  float m[128], m_thresholds[128], v[256], v_thresholds[256];
 };
 
-// As backend::decode_moment and encode_moment, with the magnitudes in shared memory, where threads
-// find different ones at the same time.
-__device__ Quad decode_m(const Magnitudes& magnitudes, unsigned codes, float scale) {
+// As backend::decode_moment and encode_moment, with the tables in shared memory, where threads find
+// different magnitudes at the same time.
+__device__ Quad decode_m(const MomentTables& tables, unsigned codes, float scale) {
   Quad m;
   for (int k = 0; k < 4; ++k) {
     const unsigned code = codes >> 8 * k & 0xff;
-    const float magnitude = magnitudes.of_m[code & 127] * scale;
+    const float magnitude = tables.m[code & 127] * scale;
     m.at[k] = (code & 128) != 0 ? -magnitude : magnitude;
   }
   return m;
 }
-__device__ Quad decode_v(const Magnitudes& magnitudes, unsigned codes, float scale) {
+__device__ Quad decode_v(const MomentTables& tables, unsigned codes, float scale) {
   Quad v;
   for (int k = 0; k < 4; ++k) {
-    const float root = magnitudes.of_v[codes >> 8 * k & 0xff] * scale;
+    const float root = tables.v[codes >> 8 * k & 0xff] * scale;
     v.at[k] = root * root;
   }
   return v;
 }
-__device__ unsigned encode_m(const Magnitudes& magnitudes, const Quad& m, float scale) {
-  if (!(scale > 0)) return 0;
+__device__ unsigned encode_m(const MomentTables& tables, const Quad& m,
+                             const backend::MomentScale& block) {
+  if (!(block.scale > 0)) return 0;
   unsigned codes = 0;
   for (int k = 0; k < 4; ++k) {
-    const float relative = fabsf(m.at[k]) / scale;
-    const unsigned index = backend::nearest_magnitude(magnitudes.of_m, 128, relative);
+    const float x = __saturatef(fabsf(m.at[k]) * block.inverse);  // Of NaN it makes 0.
+    const unsigned index = backend::nearest_magnitude<7>(tables.m_thresholds, x);
     codes |= (m.at[k] < 0 && index != 0 ? index | 128 : index) << 8 * k;
   }
   return codes;
 }
-__device__ unsigned encode_v(const Magnitudes& magnitudes, const Quad& v, float scale) {
-  if (!(scale > 0)) return 0;
+__device__ unsigned encode_v(const MomentTables& tables, const Quad& root,
+                             const backend::MomentScale& block) {
+  if (!(block.scale > 0)) return 0;
   unsigned codes = 0;
   for (int k = 0; k < 4; ++k) {
-    const float relative = sqrtf(v.at[k]) / scale;
-    const unsigned index = backend::nearest_magnitude(magnitudes.of_v, 256, relative);
+    const float x = __saturatef(root.at[k] * block.inverse);
+    const unsigned index = backend::nearest_magnitude<8>(tables.v_thresholds, x);
     // A root that became 0 would leave the next step dividing by epsilon.
-    codes |= (v.at[k] > 0 && index == 0 ? 1 : index) << 8 * k;
+    codes |= (root.at[k] > 0 && index == 0 ? 1 : index) << 8 * k;
   }
   return codes;
 }
 
+// Of the i-th quad of a lane in a block of 256. `kIsWhole`: all of the block can be accessed four
+// elements at a time; without branches its loads are under way together.
+template <bool kIsWhole, class Parameter>
+__device__ QuadPlace place_in_block(const AdamwArrays<Parameter, uint8_t>& a, int64_t block,
+                                    int i) {
+  const int lane = int(threadIdx.x) % kWarp;
+  const int64_t first = block * kMomentBlock + 4 * (i * kWarp + lane);
+  return kIsWhole ? QuadPlace{first, 4, true} : quad_place(first, a.count, a.is_aligned);
+}
+
 // One block of 256 by one warp: two quads per lane, in registers from the decoding until the
 // largest values are known and the new codes can be written.
-template <class Parameter>
+template <bool kIsWhole, class Parameter>
 __device__ void update_moment_block(const AdamwArrays<Parameter, uint8_t>& a, const AdamwStep& s,
-                                    const Magnitudes& magnitudes, float gradient_scale,
+                                    const MomentTables& tables, float gradient_scale,
                                     int64_t block) {
-  const int lane = int(threadIdx.x) % kWarp;
   const float m_scale = a.m_scale[block], v_scale = a.v_scale[block];
   QuadPlace places[2];
-  Quad gradient[2], parameter[2], m[2], v[2];
+  Quad gradient[2], parameter[2], m[2], v[2], root[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const QuadPlace& place = places[i] =
-        quad_place(block * kMomentBlock + 4 * (i * kWarp + lane), a.count, a.is_aligned);
+    const QuadPlace& place = places[i] = place_in_block<kIsWhole>(a, block, i);
     gradient[i] = load(a.gradient, place);
     parameter[i] = load(a.parameter, place);
-    m[i] = decode_m(magnitudes, load_codes(a.m, place), m_scale);
-    v[i] = decode_v(magnitudes, load_codes(a.v, place), v_scale);
+    m[i] = decode_m(tables, load_codes(a.m, place), m_scale);
+    v[i] = decode_v(tables, load_codes(a.v, place), v_scale);
   }
-  int m_maximum = 0, v_maximum = 0;
+  int m_maximum = 0, root_maximum = 0;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    update_quad(s, gradient_scale, gradient[i], parameter[i], m[i], v[i]);
+    root[i] = update_quad(s, gradient_scale, gradient[i], parameter[i], m[i], v[i]);
     store_parameter(s, a, places[i], parameter[i]);
     m_maximum = absolute_maximum_bits(m[i], m_maximum);
-    v_maximum = absolute_maximum_bits(v[i], v_maximum);
+    root_maximum = absolute_maximum_bits(root[i], root_maximum);
   }
-  const float new_m_scale = __int_as_float(warp_max(m_maximum));
-  const float new_v_scale = sqrtf(__int_as_float(warp_max(v_maximum)));
+  const backend::MomentScale of_m = backend::moment_scale(__int_as_float(warp_max(m_maximum)));
+  const backend::MomentScale of_v = backend::moment_scale(__int_as_float(warp_max(root_maximum)));
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    store_codes(a.m, places[i], encode_m(magnitudes, m[i], new_m_scale));
-    store_codes(a.v, places[i], encode_v(magnitudes, v[i], new_v_scale));
+    store_codes(a.m, places[i], encode_m(tables, m[i], of_m));
+    store_codes(a.v, places[i], encode_v(tables, root[i], of_v));
   }
-  if (lane == 0) {
-    a.m_scale[block] = new_m_scale;
-    a.v_scale[block] = new_v_scale;
+  if (threadIdx.x % kWarp == 0) {
+    a.m_scale[block] = of_m.scale;
+    a.v_scale[block] = of_v.scale;
   }
 }
 
+struct MomentBlocks {
+  int64_t first, end;
+};
+
 // The update of AdamwArgs with 8-bit moments. Warps take blocks of 256 in turn, so that a thread
-// block fills its table of magnitudes once for many. Moves 16 bytes per element with a bf16
-// parameter and a cleared gradient, 22 with an fp32 one and a bf16 copy.
-template <class Parameter>
+// block fills its tables once for many. Moves 16 bytes per element with a bf16 parameter and a
+// cleared gradient, 22 with an fp32 one and a bf16 copy.
+template <bool kIsWhole, class Parameter>
 __global__ void __launch_bounds__(kThreads)
-    adamw8_kernel(AdamwArrays<Parameter, uint8_t> a, AdamwStep s, Magnitudes all) {
-  Magnitudes& magnitudes = *shared_memory<Magnitudes>();
+    adamw8_kernel(AdamwArrays<Parameter, uint8_t> a, AdamwStep s, MomentBlocks blocks,
+                  MomentTables all) {
+  MomentTables& tables = *shared_memory<MomentTables>();
   for (int i = int(threadIdx.x); i < 256; i += kThreads) {
-    if (i < 128) magnitudes.of_m[i] = all.of_m[i];
-    magnitudes.of_v[i] = all.of_v[i];
+    if (i < 128) tables.m[i] = all.m[i];
+    if (i < 128) tables.m_thresholds[i] = all.m_thresholds[i];
+    tables.v[i] = all.v[i];
+    tables.v_thresholds[i] = all.v_thresholds[i];
   }
   __syncthreads();
   const float scale = *a.gradient_scale;
-  const int lane = int(threadIdx.x) % kWarp;
   const int64_t stride = int64_t(gridDim.x) * kWarps;
-  for (int64_t block = int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-       block * kMomentBlock < a.count; block += stride) {
-    if (scale == scale) update_moment_block(a, s, magnitudes, scale, block);
-    for (int i = 0; i < 2 && s.zero_gradient; ++i) {
-      const int64_t first = block * kMomentBlock + 4 * (i * kWarp + lane);
-      store(a.gradient, quad_place(first, a.count, a.is_aligned), Quad{});
-    }
+  for (int64_t block = blocks.first + int64_t(blockIdx.x) * kWarps + threadIdx.x / kWarp;
+       block < blocks.end; block += stride) {
+    if (scale == scale) update_moment_block<kIsWhole>(a, s, tables, scale, block);
+    for (int i = 0; i < 2 && s.zero_gradient; ++i)
+      store(a.gradient, place_in_block<kIsWhole>(a, block, i), Quad{});
   }
 }
 
@@ -331,6 +368,29 @@ Grid quad_grid(int64_t count) {
   return {.blocks = unsigned(base::div_ceil(count, 4 * kThreads)), .threads = kThreads};
 }
 
+MomentTables moment_tables() {
+  MomentTables tables;
+  std::ranges::copy(backend::kSignedMagnitudes, tables.m);
+  std::ranges::copy(backend::kSignedThresholds, tables.m_thresholds);
+  std::ranges::copy(backend::kUnsignedMagnitudes, tables.v);
+  std::ranges::copy(backend::kUnsignedThresholds, tables.v_thresholds);
+  return tables;
+}
+
+template <bool kIsWhole, class Parameter>
+void launch_adamw8(const AdamwArgs& args, const AdamwArrays<Parameter, uint8_t>& arrays,
+                   const MomentBlocks& blocks, int multiprocessors, cudaStream_t stream) {
+  if (blocks.first == blocks.end) return;
+  // Four times what runs at once (registers allow four blocks), so that the last blocks to end
+  // leave little idle. No block computes what another one needs: their number changes no bits.
+  const int64_t thread_blocks = base::div_ceil(blocks.end - blocks.first, kWarps);
+  const Grid grid{.blocks = unsigned(std::min<int64_t>(thread_blocks, 16 * multiprocessors)),
+                  .threads = kThreads,
+                  .shared_bytes = sizeof(MomentTables)};
+  launch(adamw8_kernel<kIsWhole, Parameter>, grid, stream, arrays, adamw_step(args), blocks,
+         moment_tables());
+}
+
 template <class Parameter>
 void launch_adamw(const AdamwArgs& args, int multiprocessors, cudaStream_t stream) {
   const int64_t count = args.parameter.element_count();
@@ -339,17 +399,11 @@ void launch_adamw(const AdamwArgs& args, int multiprocessors, cudaStream_t strea
            adamw_step(args));
     return;
   }
-  Magnitudes magnitudes;
-  std::ranges::copy(backend::kSignedMagnitudes, magnitudes.of_m);
-  std::ranges::copy(backend::kUnsignedMagnitudes, magnitudes.of_v);
-  // Four times what runs at once (registers allow three blocks), so that the last blocks to end
-  // leave little idle. No block computes what another one needs: their number changes no bits.
-  const int64_t block_count = base::div_ceil(count, kMomentBlock * kWarps);
-  const Grid grid{.blocks = unsigned(std::min<int64_t>(block_count, 12 * multiprocessors)),
-                  .threads = kThreads,
-                  .shared_bytes = sizeof(Magnitudes)};
-  launch(adamw8_kernel<Parameter>, grid, stream, adamw_arrays<Parameter, uint8_t>(args),
-         adamw_step(args), magnitudes);
+  const auto arrays = adamw_arrays<Parameter, uint8_t>(args);
+  const int64_t whole = arrays.is_aligned ? count / kMomentBlock : 0;
+  const int64_t all = base::div_ceil(count, kMomentBlock);
+  launch_adamw8<true>(args, arrays, {0, whole}, multiprocessors, stream);
+  launch_adamw8<false>(args, arrays, {whole, all}, multiprocessors, stream);
 }
 
 void check_adamw(const AdamwArgs& args) {

@@ -79,17 +79,50 @@ constexpr std::array<float, 1 << kBits> dynamic_magnitudes() {
 inline constexpr std::array<float, 128> kSignedMagnitudes = dynamic_magnitudes<7>();
 inline constexpr std::array<float, 256> kUnsignedMagnitudes = dynamic_magnitudes<8>();
 
-// The index of the nearest of `count` (a power of two) rising magnitudes; of two equally near the
-// lower. `x` is in [0, 1].
-constexpr uint8_t nearest_magnitude(const float* magnitudes, int count, float x) {
-  int low = 0;
-  for (int step = count / 2; step > 0; step /= 2) {
-    if (magnitudes[low + step] <= x) low += step;
+// The least x that is nearer to `high` than to `low`, two neighbours: at equal distances, as fp32
+// has them, the lower one counts.
+constexpr float rounding_threshold(float low, float high) {
+  const auto is_above = [&](float x) { return high - x < x - low; };
+  int32_t bits = std::bit_cast<int32_t>((low + high) / 2);
+  while (!is_above(std::bit_cast<float>(bits))) ++bits;
+  while (is_above(std::bit_cast<float>(bits - 1))) --bits;
+  return std::bit_cast<float>(bits);
+}
+// Of each magnitude and the next; the last one has no next.
+template <std::size_t kCount>
+constexpr std::array<float, kCount> rounding_thresholds(
+    const std::array<float, kCount>& magnitudes) {
+  std::array<float, kCount> thresholds{};
+  for (std::size_t i = 0; i + 1 < kCount; ++i)
+    thresholds[i] = rounding_threshold(magnitudes[i], magnitudes[i + 1]);
+  thresholds[kCount - 1] = 2;
+  return thresholds;
+}
+inline constexpr std::array<float, 128> kSignedThresholds = rounding_thresholds(kSignedMagnitudes);
+inline constexpr std::array<float, 256> kUnsignedThresholds =
+    rounding_thresholds(kUnsignedMagnitudes);
+
+// The index of the nearest magnitude of the table with 2^kBits, of two equally near the lower one.
+// `x` is in [0, 1], and `thresholds` are those of the table.
+//
+// Index + 1/2 is a continuous, piecewise linear function of x, with a piece for each decade; since
+// every piece is flatter than the one before, it is the lowest of the lines. Rounded down to an
+// index it tells which magnitude lies below x, but for roundings, whatever is contracted here:
+// these can take a neighbour of x for the one below or above, where x is as good as equal to it, so
+// that it is far from the thresholds on both sides, and comparing with either gives the same.
+template <int kBits>
+constexpr unsigned nearest_magnitude(const float* thresholds, float x) {
+  float slope = 1 / 0.9f, at_zero = 8 / 9.0f;
+  for (int e = 1; e < kBits; ++e) slope *= 10;
+  int32_t lowest = kInfinityBits;
+  for (int e = 0; e < kBits; ++e, slope *= 0.2f, at_zero *= 2) {
+    const int32_t line = std::bit_cast<int32_t>(slope * x + at_zero);
+    lowest = line < lowest ? line : lowest;  // Positive: as integers they have the same order.
   }
-  if (low == count - 1) return uint8_t(low);
-  const float below = x - magnitudes[low];
-  const float above = magnitudes[low + 1] - x;
-  return uint8_t(above < below ? low + 1 : low);
+  // The sum has 2^23 + the index in its bits.
+  const float shifted = std::bit_cast<float>(lowest) + (0x1p23f - 1.0f);
+  const uint32_t index = std::bit_cast<uint32_t>(shifted) & ((1u << kBits) - 1);
+  return x >= thresholds[index] ? index + 1 : index;
 }
 
 constexpr float decode_moment(bool is_signed, uint8_t code) {
@@ -97,16 +130,27 @@ constexpr float decode_moment(bool is_signed, uint8_t code) {
   const float magnitude = kSignedMagnitudes[code & 127];
   return (code & 128) != 0 ? -magnitude : magnitude;
 }
-// `value` is m, or the root of v; `scale` is the largest absolute one of the block.
-constexpr uint8_t encode_moment(bool is_signed, float value, float scale) {
-  if (!(scale > 0)) return 0;
-  const float magnitude = (value < 0 ? -value : value) / scale;
+struct MomentScale {
+  float scale = 0;
+  float inverse = 0;
+};
+// Of a block whose largest absolute value is `largest`.
+constexpr MomentScale moment_scale(float largest) {
+  return {largest, largest > 0 ? 1.0f / largest : 0};
+}
+// `value` is m, or the root of v.
+constexpr uint8_t encode_moment(bool is_signed, float value, const MomentScale& block) {
+  if (!(block.scale > 0)) return 0;
+  float x = (value < 0 ? -value : value) * block.inverse;
+  // What is no number becomes 0. Below 2^-128 the inverse is infinite, and what is not 0 becomes 1.
+  x = x > 0 ? x : 0;
+  x = x < 1 ? x : 1;
   if (!is_signed) {
     // A root that became 0 would leave AdamW dividing by epsilon.
-    const uint8_t index = nearest_magnitude(kUnsignedMagnitudes.data(), 256, magnitude);
-    return value > 0 && index == 0 ? 1 : index;
+    const unsigned index = nearest_magnitude<8>(kUnsignedThresholds.data(), x);
+    return uint8_t(value > 0 && index == 0 ? 1 : index);
   }
-  const uint8_t index = nearest_magnitude(kSignedMagnitudes.data(), 128, magnitude);
+  const unsigned index = nearest_magnitude<7>(kSignedThresholds.data(), x);
   return uint8_t(value < 0 && index != 0 ? index | 128 : index);
 }
 

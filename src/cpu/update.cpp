@@ -82,9 +82,9 @@ void decode_moments(const uint8_t* codes, float scale, int64_t count, float* val
 // Returns the block's scale.
 template <bool kSigned>
 float encode_moments(const float* values, int64_t count, uint8_t* codes) {
-  const float scale = absolute_maximum(values, count);
-  for (int64_t i = 0; i < count; ++i) codes[i] = backend::encode_moment(kSigned, values[i], scale);
-  return scale;
+  const backend::MomentScale block = backend::moment_scale(absolute_maximum(values, count));
+  for (int64_t i = 0; i < count; ++i) codes[i] = backend::encode_moment(kSigned, values[i], block);
+  return block.scale;
 }
 
 // --- AdamW.

@@ -303,8 +303,9 @@ void Optimizer::State::encode(int64_t moment, int64_t unit, std::span<const floa
     const size_t end = std::min(begin + size_t(backend::kMomentBlock), elements.size());
     for (size_t i = begin; i < end; ++i)
       scales[block] = std::max(scales[block], std::abs(value_at(i)));
+    const backend::MomentScale scale = backend::moment_scale(scales[block]);
     for (size_t i = begin; i < end; ++i)
-      codes[i] = backend::encode_moment(moment == 0, value_at(i), scales[block]);
+      codes[i] = backend::encode_moment(moment == 0, value_at(i), scale);
   }
   device().copy(of_unit.values[moment].data, codes.data(), int64_t(codes.size()), stream());
   device().copy(of_unit.scales[moment].data, scales.data(), of_unit.scales[moment].byte_count(),

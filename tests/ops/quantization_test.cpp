@@ -31,10 +31,32 @@ int brute_force_nearest(std::span<const float> magnitudes, float x) {
   return best;
 }
 
+// What nearest_magnitude() must find: by a search for the last magnitude that is not above x, and
+// by the distances in fp32 to it and the next.
+unsigned searched_nearest(std::span<const float> magnitudes, float x) {
+  const auto above = std::upper_bound(magnitudes.begin(), magnitudes.end(), x);
+  const auto low = unsigned(above - magnitudes.begin()) - 1;
+  if (above == magnitudes.end()) return low;
+  return *above - x < x - magnitudes[low] ? low + 1 : low;
+}
+
+// A table and how its nearest magnitude is found.
+struct Table {
+  std::span<const float> magnitudes, thresholds;
+  unsigned (*nearest)(const float*, float);
+};
+const Table kTables[] = {
+    {backend::kSignedMagnitudes, backend::kSignedThresholds, backend::nearest_magnitude<7>},
+    {backend::kUnsignedMagnitudes, backend::kUnsignedThresholds, backend::nearest_magnitude<8>}};
+
 Codes download_codes(Rig& rig, const Tensor& tensor) {
   Codes codes(size_t(tensor.element_count()));
   rig.download_raw(codes.data(), tensor);
   return codes;
+}
+
+int encode(bool is_signed, float value, float scale) {
+  return int(backend::encode_moment(is_signed, value, backend::moment_scale(scale)));
 }
 
 Values decode(bool is_signed, const Codes& codes, const Values& scales) {
@@ -95,32 +117,37 @@ TEST_CASE("magnitudes rise from 0 to 1 over seven decades") {
 }
 
 TEST_CASE("nearest_magnitude finds what a search of all finds") {
-  for (const std::span<const float> table :
-       {std::span<const float>(backend::kSignedMagnitudes),
-        std::span<const float>(backend::kUnsignedMagnitudes)}) {
+  for (const auto& [table, thresholds, nearest] : kTables) {
     std::vector<float> candidates = {0, FLT_TRUE_MIN, FLT_MIN, 1e-30f, 1};
     for (size_t i = 0; i < table.size(); ++i) {
       const float middle = i + 1 < table.size() ? (table[i] + table[i + 1]) / 2 : 1;
-      for (const float x : {table[i], middle}) {
+      for (const float x : {table[i], middle, std::min(1.0f, thresholds[i])}) {
+        float below = x, above = x;
         candidates.push_back(x);
-        candidates.push_back(std::nextafter(x, 0.0f));
-        candidates.push_back(std::min(1.0f, std::nextafter(x, 1.0f)));
+        for (int ulp = 0; ulp < 4; ++ulp) {
+          candidates.push_back(below = std::nextafter(below, 0.0f));
+          candidates.push_back(above = std::min(1.0f, std::nextafter(above, 2.0f)));
+        }
       }
     }
+    for (float decade = 1; decade > 1e-9f; decade /= 10) candidates.push_back(decade);
     std::mt19937_64 random(1);
-    for (int i = 0; i < 20'000; ++i) {
+    for (int i = 0; i < 200'000; ++i) {
       const double uniform = double(random() >> 11) * 0x1p-53;
       candidates.push_back(float(uniform));
       candidates.push_back(float(std::pow(10.0, -10 * uniform)));
     }
+    size_t brute_forced = 0;
     for (const float x : candidates) {
-      const int found = backend::nearest_magnitude(table.data(), int(table.size()), x);
+      const unsigned found = nearest(thresholds.data(), x);
+      INFO(fmt::format("x {} found {}", x, found));
+      REQUIRE(found == searched_nearest(table, x));
+      if (++brute_forced > 20'000) continue;
       const int expected = brute_force_nearest(table, x);
       // Neighbours' distances in fp32 may be equal where they differ in double by a rounding.
-      const bool is_tie = std::abs(double(table[size_t(found)]) + double(table[size_t(expected)]) -
+      const bool is_tie = std::abs(double(table[found]) + double(table[size_t(expected)]) -
                                    2 * double(x)) <= 0x1p-24 * double(x);
-      INFO(fmt::format("x {} found {} expected {}", x, found, expected));
-      REQUIRE((found == expected || (std::abs(found - expected) == 1 && is_tie)));
+      REQUIRE((int(found) == expected || (std::abs(int(found) - expected) == 1 && is_tie)));
     }
   }
 }
@@ -133,19 +160,41 @@ TEST_CASE("moments: coding what was decoded changes nothing, whatever the scale"
         const bool is_minus_zero = is_signed && code == 128;
         // The lowest magnitudes times 1e-36 are subnormal, but not so far that they meet.
         INFO(fmt::format("scale {} code {}", scale, code));
-        REQUIRE(int(backend::encode_moment(is_signed, value, scale)) == (is_minus_zero ? 0 : code));
+        REQUIRE(encode(is_signed, value, scale) == (is_minus_zero ? 0 : code));
       }
     }
   }
 }
 
 TEST_CASE("moments: zeros, and mean squares that must not become zero") {
-  REQUIRE(int(backend::encode_moment(true, 0.0f, 0.0f)) == 0);
-  REQUIRE(int(backend::encode_moment(true, -0.0f, 1.0f)) == 0);
-  REQUIRE(int(backend::encode_moment(true, -1e-20f, 1.0f)) == 0);
-  REQUIRE(int(backend::encode_moment(false, 0.0f, 1.0f)) == 0);
-  REQUIRE(int(backend::encode_moment(false, 1e-20f, 1.0f)) == 1);
-  REQUIRE(int(backend::encode_moment(true, -1.0f, 1.0f)) == 255);
+  REQUIRE(encode(true, 0.0f, 0.0f) == 0);
+  REQUIRE(encode(true, -0.0f, 1.0f) == 0);
+  REQUIRE(encode(true, -1e-20f, 1.0f) == 0);
+  REQUIRE(encode(false, 0.0f, 1.0f) == 0);
+  REQUIRE(encode(false, 1e-20f, 1.0f) == 1);
+  REQUIRE(encode(true, -1.0f, 1.0f) == 255);
+}
+
+TEST_CASE("moments: the largest has the top code in blocks of subnormal numbers too") {
+  for (const float scale : {1e-37f, FLT_MIN, 1e-38f, 1e-40f, FLT_TRUE_MIN}) {
+    INFO("scale " << scale);
+    REQUIRE(encode(true, scale, scale) == 127);
+    REQUIRE(encode(true, -scale, scale) == 255);
+    REQUIRE(encode(true, 0.0f, scale) == 0);
+  }
+}
+
+TEST_CASE("moments: what is not finite gets the codes nearest to nothing") {
+  for (const float value : {kInfinity, -kInfinity, kNan, 1.0f, 0.0f}) {
+    INFO("value " << value);
+    const int smallest_root = value > 0 ? 1 : 0;
+    REQUIRE(encode(true, value, kInfinity) == 0);
+    REQUIRE(encode(false, value, kInfinity) == smallest_root);
+    REQUIRE(encode(true, value, kNan) == 0);
+    REQUIRE(encode(false, value, kNan) == 0);
+  }
+  REQUIRE(encode(true, kNan, 1.0f) == 0);
+  REQUIRE(encode(false, kNan, 1.0f) == 0);
 }
 
 TEST_CASE("stochastic rounding is unbiased, and leaves what bf16 can hold") {

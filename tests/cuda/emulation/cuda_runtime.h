@@ -111,6 +111,10 @@ template <class T>
 void __stcs(T* address, T value) {
   *address = value;
 }
+template <class T>
+void __stwb(T* address, T value) {
+  *address = value;
+}
 
 inline float __expf(float x) {
   return std::exp(x);
@@ -120,6 +124,9 @@ inline float __logf(float x) {
 }
 inline float __fdividef(float x, float y) {
   return x / y;
+}
+inline float __saturatef(float x) {
+  return x > 0 ? std::min(x, 1.0f) : 0.0f;  // Of NaN as well.
 }
 inline float rsqrtf(float x) {
   return 1.0f / std::sqrt(x);
