@@ -168,8 +168,7 @@ def bench(c, arguments, result):
         optimizer.zero_grad(set_to_none=True)
 
     result["compile_seconds"] = timed(step)  # The first step, which compiles.
-    for _ in range(2):
-        step()
+    step()
     # 2: the block's and the head's. More would mean that blocks were compiled again, or not at all.
     result["compiled_graphs"] = counters["stats"]["unique_graphs"]
     seconds = statistics.median(timed(step) for _ in range(arguments.steps))

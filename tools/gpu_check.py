@@ -297,7 +297,7 @@ class Parts:
 
     def end_to_end(self):
         self.checks.run("two nodes and a coordinator", [sys.executable, "tests/integration/device_swarm_test.py", "-v"], 120,
-                        {"ATOLL": str(self.atoll), "ATOLL_TEST_DEVICE": "cuda"})
+                        {"ATOLL": str(self.atoll), "ATOLL_TEST_DEVICE": "cuda", "ATOLL_TEST_DEADLINE": "50"})
 
     def nccl(self):
         self.test("NCCL with one rank, in-process collectives", "[communicator]", 60)

@@ -37,7 +37,8 @@ def library_lines(facts):
 
 def utilisation(report):
     if "mfu_palm" in report:
-        return f"model FLOPS utilisation {100 * report['mfu_palm']:.1f} % (PaLM), {100 * report['mfu_causal']:.1f} % (causal)"
+        causal = f", {100 * report['mfu_causal']:.1f} % (causal)" if "mfu_causal" in report else ""
+        return f"model FLOPS utilisation {100 * report['mfu_palm']:.1f} % (PaLM){causal}"
     if "mfu_inside_documents" in report:
         return f"{100 * report['mfu_inside_documents']:.1f} % utilisation by the work inside documents"
     return "utilisation unknown"
@@ -54,8 +55,8 @@ def step_lines(title, report):
              f"allocated, {report['planned_bytes_per_rank'] / 2**30:.2f} planned with the libraries', "
              f"{number(report.get('device_used_bytes'), 2, 2**-30)} in use by the driver's count. Set-up "
              f"{number(report.get('setup_seconds'), 1)} s."]
-    if report.get("ceiling_problem"):
-        lines.append(f"Ceilings: {report['ceiling_problem']}")
+    if report.get("ceiling_error"):
+        lines.append(f"Ceilings: {report['ceiling_error']}")
     gpu = report.get("gpu")
     if gpu:
         lines.append(f"During the steps: SM clock {number(gpu['sm_mhz_mean'])} MHz (least {number(gpu['sm_mhz_min'])}), "
@@ -75,10 +76,9 @@ def part_lines(report):
     if report.get("unattributed_seconds") is not None:
         seconds = report["unattributed_seconds"]
         lines.append(f"| in no part | | {1e3 * seconds:.2f} | {100 * seconds / report['step_seconds']:.1f} % | | | {1e3 * seconds:.2f} |")
-    extrapolated = report.get("extrapolated")
-    if extrapolated:
-        lines += ["", f"With {extrapolated['blocks']} blocks, by the parts: {extrapolated['tokens_per_second']:.0f} tokens/s, "
-                      f"{100 * extrapolated['mfu_palm']:.1f} % (PaLM)."]
+    other = report.get("extrapolation")
+    if other:
+        lines += ["", f"With {other['blocks']} blocks, by the parts: {other['tokens_per_second']:.0f} tokens/s, {utilisation(other)}."]
     return lines + [""]
 
 

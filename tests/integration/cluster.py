@@ -14,7 +14,7 @@ import time
 import unittest
 
 ATOLL = os.environ["ATOLL"]
-DEADLINE_SECONDS = 240
+DEADLINE_SECONDS = float(os.environ.get("ATOLL_TEST_DEADLINE", 240))
 
 # Small enough that a step takes some ten milliseconds, and large enough that a round is not over before a joiner has its state.
 TINY = {
@@ -33,14 +33,14 @@ TINY = {
 
 
 def wait_until(condition, what):
-    """The first true value of `condition`; fails after the deadline."""
+    """The first true value of `condition`; fails after the deadline. `what` is a text, or a function that makes it then."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.02)  # Polling a file; the condition decides, not the time.
-    raise AssertionError(f"waited {DEADLINE_SECONDS} s in vain for: {what}")
+    raise AssertionError(f"waited {DEADLINE_SECONDS:.0f} s in vain for: {what() if callable(what) else what}")
 
 
 def run_atoll(*arguments, timeout=DEADLINE_SECONDS):
@@ -72,9 +72,13 @@ class Node:
                           f"step {step} of {self.directory.name}")
 
     def wait_for_round(self, number, fragment=0):
-        return wait_until(lambda: [line for line in self.lines("round")
-                                   if line["round"] >= number and line["fragment"] == fragment],
-                          f"round {number} of {self.directory.name}; its output:\n{self.tail()}")
+        def found():
+            rounds = [line for line in self.lines("round") if line["round"] >= number and line["fragment"] == fragment]
+            if not rounds and self.is_over():
+                raise AssertionError(f"{self.directory.name} ended before round {number}; its output:\n{self.tail()}")
+            return rounds
+
+        return wait_until(found, lambda: f"round {number} of {self.directory.name}; its output:\n{self.tail()}")
 
     def is_over(self):
         return self.process.poll() is not None
