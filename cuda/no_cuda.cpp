@@ -16,4 +16,8 @@ int count_cuda_devices() {
   return 0;
 }
 
+bool has_cuda_devices() {
+  return false;
+}
+
 }  // namespace backend
