@@ -339,8 +339,37 @@ int count_possible_gpus(const char* visible, const std::string& device_files) {
   }
   if (visible == nullptr) return count;
   const std::string_view names = visible;
-  if (names.empty()) return 0;
+  if (names.empty() || names.starts_with("-")) return 0;
   return std::min(count, 1 + int(std::ranges::count(names, ',')));
+}
+
+bool has_gpus(const char* visible, const std::string& device_files) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status == cudaSuccess && count > 0) return true;
+  cudaGetLastError();
+  const int possible = count_possible_gpus(visible, device_files);
+  if (possible == 0) return false;
+  require_driver();
+  throw base::bad_input(
+      fmt::format("{} NVIDIA GPUs seem to be there ({}/nvidia*), but CUDA cannot use them: {}",
+                  possible, device_files, cudaGetErrorString(status)),
+      "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or set device to cpu.");
+}
+
+void require_driver() {
+  int driver = 0, runtime = 0;
+  check(cudaDriverGetVersion(&driver), "asking for the driver's version");
+  check(cudaRuntimeGetVersion(&runtime), "asking for the toolkit's version");
+  // A driver of the same major version serves newer minor ones.
+  if (driver / 1000 >= runtime / 1000) return;
+  const std::string found = driver == 0 ? "no NVIDIA driver was found (libcuda.so.1)"
+                                        : fmt::format("the NVIDIA driver knows CUDA {}.{}",
+                                                      driver / 1000, driver % 1000 / 10);
+  throw base::bad_input(
+      fmt::format("{}, this program was built with {}.{}", found, runtime / 1000,
+                  runtime % 1000 / 10),
+      "Install a newer driver, build with an older toolkit, or set device to cpu.");
 }
 
 void select_device(int device) {

@@ -40,8 +40,14 @@ class GpuDevice : public backend::Device {
 };
 
 // How many GPUs the process may see at most, without starting CUDA: the device files, less what
-// CUDA_VISIBLE_DEVICES hides (`visible`; null: it is not set).
+// CUDA_VISIBLE_DEVICES hides (`visible`; null: it is not set). Empty and -1 hide all.
 int count_possible_gpus(const char* visible, const std::string& device_files = "/dev");
+
+// Whether CUDA has GPUs. Throws bad_input if the process may see some, as count_possible_gpus has
+// it, but CUDA cannot use them; of two reasons it names a driver that is too old.
+bool has_gpus(const char* visible, const std::string& device_files = "/dev");
+// Throws bad_input if the driver is too old for the toolkit that this program was built with.
+void require_driver();
 
 // What the calling thread calls CUDA for. Costs nothing where it is the right one already.
 void select_device(int device);

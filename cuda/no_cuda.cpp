@@ -17,6 +17,10 @@ int count_cuda_devices() {
   return 0;
 }
 
+bool has_cuda_devices() {
+  return false;
+}
+
 CudaFacts inspect_cuda() {
   return {};
 }

@@ -38,18 +38,6 @@ std::string plan_file(const backend::CudaOptions& options, const DevicePropertie
                      options.deterministic ? "-deterministic" : "");
 }
 
-void require_driver() {
-  int driver = 0, runtime = 0;
-  check(cudaDriverGetVersion(&driver), "asking for the driver's version");
-  check(cudaRuntimeGetVersion(&runtime), "asking for the toolkit's version");
-  // A driver of the same major version serves newer minor ones.
-  if (driver / 1000 >= runtime / 1000) return;
-  throw base::bad_input(
-      fmt::format("the NVIDIA driver knows CUDA {}.{}, this program was built with {}.{}",
-                  driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10),
-      "Install a newer driver, build with an older toolkit, or set device to cpu.");
-}
-
 // How the ranks of a node meet.
 enum class Transport { kNone, kNccl, kInProcess };
 
@@ -147,13 +135,14 @@ std::vector<std::unique_ptr<Communicator>> make_communicators(
 
 std::vector<Backend> make_cuda_backends(const CudaOptions& options) {
   prepare_cuda(options.ranks);
-  const int device_count = count_cuda_devices();
-  if (device_count == 0) {
+  if (!cuda::has_gpus(std::getenv("CUDA_VISIBLE_DEVICES"))) {
+    int driver = 0;
+    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0) cuda::require_driver();
     throw base::bad_input("device cuda was asked for, but no NVIDIA GPU was found",
                           "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or set device to cpu.");
   }
   cuda::require_driver();
-  const cuda::Placement placement = cuda::place_ranks(options, device_count);
+  const cuda::Placement placement = cuda::place_ranks(options, count_cuda_devices());
   const auto properties = cuda::read_all_properties(placement);
   std::vector<Backend> backends;
   for (size_t rank = 0; rank < placement.devices.size(); ++rank) {
@@ -182,6 +171,10 @@ int count_cuda_devices() {
   if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
   cudaGetLastError();
   return 0;
+}
+
+bool has_cuda_devices() {
+  return cuda::has_gpus(std::getenv("CUDA_VISIBLE_DEVICES"));
 }
 
 }  // namespace backend

@@ -52,5 +52,10 @@ void prepare_cuda(int ranks);
 // The GPUs that make_cuda_backends would use; 0 without a driver or without CUDA in this binary.
 // Never throws.
 int count_cuda_devices();
+// Whether a node that may choose trains on GPUs. False where there is none, where they are hidden
+// by CUDA_VISIBLE_DEVICES, or without CUDA in this binary. Throws bad_input, with what was found,
+// where the machine has GPUs that CUDA cannot use, as with a driver that is too old: to train on
+// the CPU instead would go unnoticed for long.
+bool has_cuda_devices();
 
 }  // namespace backend

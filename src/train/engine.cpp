@@ -27,7 +27,7 @@ std::vector<backend::Backend> choose_backends(const NodeConfig& node) {
   const std::chrono::milliseconds timeout(int64_t(node.rank_timeout_seconds * 1e3));
   if (node.device != "cpu") backend::prepare_cuda(int(node.ranks));
   const bool use_cuda =
-      node.device == "cuda" || (node.device == "auto" && backend::count_cuda_devices() > 0);
+      node.device == "cuda" || (node.device == "auto" && backend::has_cuda_devices());
   if (use_cuda) {
     return backend::make_cuda_backends({.ranks = int(node.ranks),
                                         .collective_timeout = timeout,

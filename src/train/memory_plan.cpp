@@ -23,10 +23,19 @@ constexpr std::array kPolicyNames = {"none", "cheap", "gate_up", "full"};
 constexpr std::array kShardings = {Sharding::kReplicated, Sharding::kGradients, Sharding::kFull};
 constexpr std::array kShardingNames = {"replicated", "gradients", "full"};
 
-// What the driver and the libraries keep for themselves, and cuBLASLt's workspace.
-constexpr int64_t kContextBytes = 1024 * base::kMiB;
-// NCCL's buffers.
-constexpr int64_t kCommunicatorBytes = 512 * base::kMiB;
+// What the driver and the libraries keep for themselves on each GPU. Rather too much than too
+// little, for any GPU: a plan that is too tight fails only when training starts.
+struct LibraryBytes {
+  int64_t context = 512 * base::kMiB;       // CUDA's, with the driver's own kernels.
+  int64_t kernels = 64 * base::kMiB;        // Ours.
+  int64_t products = 224 * base::kMiB;      // cuBLASLt's kernels, and 32 MiB of workspace.
+  int64_t attention = 224 * base::kMiB;     // cuDNN's kernels, which it compiles for each graph.
+  int64_t communicator = 512 * base::kMiB;  // NCCL's buffers; only with several GPUs.
+
+  int64_t sum(int64_t gpus) const {
+    return context + kernels + products + attention + (gpus > 1 ? communicator : 0);
+  }
+};
 
 // What AdamW keeps, of one GPU: two moments, and in 8 bits their scales.
 int64_t moment_bytes(Memory memory, int64_t count) {
@@ -125,8 +134,7 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
   plan.parts.push_back({"activations", activations});
   if (machine.compute_dtype == DType::kBfloat16) {
     plan.parts.push_back({"scratch", scratch_bytes(config, machine)});
-    plan.parts.push_back(
-        {"CUDA and its libraries", kContextBytes + (machine.gpus > 1 ? kCommunicatorBytes : 0)});
+    plan.parts.push_back({"CUDA and its libraries", LibraryBytes{}.sum(machine.gpus)});
   }
   return plan;
 }

@@ -2,8 +2,10 @@
 // not do.
 #include "cuda/device.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <optional>
 
 #include "base/math.h"
 #include "cuda/device_under_test.h"
@@ -18,6 +20,17 @@ using emulation::fake_device;
 // Puts the usual device back.
 struct Restore {
   ~Restore() { fake_device() = {}; }
+};
+
+// As by CUDA_VISIBLE_DEVICES="": the machine of the test may have GPUs of its own.
+struct HideGpus {
+  HideGpus() {
+    if (const char* const value = std::getenv(kName)) before = value;
+    setenv(kName, "", 1);
+  }
+  ~HideGpus() { before ? setenv(kName, before->c_str(), 1) : unsetenv(kName); }
+  static constexpr const char* kName = "CUDA_VISIBLE_DEVICES";
+  std::optional<std::string> before;
 };
 
 std::string error_of(const std::function<void()>& body) {
@@ -106,16 +119,45 @@ TEST_CASE("cuda device: a GPU that is too old is named", "[device]") {
 TEST_CASE("cuda device: a driver that is too old is named", "[device]") {
   const Restore restore;
   fake_device().driver_version = 12040;
-  const std::string error = error_of([] { cuda_test::make_device_under_test(); });
+  const test::TemporaryFolder devices;
+  const auto find = [&](const char* visible) { return cuda::has_gpus(visible, devices.path()); };
+  REQUIRE(!find(nullptr));  // There is no GPU: the CPU is what is left.
+  std::ofstream(devices.file("nvidia0")) << "";
+  std::string error = error_of([&] { find(nullptr); });
   INFO(error);
+  REQUIRE(error == error_of([] { cuda_test::make_device_under_test(); }));
   REQUIRE(contains(error, "knows CUDA 12.4"));
   REQUIRE(contains(error, "13.0"));
+  REQUIRE(contains(error, "set device to cpu"));
+  REQUIRE(error_of([&] { find("0"); }) == error);
+  // On purpose.
+  REQUIRE(!find(""));
+  REQUIRE(!find("-1"));
+
+  fake_device().driver_version = 0;
+  error = error_of([&] { find(nullptr); });
+  REQUIRE(contains(error, "no NVIDIA driver"));
+}
+
+TEST_CASE("cuda device: GPUs that CUDA does not find are bad input, not the CPU", "[device]") {
+  const Restore restore;
+  const test::TemporaryFolder devices;
+  for (const char* const name : {"nvidia0", "nvidia1"}) std::ofstream(devices.file(name)) << "";
+  REQUIRE(cuda::has_gpus(nullptr, devices.path()));
+  fake_device().count = 0;
+  const std::string error = error_of([&] { cuda::has_gpus(nullptr, devices.path()); });
+  INFO(error);
+  REQUIRE(contains(error, "2 NVIDIA GPUs"));
+  REQUIRE(contains(error, devices.path()));
+  REQUIRE(!cuda::has_gpus("", devices.path()));
 }
 
 TEST_CASE("cuda device: no GPU at all", "[device]") {
   const Restore restore;
   fake_device().count = 0;
   REQUIRE(backend::count_cuda_devices() == 0);
+  const HideGpus hidden;
+  REQUIRE(!backend::has_cuda_devices());
   REQUIRE(contains(error_of([] { cuda_test::make_device_under_test(); }), "no NVIDIA GPU"));
 }
 
@@ -186,6 +228,7 @@ TEST_CASE("cuda device: GPUs are counted before CUDA starts", "[device]") {
     std::ofstream(devices.file(name)) << "";
   REQUIRE(count(nullptr) == 3);
   REQUIRE(count("") == 0);
+  REQUIRE(count("-1") == 0);
   REQUIRE(count("1") == 1);
   REQUIRE(count("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,GPU-1") == 2);
   REQUIRE(count("0,1,2,3") == 3);

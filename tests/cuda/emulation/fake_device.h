@@ -13,7 +13,7 @@ namespace emulation {
 struct FakeDevice {
   int count = 1;
   int capability_major = 9;
-  int driver_version = 13000;
+  int driver_version = 13000;  // An older one has no devices for this toolkit; 0: there is none.
   int64_t total_bytes = int64_t{4} << 30;  // Of each; cudaMalloc fails beyond it.
   const char* name_of_last = "";           // Another kind of GPU than the others; empty: the same.
 };

@@ -33,6 +33,7 @@ struct EmulatedEvent {
 namespace {
 
 constexpr size_t kAlignment = 256;
+constexpr int kToolkitVersion = 13000;
 
 struct Allocation {
   size_t byte_count;
@@ -124,7 +125,10 @@ cudaError_t cudaGetLastError() {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = emulation::fake_device().count;
+  const emulation::FakeDevice& fake = emulation::fake_device();
+  *count = 0;
+  if (fake.driver_version < kToolkitVersion) return cudaErrorInsufficientDriver;
+  *count = fake.count;
   return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
@@ -161,7 +165,7 @@ cudaError_t cudaDriverGetVersion(int* version) {
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
-  *version = 13000;
+  *version = kToolkitVersion;
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
