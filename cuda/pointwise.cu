@@ -28,29 +28,60 @@ struct Rope {
   float sine_sign;    // -1 for the inverse.
 };
 
+constexpr int kHeadsAtOnce = 2;
+// Of 256 threads, on a multiprocessor: with 64 registers each. With less, the loads of the second
+// head are put behind the first head's arithmetic.
+constexpr int kRopeBlocks = 4;
+
+// The lanes of a thread in the two halves of a head, before the rotation.
+template <int kLanes>
+struct RopeHead {
+  Lanes<kLanes> low, high;
+};
+
+template <int kLanes>
+__device__ RopeHead<kLanes> load_head(const Bf16* at, int half) {
+  return {load_lanes<kLanes>(at), load_lanes<kLanes>(at + half)};
+}
+
+template <int kLanes>
+__device__ void store_rotated(Bf16* at, int half, RopeHead<kLanes> head,
+                              const Lanes<kLanes>& cosine, const Lanes<kLanes>& sine) {
+  for (int i = 0; i < kLanes; ++i) {
+    const float x = head.low.at[i], y = head.high.at[i];
+    head.low.at[i] = x * cosine.at[i] - y * sine.at[i];
+    head.high.at[i] = y * cosine.at[i] + x * sine.at[i];
+  }
+  store_lanes(at, head.low);
+  store_lanes(at + half, head.high);
+}
+
 // low = low cos - high sin,  high = high cos + low sin,  where low and high are the halves of a
 // head. A block has a row: threadIdx.x says which lanes of a half, threadIdx.y which heads, so that
 // a thread reads its cosines and sines once for all its heads. Per rotated element 2 bytes are read
-// and 2 written; the table (4 bytes for each element of one head) comes from the caches.
+// and 2 written; the table (4 bytes for each element of one head) comes from the caches, and is
+// on its way together with two heads.
 template <int kLanes>
-__global__ void __launch_bounds__(kThreadsMax) rope_kernel(const Rope p) {
-  const int lane = int(threadIdx.x) * kLanes;
+__global__ void __launch_bounds__(kThreadsMax, kRopeBlocks) rope_kernel(const Rope p) {
+  const int lane = int(threadIdx.x) * kLanes, apart = int(blockDim.y) * 2 * p.half;
+  int left = p.rotated_heads - int(threadIdx.y);  // Heads from this one on.
+  Bf16* at = p.qkv + blockIdx.x * p.stride + int(threadIdx.y) * 2 * p.half + lane;
   const float* const angles = p.table + int64_t(int(blockIdx.x) % p.sequence_length) * 2 * p.half;
-  const Lanes<kLanes> cosine = load_lanes<kLanes>(angles + lane);
-  Lanes<kLanes> sine = load_lanes<kLanes>(angles + p.half + lane);
-  for (int i = 0; i < kLanes; ++i) sine.at[i] *= p.sine_sign;
-  Bf16* const row = p.qkv + blockIdx.x * p.stride;
-  for (int head = int(threadIdx.y); head < p.rotated_heads; head += int(blockDim.y)) {
-    Bf16* const low_at = row + head * 2 * p.half + lane;
-    Bf16* const high_at = low_at + p.half;
-    Lanes<kLanes> low = load_lanes<kLanes>(low_at), high = load_lanes<kLanes>(high_at);
-    for (int i = 0; i < kLanes; ++i) {
-      const float x = low.at[i], y = high.at[i];
-      low.at[i] = x * cosine.at[i] - y * sine.at[i];
-      high.at[i] = y * cosine.at[i] + x * sine.at[i];
+  Lanes<kLanes> cosine, sine;
+  for (bool is_first = true; left > 0; is_first = false) {
+    const bool has_second = left > int(blockDim.y);
+    const RopeHead<kLanes> first = load_head<kLanes>(at, p.half);
+    // Where there is none, the first again: no branch stands between the loads.
+    const RopeHead<kLanes> second = load_head<kLanes>(at + (has_second ? apart : 0), p.half);
+    if (is_first) {
+      cosine = load_lanes<kLanes>(angles + lane);
+      sine = load_lanes<kLanes>(angles + p.half + lane);
+      for (int i = 0; i < kLanes; ++i) sine.at[i] *= p.sine_sign;
     }
-    store_lanes(low_at, low);
-    store_lanes(high_at, high);
+    store_rotated(at, p.half, first, cosine, sine);
+    if (has_second) store_rotated(at + apart, p.half, second, cosine, sine);
+    at += kHeadsAtOnce * apart;
+    left -= kHeadsAtOnce * int(blockDim.y);
   }
 }
 
