@@ -45,12 +45,13 @@ class CudaOps final : public backend::Ops {
   void rmsnorm_backward(const backend::RmsnormBackwardArgs& args, backend::Stream& stream) override;
   // pointwise.cu
   void rope(const backend::RopeArgs& args, backend::Stream& stream) override;
-  void swiglu_forward(const backend::SwigluForwardArgs& args, backend::Stream& stream) override;
-  void swiglu_backward(const backend::SwigluBackwardArgs& args, backend::Stream& stream) override;
   void add(const backend::AddArgs& args, backend::Stream& stream) override;
   void sum_tensors(const backend::SumTensorsArgs& args, backend::Stream& stream) override;
   void cast(const backend::CastArgs& args, backend::Stream& stream) override;
   void zero(const backend::Tensor& out, backend::Stream& stream) override;
+  // swiglu.cu, which is apart for its flags
+  void swiglu_forward(const backend::SwigluForwardArgs& args, backend::Stream& stream) override;
+  void swiglu_backward(const backend::SwigluBackwardArgs& args, backend::Stream& stream) override;
   // vocab.cu
   void embedding_forward(const backend::EmbeddingForwardArgs& args,
                          backend::Stream& stream) override;

@@ -1,6 +1,5 @@
-// Operations on each element by itself: rotary embedding, SwiGLU, addition, conversion. All are
-// bound by memory: every number is read once and written once, eight at a time (flat arrays: four).
-// What is needed again only much later is read around the caches.
+// Operations on each element by itself: rotary embedding, addition, conversion. All are bound by
+// memory: every number is read once and written once, eight at a time (flat arrays: four).
 #include <algorithm>
 
 #include "base/math.h"
@@ -28,72 +27,60 @@ struct Rope {
   float sine_sign;    // -1 for the inverse.
 };
 
+constexpr int kHeadsAtOnce = 2;
+// Of 256 threads, on a multiprocessor: with 64 registers each. With less, the loads of the second
+// head are put behind the first head's arithmetic.
+constexpr int kRopeBlocks = 4;
+
+// The lanes of a thread in the two halves of a head, before the rotation.
+template <int kLanes>
+struct RopeHead {
+  Lanes<kLanes> low, high;
+};
+
+template <int kLanes>
+__device__ RopeHead<kLanes> load_head(const Bf16* at, int half) {
+  return {load_lanes<kLanes>(at), load_lanes<kLanes>(at + half)};
+}
+
+template <int kLanes>
+__device__ void store_rotated(Bf16* at, int half, RopeHead<kLanes> head,
+                              const Lanes<kLanes>& cosine, const Lanes<kLanes>& sine) {
+  for (int i = 0; i < kLanes; ++i) {
+    const float x = head.low.at[i], y = head.high.at[i];
+    head.low.at[i] = x * cosine.at[i] - y * sine.at[i];
+    head.high.at[i] = y * cosine.at[i] + x * sine.at[i];
+  }
+  store_lanes(at, head.low);
+  store_lanes(at + half, head.high);
+}
+
 // low = low cos - high sin,  high = high cos + low sin,  where low and high are the halves of a
 // head. A block has a row: threadIdx.x says which lanes of a half, threadIdx.y which heads, so that
 // a thread reads its cosines and sines once for all its heads. Per rotated element 2 bytes are read
-// and 2 written; the table (4 bytes for each element of one head) comes from the caches.
+// and 2 written; the table (4 bytes for each element of one head) comes from the caches, and is
+// on its way together with two heads.
 template <int kLanes>
-__global__ void __launch_bounds__(kThreadsMax) rope_kernel(const Rope p) {
-  const int lane = int(threadIdx.x) * kLanes;
+__global__ void __launch_bounds__(kThreadsMax, kRopeBlocks) rope_kernel(const Rope p) {
+  const int lane = int(threadIdx.x) * kLanes, apart = int(blockDim.y) * 2 * p.half;
+  int left = p.rotated_heads - int(threadIdx.y);  // Heads from this one on.
+  Bf16* at = p.qkv + blockIdx.x * p.stride + int(threadIdx.y) * 2 * p.half + lane;
   const float* const angles = p.table + int64_t(int(blockIdx.x) % p.sequence_length) * 2 * p.half;
-  const Lanes<kLanes> cosine = load_lanes<kLanes>(angles + lane);
-  Lanes<kLanes> sine = load_lanes<kLanes>(angles + p.half + lane);
-  for (int i = 0; i < kLanes; ++i) sine.at[i] *= p.sine_sign;
-  Bf16* const row = p.qkv + blockIdx.x * p.stride;
-  for (int head = int(threadIdx.y); head < p.rotated_heads; head += int(blockDim.y)) {
-    Bf16* const low_at = row + head * 2 * p.half + lane;
-    Bf16* const high_at = low_at + p.half;
-    Lanes<kLanes> low = load_lanes<kLanes>(low_at), high = load_lanes<kLanes>(high_at);
-    for (int i = 0; i < kLanes; ++i) {
-      const float x = low.at[i], y = high.at[i];
-      low.at[i] = x * cosine.at[i] - y * sine.at[i];
-      high.at[i] = y * cosine.at[i] + x * sine.at[i];
+  Lanes<kLanes> cosine, sine;
+  for (bool is_first = true; left > 0; is_first = false) {
+    const bool has_second = left > int(blockDim.y);
+    const RopeHead<kLanes> first = load_head<kLanes>(at, p.half);
+    // Where there is none, the first again: no branch stands between the loads.
+    const RopeHead<kLanes> second = load_head<kLanes>(at + (has_second ? apart : 0), p.half);
+    if (is_first) {
+      cosine = load_lanes<kLanes>(angles + lane);
+      sine = load_lanes<kLanes>(angles + p.half + lane);
+      for (int i = 0; i < kLanes; ++i) sine.at[i] *= p.sine_sign;
     }
-    store_lanes(low_at, low);
-    store_lanes(high_at, high);
-  }
-}
-
-// 1 / (1 + e^-x). Where e^-x is infinite this is 0.
-__device__ float sigmoid(float x) {
-  return __fdividef(1.0f, 1.0f + __expf(-x));
-}
-
-// out = silu(gate) * up.  A block has a row of gate_up (rows, 2 width). Per element of out 4 bytes
-// are read and 2 written. gate_up is needed again in the backward only, out by the next product.
-template <int kLanes>
-__global__ void __launch_bounds__(kThreadsMax)
-    swiglu_forward_kernel(Bf16* out, const Bf16* gate_up, int width) {
-  const Bf16* const gates = gate_up + int64_t(blockIdx.x) * 2 * width;
-  Bf16* const out_row = out + int64_t(blockIdx.x) * width;
-  for (int f = int(threadIdx.x) * kLanes; f < width; f += int(blockDim.x) * kLanes) {
-    Lanes<kLanes> gate = load_lanes_once<kLanes>(gates + f);
-    const Lanes<kLanes> up = load_lanes_once<kLanes>(gates + width + f);
-    for (int i = 0; i < kLanes; ++i) gate.at[i] = gate.at[i] * sigmoid(gate.at[i]) * up.at[i];
-    store_lanes(out_row + f, gate);
-  }
-}
-
-// With s = sigmoid(gate), silu = gate * s:
-//   gate' = dy * up * (s + silu * (1 - s)),  up' = dy * silu,  out = silu * up if it is present.
-// Per element of dy 6 bytes are read and 4 written, 6 with out. Rows as in the forward.
-template <int kLanes>
-__global__ void __launch_bounds__(kThreadsMax)
-    swiglu_backward_kernel(Bf16* gate_up, Bf16* out, const Bf16* out_gradient, int width) {
-  Bf16* const gates = gate_up + int64_t(blockIdx.x) * 2 * width;
-  const int64_t row = int64_t(blockIdx.x) * width;
-  for (int f = int(threadIdx.x) * kLanes; f < width; f += int(blockDim.x) * kLanes) {
-    Lanes<kLanes> gate = load_lanes<kLanes>(gates + f), up = load_lanes<kLanes>(gates + width + f);
-    Lanes<kLanes> dy = load_lanes_once<kLanes>(out_gradient + row + f);
-    for (int i = 0; i < kLanes; ++i) {
-      const float s = sigmoid(gate.at[i]), silu = gate.at[i] * s, d = dy.at[i];
-      gate.at[i] = d * up.at[i] * (s + silu * (1.0f - s));
-      dy.at[i] = silu * up.at[i];
-      up.at[i] = d * silu;
-    }
-    store_lanes(gates + f, gate);
-    store_lanes(gates + width + f, up);
-    if (out) store_lanes(out + row + f, dy);
+    store_rotated(at, p.half, first, cosine, sine);
+    if (has_second) store_rotated(at + apart, p.half, second, cosine, sine);
+    at += kHeadsAtOnce * apart;
+    left -= kHeadsAtOnce * int(blockDim.y);
   }
 }
 
@@ -122,12 +109,6 @@ template <class To, class From>
 __global__ void __launch_bounds__(kThreadsMax)
     cast_kernel(To* out, const From* in, int64_t count, bool is_aligned) {
   for_quads(count, is_aligned, [&](const QuadPlace& place) { store(out, place, load(in, place)); });
-}
-
-// One block per row, no more threads than a row of `width` has work for.
-Grid grid_of_rows(int64_t rows, int64_t width, int lanes) {
-  const int64_t threads = base::round_up(base::div_ceil(width, lanes), kWarp);
-  return {.blocks = unsigned(rows), .threads = unsigned(std::min<int64_t>(threads, kThreadsMax))};
 }
 
 // More blocks than the GPU runs at once, so that it is busy to the end.
@@ -195,29 +176,6 @@ void CudaOps::rope(const backend::RopeArgs& args, backend::Stream& stream) {
   launch(fits ? rope_kernel<kPack> : rope_kernel<1>,
          {.blocks = unsigned(rows), .threads = {unsigned(across), unsigned(down)}},
          handle_of(stream), p);
-}
-
-void CudaOps::swiglu_forward(const backend::SwigluForwardArgs& args, backend::Stream& stream) {
-  const int64_t width = args.gate_up.shape[1] / 2, rows = args.gate_up.shape[0];
-  CHECK(args.gate_up.shape[1] == 2 * width && args.out.element_count() == rows * width);
-  Bf16* const out = bf16(args.out);
-  const Bf16* const gate_up = bf16(args.gate_up);
-  const bool fits = fits_packs(width, {out, gate_up});
-  launch(fits ? swiglu_forward_kernel<kPack> : swiglu_forward_kernel<1>,
-         grid_of_rows(rows, width, fits ? kPack : 1), handle_of(stream), out, gate_up, int(width));
-}
-
-void CudaOps::swiglu_backward(const backend::SwigluBackwardArgs& args, backend::Stream& stream) {
-  const int64_t width = args.gate_up.shape[1] / 2, rows = args.gate_up.shape[0];
-  CHECK(args.gate_up.shape[1] == 2 * width && args.out_gradient.element_count() == rows * width);
-  CHECK(!args.out || args.out.element_count() == rows * width);
-  Bf16* const gate_up = bf16(args.gate_up);
-  Bf16* const out = bf16(args.out);
-  const Bf16* const out_gradient = bf16(args.out_gradient);
-  const bool fits = fits_packs(width, {gate_up, out, out_gradient});
-  launch(fits ? swiglu_backward_kernel<kPack> : swiglu_backward_kernel<1>,
-         grid_of_rows(rows, width, fits ? kPack : 1), handle_of(stream), gate_up, out, out_gradient,
-         int(width));
 }
 
 void CudaOps::add(const backend::AddArgs& args, backend::Stream& stream) {
