@@ -68,8 +68,10 @@ class Parameters {
   bool is_sharded() const;  // False: this rank has everything.
 
   // Fills the masters: a pure function of (seed, tensor name, element index), the same on every
-  // machine.
+  // machine and for any number of threads: without one, this rank's part of the processors. The
+  // host waits.
   void initialize(uint64_t seed);
+  void initialize(uint64_t seed, int threads);
 
   // Makes the whole unit readable in the compute dtype until release(). Queued on the compute
   // stream. The host is never more than two units ahead of the device: it waits here.
@@ -136,6 +138,7 @@ class Parameters {
 
  private:
   struct State;
+  class InitialUpload;
   std::unique_ptr<State> state_;
 };
 
