@@ -143,8 +143,7 @@ void Optimizer::State::update_unit(int64_t unit) const {
                       .copy = parameters.copy_shard(unit),
                       .gradient_scale = scale,
                       .learning_rate = float(report.learning_rate),
-                      .weight_decay = float(config.weight_decay),
-                      .zero_gradient = true},
+                      .weight_decay = float(config.weight_decay)},
                      stream());
     return;
   }
@@ -163,7 +162,6 @@ void Optimizer::State::update_unit(int64_t unit) const {
                       .epsilon = float(config.epsilon),
                       .weight_decay = float(config.weight_decay),
                       .step = update_count,
-                      .zero_gradient = true,
                       .rounding_seed = uint64_t(unit)},
                      stream());
 }
@@ -185,6 +183,7 @@ void Optimizer::end_step() {
       s.update_unit(u);
       s.parameters.masters_updated(u);
     }
+    s.parameters.discard_gradients();
   }
   s.device().copy(s.host_squares->data(), s.squares.data, s.squares.byte_count(), s.stream());
 }
