@@ -50,11 +50,15 @@ class Optimizer {
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
 
+  // What the stochastic rounding of lean masters depends on besides the update and the element.
+  // Nodes that rounded alike would keep the error when they average. At first 0 and 0.
+  void set_rounding_seed(uint64_t run_seed, uint64_t node);
+
   // Before the step's backward. `step` counts from 0 and fixes the learning rate; AdamW's bias
   // correction counts this optimiser's own updates, so that a joiner that enters at step 5000 with
   // fresh moments corrects them as fresh. Lean: one backward per step.
   void begin_step(int64_t step);
-  // Queues the update with the gradient shards, which are zero afterwards.
+  // Queues the update with the gradient shards, which are discarded afterwards.
   void end_step();
 
   struct StepReport {

@@ -9,8 +9,7 @@
 //
 // Lean, for a model that would not fit otherwise: masters in the compute dtype, so that the
 // gathered weights are the masters, and one gradient buffer that all units use in turn. A unit's
-// gradient is then whole at reduce(), which hands it to the consumer; the consumer must leave it
-// zero.
+// gradient is then whole at reduce(), which hands it to the consumer.
 //
 // Threads: one rank, one thread; but copies from and to the host may be made by any thread, one at
 // a time, while the rank's own does nothing.
@@ -68,8 +67,10 @@ class Parameters {
   bool is_sharded() const;  // False: this rank has everything.
 
   // Fills the masters: a pure function of (seed, tensor name, element index), the same on every
-  // machine.
+  // machine and for any number of threads: without one, this rank's part of the processors. The
+  // host waits.
   void initialize(uint64_t seed);
+  void initialize(uint64_t seed, int threads);
 
   // Makes the whole unit readable in the compute dtype until release(). Queued on the compute
   // stream. The host is never more than two units ahead of the device: it waits here.
@@ -85,8 +86,9 @@ class Parameters {
     backend::Tensor tensor;  // fp32, the whole tensor.
     bool accumulate = true;
   };
-  // The caller writes all of it. REQUIRES: the unit whose place it takes was reduced (two units
-  // before it; lean: every other).
+  // The first of a unit since its gradient was discarded is to be written over. The caller writes
+  // all of it. REQUIRES: the unit whose place it takes was reduced (two units before it; lean:
+  // every other).
   GradientTarget gradient_target(int64_t unit, const std::string& name);
   // The same for operations that can only accumulate.
   backend::Tensor gradient(int64_t unit, const std::string& name);
@@ -100,7 +102,9 @@ class Parameters {
   void await_reductions();
   // Called at the end of every reduce().
   void set_gradient_consumer(std::function<void(int64_t unit)> consumer);
-  void zero_gradients();
+  // They count as zero from here on, whatever is in memory: shards are not to be read before the
+  // next reduce(). Lean: after the consumer by itself.
+  void discard_gradients();
 
   // This rank's shard of a unit: (padded_count / ranks) elements, fp32 (lean masters: the compute
   // dtype); replicated: all of it.
@@ -136,6 +140,7 @@ class Parameters {
 
  private:
   struct State;
+  class InitialUpload;
   std::unique_ptr<State> state_;
 };
 

@@ -25,6 +25,7 @@ struct MemoryPlan {
   shard::Parameters::Memory memory = shard::Parameters::Memory::kStandard;
   shard::Sharding sharding = shard::Sharding::kFull;  // Of no meaning for one GPU.
   model::Recompute recompute = model::Recompute::kCheap;
+  int64_t head_chunk_tokens = 0;
   struct Part {
     std::string name;
     int64_t bytes = 0;
@@ -40,11 +41,13 @@ struct MemoryPlan {
   std::string text() const;
 };
 
+// Where training.head_chunk_tokens is 0, with the smallest chunk that is worth it.
 MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
                        const shard::Parameters::Options& options, model::Recompute recompute);
 
 // What the config says. Where training.recompute is auto, as little is made again as fits; where
-// node.sharding is, as little is shared out as fits with that. If nothing fits, what needs least.
+// node.sharding is, as little is shared out as fits with that; where the head's chunk is, it is as
+// large as still fits then. If nothing fits, what needs least.
 MemoryPlan choose_plan(const RunConfig& config, const Machine& machine);
 // The same, with lean memory on one GPU if nothing else fits.
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine);

@@ -28,10 +28,10 @@ struct DataConfig {
 
 struct TrainingConfig {
   int64_t steps = 1000;
-  int64_t batch_rows = 8;          // Rows of T tokens per node and step.
-  int64_t micro_batch_rows = 8;    // Rows computed at once; divides batch_rows.
-  std::string recompute = "auto";  // auto | none | cheap | gate_up | full
-  int64_t head_chunk_tokens = 1024;
+  int64_t batch_rows = 8;            // Rows of T tokens per node and step.
+  int64_t micro_batch_rows = 8;      // Rows computed at once; divides batch_rows.
+  std::string recompute = "auto";    // auto | none | cheap | gate_up | full
+  int64_t head_chunk_tokens = 0;     // 0: chosen by memory.
   int64_t nonfinite_steps_max = 10;  // Skipped steps in a row that end the run.
 };
 

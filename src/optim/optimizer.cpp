@@ -5,6 +5,7 @@
 #include <map>
 
 #include "backend/quantization.h"
+#include "base/hash.h"
 #include "base/math.h"
 
 namespace optim {
@@ -47,6 +48,7 @@ struct Optimizer::State {
   Tensor squares = {};  // Of each unit's newest gradient, over all ranks.
   Tensor scale = {};
   StepReport report = {};
+  uint64_t run_seed = 0, node = 0;
   int64_t update_count = 0;  // With the one that is under way.
   // Lean: moments on their way from the host, (moment, unit) -> elements so far.
   std::map<std::pair<int64_t, int64_t>, std::vector<float>> arriving = {};
@@ -62,6 +64,7 @@ struct Optimizer::State {
   Moments allocate_moments(int64_t unit) const;
   void measure(int64_t unit) const;
   void clip() const;
+  uint64_t rounding_seed(int64_t unit) const;
   void update_unit(int64_t unit) const;
   void consume(int64_t unit) const;
   const Moments& moments_of(int64_t unit) const;
@@ -116,6 +119,11 @@ Optimizer::State::Moments Optimizer::State::allocate_moments(int64_t unit) const
   return moments;
 }
 
+void Optimizer::set_rounding_seed(uint64_t run_seed, uint64_t node) {
+  state_->run_seed = run_seed;
+  state_->node = node;
+}
+
 void Optimizer::begin_step(int64_t step) {
   State& s = *state_;
   // A norm that is not finite would outlive its step, and keep the units that come first in the
@@ -136,6 +144,11 @@ void Optimizer::State::clip() const {
       stream());
 }
 
+uint64_t Optimizer::State::rounding_seed(int64_t unit) const {
+  const auto words = base::philox(run_seed, uint64_t(unit), node);
+  return uint64_t{words[0]} | uint64_t{words[1]} << 32;
+}
+
 void Optimizer::State::update_unit(int64_t unit) const {
   if (!has_moments()) {
     backend.ops->sgd({.parameter = parameters.master_shard(unit),
@@ -143,8 +156,7 @@ void Optimizer::State::update_unit(int64_t unit) const {
                       .copy = parameters.copy_shard(unit),
                       .gradient_scale = scale,
                       .learning_rate = float(report.learning_rate),
-                      .weight_decay = float(config.weight_decay),
-                      .zero_gradient = true},
+                      .weight_decay = float(config.weight_decay)},
                      stream());
     return;
   }
@@ -163,8 +175,7 @@ void Optimizer::State::update_unit(int64_t unit) const {
                       .epsilon = float(config.epsilon),
                       .weight_decay = float(config.weight_decay),
                       .step = update_count,
-                      .zero_gradient = true,
-                      .rounding_seed = uint64_t(unit)},
+                      .rounding_seed = rounding_seed(unit)},
                      stream());
 }
 
@@ -185,6 +196,7 @@ void Optimizer::end_step() {
       s.update_unit(u);
       s.parameters.masters_updated(u);
     }
+    s.parameters.discard_gradients();
   }
   s.device().copy(s.host_squares->data(), s.squares.data, s.squares.byte_count(), s.stream());
 }

@@ -23,6 +23,8 @@ class Maker {
       share_gradient();
     } else if (share_.rank_count > 1) {
       make_whole_gradients();
+    } else {
+      for (int64_t u = 0; u < unit_count(); ++u) keep_whole_gradient(u);
     }
     if (share_.rank_count > 1 && share_.options.sharding == Sharding::kFull) {
       make_whole_weights();
@@ -68,6 +70,13 @@ class Maker {
     const Tensor common =
         allocate_(BufferKind::kGradients, DType::kFloat32, largest, "the gradient of one unit");
     for (UnitBuffers& unit : buffers_.units) unit.gradient = common.slice(0, {unit.shard_count});
+    buffers_.gradients.emplace_back().memory = common;
+  }
+
+  // The shard is the whole.
+  void keep_whole_gradient(int64_t u) {
+    unit(u).gradient_place = buffers_.gradients.size();
+    buffers_.gradients.emplace_back().memory = unit(u).gradient;
   }
 
   // The embedding's gradient comes last and the head's first, so one place serves both.

@@ -21,7 +21,8 @@ struct WeightPlace {
   std::unique_ptr<backend::Event> filled;  // Until the compute stream has waited for it.
 };
 
-// A whole unit's gradient, from the first operation that writes it until it is reduced.
+// A whole unit's gradient, from the first operation that writes it until it is reduced; where the
+// whole is the shard, until it is discarded.
 struct GradientPlace {
   backend::Tensor memory;
   int64_t user = -1;
@@ -35,6 +36,7 @@ struct UnitBuffers {
   backend::Tensor master, gradient;
   backend::Tensor copy;  // Of the masters in the compute dtype; absent where they are that.
   bool is_copied = false;
+  bool has_gradient = false;  // Sharded: something was added to `gradient` since it was discarded.
   bool is_gathered = false;
   size_t weight_place = 0, gradient_place = 0;
 };
@@ -42,7 +44,7 @@ struct UnitBuffers {
 struct Buffers {
   std::vector<UnitBuffers> units;
   std::vector<WeightPlace> weights;
-  std::vector<GradientPlace> gradients;  // Empty where the shard is the whole.
+  std::vector<GradientPlace> gradients;
 };
 
 // Who holds what. `rank` of `rank_count` is this rank's part in sharding: 0 of 1 if replicated.

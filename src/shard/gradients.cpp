@@ -1,7 +1,8 @@
 // Gradients on their way from the operations that make them to the shards. With one rank, or
-// replicated, operations add to the shard itself. Otherwise they write to a place that units share;
-// reduce() sums it over the ranks, and the result is added to the shard, beside whatever the
-// compute stream does next.
+// replicated, operations write and add to the shard itself. Otherwise they write to a place that
+// units share; reduce() sums it over the ranks, and the result is added to the shard, beside
+// whatever the compute stream does next. Nothing is zeroed to be added to: what comes first after
+// discard_gradients() is written over what is there.
 #include <algorithm>
 
 #include "shard/state.h"
@@ -10,7 +11,8 @@ namespace shard {
 
 using backend::Tensor;
 
-// The place of a unit's gradient, of which nothing is written yet if another unit had it.
+// The place of a unit's gradient, of which nothing is written yet if another unit had it or it was
+// discarded.
 GradientPlace& Parameters::State::open_gradient(int64_t u) {
   GradientPlace& place = gradient_place(u);
   if (place.user == u) return place;
@@ -28,21 +30,18 @@ void Parameters::State::complete_gradient(int64_t u) {
   for (size_t i = 0; i < spec.tensors.size(); ++i) {
     if (place.is_written[i]) continue;
     ops().zero(place.memory.slice(spec.tensors[i].offset, spec.tensors[i].shape), compute());
+    place.is_written[i] = true;
   }
+  // In memory that no other unit uses it is as it was allocated.
+  if (!is_sharded() && !share.is_lean()) return;
   const int64_t padding = layout.padded_count(u, share.rank_count) - spec.element_count;
   if (padding > 0) ops().zero(place.memory.slice(spec.element_count, {padding}), compute());
 }
 
 Parameters::GradientTarget Parameters::gradient_target(int64_t unit, const std::string& name) {
   State& s = *state_;
-  if (is_lean()) {
-    CHECK(s.lean_user == unit || s.lean_user < 0, "unit {} has a gradient that was not reduced",
-          s.lean_user);
-    s.lean_user = unit;
-  }
   const Unit& spec = s.layout.units.at(size_t(unit));
   const TensorSpec& tensor = spec.find(name);
-  if (!s.is_sharded()) return {s.unit(unit).gradient.slice(tensor.offset, tensor.shape), true};
   GradientPlace& place = s.open_gradient(unit);
   const auto index = size_t(&tensor - spec.tensors.data());
   const bool accumulate = place.is_written[index];
@@ -59,17 +58,18 @@ Tensor Parameters::gradient(int64_t unit, const std::string& name) {
 void Parameters::reduce(int64_t unit) {
   State& s = *state_;
   UnitBuffers& mine = s.unit(unit);
+  GradientPlace& place = s.gradient_place(unit);
+  s.complete_gradient(unit);
   if (s.is_sharded()) {
-    s.complete_gradient(unit);
-    GradientPlace& place = s.gradient_place(unit);
     const Tensor whole = s.padded(unit, place.memory);
     const Tensor own = s.own_part(unit, whole);
     const auto sum_up = [&](backend::Stream& stream) {
-      s.communicator().reduce_scatter(own, whole, stream);
-      s.ops().add({.out = mine.gradient, .in = own}, stream);
+      s.communicator().reduce_scatter(mine.has_gradient ? own : mine.gradient, whole, stream);
+      if (mine.has_gradient) s.ops().add({.out = mine.gradient, .in = own}, stream);
     };
     place.reduced = s.communicate(sum_up);
     place.user = -1;
+    mine.has_gradient = true;
     s.meter.count_reduce(s.link_bytes(whole.byte_count()));
   } else if (s.has_other_ranks() && !s.expects_more_micro_batches) {
     s.last_reduction = s.communicate(
@@ -77,7 +77,7 @@ void Parameters::reduce(int64_t unit) {
     s.meter.count_reduce(2 * s.link_bytes(mine.gradient.byte_count()));
   }
   if (s.gradient_consumer) s.gradient_consumer(unit);
-  s.lean_user = -1;
+  if (is_lean()) place.user = -1;
 }
 
 void Parameters::expect_more_micro_batches(bool more) {
@@ -94,12 +94,9 @@ void Parameters::set_gradient_consumer(std::function<void(int64_t unit)> consume
   state_->gradient_consumer = std::move(consumer);
 }
 
-// Lean: the one buffer is zero whenever no unit is using it.
-void Parameters::zero_gradients() {
-  if (is_lean()) return;
-  await_reductions();
-  for (const UnitBuffers& unit : state_->buffers.units)
-    state_->ops().zero(unit.gradient, state_->compute());
+void Parameters::discard_gradients() {
+  for (UnitBuffers& unit : state_->buffers.units) unit.has_gradient = false;
+  for (GradientPlace& place : state_->buffers.gradients) place.user = -1;
 }
 
 Tensor Parameters::gradient_shard(int64_t unit) const {

@@ -2,8 +2,10 @@
 #include "shard/parameters.h"
 
 #include <algorithm>
+#include <array>
 
 #include "backend/quantization.h"
+#include "base/math.h"
 #include "base/thread.h"
 #include "shard/state.h"
 
@@ -58,6 +60,89 @@ int64_t Parameters::State::link_bytes(int64_t bytes) const {
   return bytes / ranks * (ranks - 1);
 }
 
+// Initial values on their way to the device. All threads fill one piece of pinned memory while the
+// piece before it is copied.
+class Parameters::InitialUpload {
+ public:
+  InitialUpload(State& state, base::ThreadPool& pool) : state_(state), pool_(pool) {
+    int64_t count_max = 0;
+    for (const UnitBuffers& unit : state.buffers.units)
+      count_max = std::max(count_max, std::min(kPieceCount, unit.shard_count));
+    for (Piece& piece : pieces_) {
+      piece.memory = device().allocate_host(count_max * int64_t{sizeof(float)}, "initial values");
+    }
+    device().wait(stream(), *device().record(state.compute()));
+    device().wait(stream(), *device().record(state.communication()));
+  }
+
+  // This rank's shard of a unit, without the padding.
+  void fill(int64_t u, uint64_t seed) {
+    const UnitBuffers& unit = state_.unit(u);
+    const Unit& spec = state_.layout.units[size_t(u)];
+    const int64_t end = std::min(spec.element_count, unit.shard_begin + unit.shard_count);
+    for (int64_t begin = unit.shard_begin; begin < end; begin += kPieceCount) {
+      const int64_t count = std::min(kPieceCount, end - begin);
+      const Tensor target = unit.master.slice(begin - unit.shard_begin, {count});
+      void* const source = next_piece();
+      pool_.parallel_items(base::div_ceil(count, kGrain), [&](int64_t index, int) {
+        const int64_t first = index * kGrain;
+        const int64_t part_count = std::min(kGrain, count - first);
+        fill_part(spec, seed, begin + first, target.dtype, source, first, part_count);
+      });
+      device().copy(target.data, source, target.byte_count(), stream());
+      pieces_[turn_].copied = device().record(stream());
+    }
+  }
+
+  void finish() { device().synchronize(stream()); }
+
+ private:
+  static constexpr int64_t kPieceCount = 1 << 22;
+  static constexpr int64_t kGrain = 1 << 14;
+
+  struct Piece {
+    std::unique_ptr<backend::Buffer> memory;
+    std::unique_ptr<backend::Event> copied;
+  };
+
+  backend::Device& device() const { return state_.device(); }
+  backend::Stream& stream() const { return device().copy_stream(); }
+
+  void* next_piece() {
+    turn_ = (turn_ + 1) % pieces_.size();
+    Piece& piece = pieces_[turn_];
+    if (piece.copied) device().synchronize(*piece.copied);
+    return piece.memory->data();
+  }
+
+  // Elements [first, first + count) of a unit, to element `at` of the piece.
+  static void fill_part(const Unit& unit, uint64_t seed, int64_t first, backend::DType dtype,
+                        void* piece, int64_t at, int64_t count) {
+    if (dtype == backend::DType::kFloat32)
+      return fill_unit(unit, seed, first, {static_cast<float*>(piece) + at, size_t(count)});
+    std::array<float, size_t(kGrain)> values;
+    const std::span<float> part(values.data(), size_t(count));
+    fill_unit(unit, seed, first, part);
+    std::ranges::transform(part, static_cast<uint16_t*>(piece) + at, backend::to_bfloat16);
+  }
+
+  static void fill_unit(const Unit& unit, uint64_t seed, int64_t first, std::span<float> values) {
+    const int64_t end = first + int64_t(values.size());
+    for (const TensorSpec& spec : unit.tensors) {
+      const int64_t from = std::max(first, spec.offset);
+      const int64_t to = std::min(end, spec.offset + spec.shape.element_count());
+      if (from >= to) continue;
+      fill_initial(spec, seed, from - spec.offset,
+                   values.subspan(size_t(from - first), size_t(to - from)));
+    }
+  }
+
+  State& state_;
+  base::ThreadPool& pool_;
+  std::array<Piece, 2> pieces_;
+  size_t turn_ = 0;
+};
+
 Parameters::Parameters(const Layout& layout, backend::Backend& backend, const Options& options)
     : state_(new State(layout, backend, options)) {}
 
@@ -87,27 +172,14 @@ Traffic Parameters::stop_traffic() {
 }
 
 void Parameters::initialize(uint64_t seed) {
-  constexpr int64_t kPieceCount = 1 << 20;
-  constexpr int64_t kGrain = 4096;
-  base::ThreadPool pool(
-      std::max(1, base::available_processors() / state_->communicator().rank_count()));
-  std::vector<float> piece;
-  for (int64_t u = 0; u < state_->unit_count(); ++u) {
-    const UnitBuffers& buffers = state_->unit(u);
-    for (const TensorSpec& spec : layout().units[size_t(u)].tensors) {
-      const int64_t begin = std::max(spec.offset, buffers.shard_begin);
-      const int64_t end = std::min(spec.offset + spec.shape.element_count(),
-                                   buffers.shard_begin + buffers.shard_count);
-      for (int64_t at = begin; at < end; at += kPieceCount) {
-        piece.resize(size_t(std::min(kPieceCount, end - at)));
-        pool.parallel_for(int64_t(piece.size()), kGrain, [&](int64_t from, int64_t to, int) {
-          fill_initial(spec, seed, at - spec.offset + from,
-                       std::span(piece).subspan(size_t(from), size_t(to - from)));
-        });
-        copy_masters_from_host(u, at, piece);
-      }
-    }
-  }
+  initialize(seed, std::max(1, base::available_processors() / state_->communicator().rank_count()));
+}
+
+void Parameters::initialize(uint64_t seed, int threads) {
+  base::ThreadPool pool(threads);
+  InitialUpload upload(*state_, pool);
+  for (int64_t u = 0; u < state_->unit_count(); ++u) upload.fill(u, seed);
+  upload.finish();
   masters_changed();
 }
 

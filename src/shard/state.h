@@ -55,7 +55,6 @@ struct Parameters::State {
 
   bool expects_more_micro_batches = false;
   std::unique_ptr<backend::Event> last_reduction;  // Until the compute stream has waited for it.
-  int64_t lean_user = -1;                          // Lean: the unit that is using the gradient.
   std::function<void(int64_t unit)> gradient_consumer;
 
   backend::Device& device() const { return *backend.device; }

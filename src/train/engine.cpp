@@ -58,6 +58,7 @@ MemoryPlan require_plan(const RunConfig& config, const std::vector<backend::Back
     RunConfig modest = config;
     if (config.training.recompute == "auto") modest.training.recompute = "cheap";
     if (config.node.sharding == "auto") modest.node.sharding = "full";
+    if (config.training.head_chunk_tokens == 0) modest.training.head_chunk_tokens = 1024;
     return choose_plan(modest, machine);
   }
   if (config.node.memory == "lean" && machine.gpus > 1) {

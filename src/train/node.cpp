@@ -88,7 +88,7 @@ class Node {
  private:
   void resume();
   bool join();
-  void start_loader();
+  void take_part();
   void one_step();
   void after_inner_step(const InnerStep& step);
   void evaluate();
@@ -202,7 +202,12 @@ bool Node::join() {
   return true;
 }
 
-void Node::start_loader() {
+// Its own rows of the data from this step on, and its own rounding errors: the same ones whenever
+// this member computes this step.
+void Node::take_part() {
+  ranks_.run([&](Rank& rank) {
+    rank.optimizer.set_rounding_seed(uint64_t(config_.seed), uint64_t{part_});
+  });
   loader_ = std::make_unique<data::Loader>(
       *data_.sampler,
       data::LoaderOptions{.part = int64_t{part_}, .rows_per_rank = config_.training.batch_rows},
@@ -212,7 +217,7 @@ void Node::start_loader() {
 NodeSummary Node::run() {
   const auto begin = Clock::now();
   if (join()) {
-    start_loader();
+    take_part();
     evaluate();
     while (step_ < config_.training.steps && !stop_requested_()) one_step();
     summary_.finished = step_ >= config_.training.steps;
@@ -264,7 +269,7 @@ void Node::after_inner_step(const InnerStep& step) {
   // A member that was taken for dead may get another number, and with it another part of the data.
   const bool has_moved = outcome.peer && *outcome.peer != part_;
   if (has_moved) part_ = *outcome.peer;
-  if (has_jumped || has_moved) start_loader();
+  if (has_jumped || has_moved) take_part();
   if (outcome.lost) {
     save();
     throw base::resource_lost(

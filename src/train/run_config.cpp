@@ -41,8 +41,10 @@ void describe_training(base::ConfigVisitor& v, TrainingConfig& c) {
       "Activations made again in the backward pass: none; cheap (norms, SwiGLU); gate_up (that "
       "product too); full (all but each block's input); auto: as few as fit the GPU's memory "
       "(CPU: cheap).");
-  v.integer("head_chunk_tokens", c.head_chunk_tokens, {16, 1e6},
-            "Tokens whose logits exist at once.");
+  v.integer(
+      "head_chunk_tokens", c.head_chunk_tokens, {0, 1e6},
+      "Tokens whose logits exist at once; 0: up to 8192, as many as fit the GPU's memory (CPU: "
+      "1024).");
   v.integer("nonfinite_steps_max", c.nonfinite_steps_max, {1, 1e6},
             "Steps in a row with a loss or gradient that is not finite (each is skipped) that end "
             "the run.");

@@ -73,6 +73,26 @@ TEST_CASE("micro-batches accumulate to the whole batch", "[equivalence]") {
   }
 }
 
+TEST_CASE("what an older step left in the gradients does not matter", "[equivalence]") {
+  const model::ModelConfig config = small_config();
+  const Batch batch = random_batch(config, 2, 3);
+  const Outcome expected = run({.rows = 2}, batch);
+  Rig rig(config, {.rows = 2});
+  for (int64_t u = 0; u < int64_t(rig.layout.units.size()); ++u) {
+    const std::vector<float> garbage(size_t(rig.layout.units[size_t(u)].element_count),
+                                     std::numeric_limits<float>::quiet_NaN());
+    rig.parameters.copy_shard_from_host(rig.parameters.gradient_shard(u), u, 0, garbage);
+  }
+  rig.transformer->forward_backward(batch.view(), 1.0f / float(batch.counted()));
+  REQUIRE(rig.gradients() == expected.gradients);
+  // The same batch again, as a micro-batch of the same step, then as one of the next.
+  rig.transformer->forward_backward(batch.view(), 1.0f / float(batch.counted()));
+  REQUIRE(rig.gradients() != expected.gradients);
+  rig.parameters.discard_gradients();
+  rig.transformer->forward_backward(batch.view(), 1.0f / float(batch.counted()));
+  REQUIRE(rig.gradients() == expected.gradients);
+}
+
 // Rotary embedding sees only differences of positions, so a document in the middle of a row is the
 // same as at its start.
 TEST_CASE("packed documents are the same as rows of their own", "[equivalence]") {

@@ -97,9 +97,42 @@ TEST_CASE("auto takes the fastest policy that fits", "[memory]") {
   REQUIRE(train::choose_plan(config, kOneH100).recompute == model::Recompute::kGateUp);
 }
 
+TEST_CASE("the head's chunk is the largest that fits beside the rest", "[memory]") {
+  const auto config = preset("prime-1b.json", {"training.recompute=none"});
+  REQUIRE(config.training.head_chunk_tokens == 0);
+  const auto roomy = train::choose_plan(config, kOneH200);
+  REQUIRE(roomy.head_chunk_tokens == 8192);
+  REQUIRE(train::transformer_options(config, roomy).head_chunk_tokens == 8192);
+  for (const int64_t chunk : {8192, 4096, 2048, 1024}) {
+    auto explicit_chunk = config;
+    explicit_chunk.training.head_chunk_tokens = chunk;
+    const auto tight = train::choose_plan(explicit_chunk, kOneH200);
+    REQUIRE(tight.head_chunk_tokens == chunk);
+    // The logits of a token are V bf16 numbers.
+    REQUIRE(bytes_of(roomy, "activations") - bytes_of(tight, "activations") ==
+            (8192 - chunk) * config.model.vocabulary * 2);
+    const auto exactly =
+        train::choose_plan(config, {.gpus = 1, .bytes_per_gpu = tight.bytes_per_gpu()});
+    REQUIRE(exactly.fits());
+    REQUIRE(exactly.head_chunk_tokens == chunk);
+    if (chunk == 1024) continue;
+    const auto less =
+        train::choose_plan(config, {.gpus = 1, .bytes_per_gpu = tight.bytes_per_gpu() - 1});
+    REQUIRE(less.head_chunk_tokens == chunk / 2);
+  }
+  // A larger chunk is never bought with more recomputation.
+  const auto automatic = preset("prime-1b.json");
+  const auto least = train::plan_memory(automatic, kOneH200, {}, model::Recompute::kNone);
+  const auto plan =
+      train::choose_plan(automatic, {.gpus = 1, .bytes_per_gpu = least.bytes_per_gpu()});
+  REQUIRE(plan.recompute == model::Recompute::kNone);
+  REQUIRE(plan.head_chunk_tokens == 1024);
+}
+
 TEST_CASE("moments in the host's memory leave the GPU", "[memory]") {
-  const auto config = preset("intellect-1-10b.json");
-  const auto offloading = preset("intellect-1-10b.json", {"node.offload_moments=true"});
+  const auto config = preset("intellect-1-10b.json", {"training.head_chunk_tokens=4096"});
+  const auto offloading = preset("intellect-1-10b.json",
+                                 {"training.head_chunk_tokens=4096", "node.offload_moments=true"});
   const auto plan = train::best_plan(config, kOneH100);
   const auto offloaded =
       train::plan_memory(offloading, kOneH100, {.memory = plan.memory}, plan.recompute);
