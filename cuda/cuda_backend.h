@@ -71,6 +71,7 @@ class CudaOps final : public backend::Ops {
  private:
   const DeviceProperties properties_;
   Scratch& scratch_;
+  Scratch sums_;  // Of its own: sums may run beside the compute stream, on one stream at a time.
   std::unique_ptr<Matmul> matmul_;
   std::unique_ptr<Attention> attention_;
 };

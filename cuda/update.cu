@@ -88,7 +88,7 @@ void sum_quads(const Tensor& out, const Tensor& in, bool accumulate, const F& f,
   // By the shape alone, so that every GPU adds in the same order.
   const int64_t wanted = base::div_ceil(count, 4 * kThreads * kQuadsPerThread);
   const int block_count = int(std::clamp<int64_t>(wanted, 1, kSumBlocksMax));
-  double* sums = scratch.array<double>(block_count);
+  double* sums = scratch.array<double>(kSumBlocksMax);
   const size_t shared_bytes = kWarps * sizeof(double);
   launch(partial_sums_kernel<F>, {unsigned(block_count), kThreads, shared_bytes}, stream, sums,
          values, count, is_quad_aligned(values), f);
@@ -454,11 +454,11 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void CudaOps::sum(const SumArgs& args, Stream& stream) {
-  sum_quads(args.out, args.in, false, SumOfQuad{}, scratch_, handle_of(stream));
+  sum_quads(args.out, args.in, false, SumOfQuad{}, sums_, handle_of(stream));
 }
 
 void CudaOps::sum_of_squares(const SumOfSquaresArgs& args, Stream& stream) {
-  sum_quads(args.out, args.in, args.accumulate, SquaresOfQuad{}, scratch_, handle_of(stream));
+  sum_quads(args.out, args.in, args.accumulate, SquaresOfQuad{}, sums_, handle_of(stream));
 }
 
 void CudaOps::clip_scale(const ClipScaleArgs& args, Stream& stream) {

@@ -122,7 +122,8 @@ struct CrossEntropyArgs {
   bool compute_gradient = true;
 };
 
-// out[0] = sum of in.  out (1) fp32, in fp32. Summed in a fixed tree.
+// out[0] = sum of in.  out (1) fp32, in fp32. Summed in a fixed tree. Sums, clip_scale, adamw and
+// sgd run on any stream, but sums of one device after each other.
 struct SumArgs {
   Tensor out, in;
 };

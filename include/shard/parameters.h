@@ -8,8 +8,8 @@
 // reduce(u) returns when it is queued. All ranks make the same calls in the same order.
 //
 // Lean, for a model that would not fit otherwise: masters in the compute dtype, so that the
-// gathered weights are the masters, and one gradient buffer that all units use in turn. A unit's
-// gradient is then whole at reduce(), which hands it to the consumer.
+// gathered weights are the masters, and one gradient buffer that all units use in turn, or two. A
+// unit's gradient is then whole at reduce(), which hands it to the consumer.
 //
 // Threads: one rank, one thread; but copies from and to the host may be made by any thread, one at
 // a time, while the rank's own does nothing.
@@ -54,6 +54,9 @@ class Parameters {
   struct Options {
     Memory memory = Memory::kStandard;  // Lean is for one rank.
     Sharding sharding = Sharding::kFull;
+    // Lean: 1 or 2 gradient buffers. With two, a unit's consumer works on the copy stream while the
+    // compute stream makes the next unit's gradient.
+    int lean_gradients = 1;
   };
   // `layout` and `backend` outlive the object. Allocates everything.
   Parameters(const Layout& layout, backend::Backend& backend, const Options& options);
@@ -98,10 +101,12 @@ class Parameters {
   void reduce(int64_t unit);
   // True: more micro-batches follow before the optimiser reads the gradients. False at the start.
   void expect_more_micro_batches(bool more);
-  // The compute stream waits until all gradient shards are complete.
+  // The compute stream waits until all gradient shards are complete, or consumed.
   void await_reductions();
-  // Called at the end of every reduce().
-  void set_gradient_consumer(std::function<void(int64_t unit)> consumer);
+  // Called at the end of every reduce(). What it queues on `stream` finds the gradient whole, and
+  // is done before the next unit's gradient takes the place.
+  using GradientConsumer = std::function<void(int64_t unit, backend::Stream& stream)>;
+  void set_gradient_consumer(GradientConsumer consumer);
   // They count as zero from here on, whatever is in memory: shards are not to be read before the
   // next reduce(). Lean: after the consumer by itself.
   void discard_gradients();

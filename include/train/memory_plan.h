@@ -26,6 +26,7 @@ struct MemoryPlan {
   shard::Sharding sharding = shard::Sharding::kFull;  // Of no meaning for one GPU.
   model::Recompute recompute = model::Recompute::kCheap;
   int64_t head_chunk_tokens = 0;
+  int lean_gradients = 1;  // See shard::Parameters::Options.
   struct Part {
     std::string name;
     int64_t bytes = 0;
@@ -46,8 +47,9 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
                        const shard::Parameters::Options& options, model::Recompute recompute);
 
 // What the config says. Where training.recompute is auto, as little is made again as fits; where
-// node.sharding is, as little is shared out as fits with that; where the head's chunk is, it is as
-// large as still fits then. If nothing fits, what needs least.
+// node.sharding is, as little is shared out as fits with that. Lean on a GPU the update works
+// beside the backward if a second gradient buffer fits then; where the head's chunk is to be
+// chosen, it is as large as still fits. If nothing fits, what needs least.
 MemoryPlan choose_plan(const RunConfig& config, const Machine& machine);
 // The same, with lean memory on one GPU if nothing else fits.
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine);
@@ -57,7 +59,8 @@ MemoryPlan best_plan(const RunConfig& config, const Machine& machine);
 // is one micro-batch.
 double predict_step_seconds(const RunConfig& config, const MemoryPlan& plan);
 
-// How a rank's Transformer is made.
+// How a rank's Parameters and Transformer are made.
+shard::Parameters::Options parameter_options(const MemoryPlan& plan);
 model::TransformerOptions transformer_options(const RunConfig& config, const MemoryPlan& plan);
 
 // "full", as in node.sharding.

@@ -62,11 +62,11 @@ struct Optimizer::State {
   }
 
   Moments allocate_moments(int64_t unit) const;
-  void measure(int64_t unit) const;
-  void clip() const;
+  void measure(int64_t unit, backend::Stream& stream) const;
+  void clip(backend::Stream& stream) const;
   uint64_t rounding_seed(int64_t unit) const;
-  void update_unit(int64_t unit) const;
-  void consume(int64_t unit) const;
+  void update_unit(int64_t unit, backend::Stream& stream) const;
+  void consume(int64_t unit, backend::Stream& stream) const;
   const Moments& moments_of(int64_t unit) const;
   void decode(int64_t moment, int64_t unit, int64_t first, std::span<float> elements) const;
   void encode(int64_t moment, int64_t unit, std::span<const float> elements) const;
@@ -88,7 +88,8 @@ Optimizer::Optimizer(const OptimizerConfig& config, shard::Parameters& parameter
       throw base::bad_input("optimizer.kind is sgd, but node.memory is lean",
                             "Use adamw, or node.memory standard.");
     }
-    parameters.set_gradient_consumer([&s](int64_t unit) { s.consume(unit); });
+    parameters.set_gradient_consumer(
+        [&s](int64_t unit, backend::Stream& stream) { s.consume(unit, stream); });
   }
   if (!s.has_moments()) return;
   for (int64_t u = 0; u < s.unit_count(); ++u) s.moments.push_back(s.allocate_moments(u));
@@ -133,15 +134,15 @@ void Optimizer::begin_step(int64_t step) {
   ++s.update_count;
 }
 
-void Optimizer::State::measure(int64_t unit) const {
+void Optimizer::State::measure(int64_t unit, backend::Stream& stream) const {
   backend.ops->sum_of_squares(
-      {.out = squares.slice(unit, {1}), .in = parameters.gradient_shard(unit)}, stream());
+      {.out = squares.slice(unit, {1}), .in = parameters.gradient_shard(unit)}, stream);
 }
 
-void Optimizer::State::clip() const {
+void Optimizer::State::clip(backend::Stream& stream) const {
   backend.ops->clip_scale(
       {.scale = scale, .sums_of_squares = squares, .norm_max = float(config.gradient_norm_max)},
-      stream());
+      stream);
 }
 
 uint64_t Optimizer::State::rounding_seed(int64_t unit) const {
@@ -149,7 +150,7 @@ uint64_t Optimizer::State::rounding_seed(int64_t unit) const {
   return uint64_t{words[0]} | uint64_t{words[1]} << 32;
 }
 
-void Optimizer::State::update_unit(int64_t unit) const {
+void Optimizer::State::update_unit(int64_t unit, backend::Stream& stream) const {
   if (!has_moments()) {
     backend.ops->sgd({.parameter = parameters.master_shard(unit),
                       .gradient = parameters.gradient_shard(unit),
@@ -157,7 +158,7 @@ void Optimizer::State::update_unit(int64_t unit) const {
                       .gradient_scale = scale,
                       .learning_rate = float(report.learning_rate),
                       .weight_decay = float(config.weight_decay)},
-                     stream());
+                     stream);
     return;
   }
   const Moments& of_unit = moments[size_t(unit)];
@@ -176,24 +177,24 @@ void Optimizer::State::update_unit(int64_t unit) const {
                       .weight_decay = float(config.weight_decay),
                       .step = update_count,
                       .rounding_seed = rounding_seed(unit)},
-                     stream());
+                     stream);
 }
 
-void Optimizer::State::consume(int64_t unit) const {
-  measure(unit);
-  clip();
-  update_unit(unit);
+void Optimizer::State::consume(int64_t unit, backend::Stream& stream) const {
+  measure(unit, stream);
+  clip(stream);
+  update_unit(unit, stream);
 }
 
 void Optimizer::end_step() {
   State& s = *state_;
+  s.parameters.await_reductions();
   if (!s.parameters.is_lean()) {
-    s.parameters.await_reductions();
-    for (int64_t u = 0; u < s.unit_count(); ++u) s.measure(u);
+    for (int64_t u = 0; u < s.unit_count(); ++u) s.measure(u, s.stream());
     s.parameters.sum_over_shards(s.squares);
-    s.clip();
+    s.clip(s.stream());
     for (int64_t u = 0; u < s.unit_count(); ++u) {
-      s.update_unit(u);
+      s.update_unit(u, s.stream());
       s.parameters.masters_updated(u);
     }
     s.parameters.discard_gradients();

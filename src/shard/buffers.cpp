@@ -20,7 +20,7 @@ class Maker {
   Buffers make() {
     for (int64_t u = 0; u < unit_count(); ++u) make_shard(u);
     if (share_.is_lean()) {
-      share_gradient();
+      share_gradients();
     } else if (share_.rank_count > 1) {
       make_whole_gradients();
     } else {
@@ -64,13 +64,21 @@ class Maker {
     buffers_.units.push_back(std::move(unit));
   }
 
-  // Lean: one gradient for all, as large as the largest unit.
-  void share_gradient() {
-    const int64_t largest = std::max(largest_middle(), largest_end());
-    const Tensor common =
-        allocate_(BufferKind::kGradients, DType::kFloat32, largest, "the gradient of one unit");
-    for (UnitBuffers& unit : buffers_.units) unit.gradient = common.slice(0, {unit.shard_count});
-    buffers_.gradients.emplace_back().memory = common;
+  // Lean: one gradient for all, as large as the largest unit. With two the blocks alternate, and
+  // the first and the last unit use the one that is as large as they are.
+  void share_gradients() {
+    const auto place = [&](int64_t count) {
+      buffers_.gradients.emplace_back().memory =
+          allocate_(BufferKind::kGradients, DType::kFloat32, count, "the gradient of one unit");
+    };
+    place(std::max(largest_middle(), largest_end()));
+    if (share_.options.lean_gradients == 2) place(largest_middle());
+    const int64_t places = int64_t(buffers_.gradients.size());
+    for (int64_t u = 0; u < unit_count(); ++u) {
+      UnitBuffers& unit = this->unit(u);
+      unit.gradient_place = is_end(u) ? 0 : size_t((unit_count() - 1 - u) % places);
+      unit.gradient = buffers_.gradients[unit.gradient_place].memory.slice(0, {unit.shard_count});
+    }
   }
 
   // The shard is the whole.

@@ -27,7 +27,7 @@ struct GradientPlace {
   backend::Tensor memory;
   int64_t user = -1;
   std::vector<bool> is_written;             // By tensor of the user.
-  std::unique_ptr<backend::Event> reduced;  // Until the compute stream has waited for it.
+  std::unique_ptr<backend::Event> reduced;  // Or consumed. Until the compute stream has waited.
 };
 
 struct UnitBuffers {

@@ -55,6 +55,14 @@ Tensor Parameters::gradient(int64_t unit, const std::string& name) {
   return target.tensor;
 }
 
+void Parameters::State::consume_gradient(int64_t u) {
+  if (!share.is_lean() || share.options.lean_gradients == 1) return gradient_consumer(u, compute());
+  backend::Stream& beside = device().copy_stream();
+  device().wait(beside, *device().record(compute()));
+  gradient_consumer(u, beside);
+  gradient_place(u).reduced = device().record(beside);
+}
+
 void Parameters::reduce(int64_t unit) {
   State& s = *state_;
   UnitBuffers& mine = s.unit(unit);
@@ -76,7 +84,7 @@ void Parameters::reduce(int64_t unit) {
         [&](backend::Stream& stream) { s.communicator().all_reduce(mine.gradient, stream); });
     s.meter.count_reduce(2 * s.link_bytes(mine.gradient.byte_count()));
   }
-  if (s.gradient_consumer) s.gradient_consumer(unit);
+  if (s.gradient_consumer) s.consume_gradient(unit);
   if (is_lean()) place.user = -1;
 }
 
@@ -90,7 +98,7 @@ void Parameters::await_reductions() {
   for (GradientPlace& place : s.buffers.gradients) s.compute_waits(place.reduced);
 }
 
-void Parameters::set_gradient_consumer(std::function<void(int64_t unit)> consumer) {
+void Parameters::set_gradient_consumer(GradientConsumer consumer) {
   state_->gradient_consumer = std::move(consumer);
 }
 

@@ -32,6 +32,7 @@ Parameters::State::State(const Layout& layout_, backend::Backend& backend_, cons
       share(make_share(backend_, options)),
       meter(*backend_.device) {
   CHECK(!share.is_lean() || !has_other_ranks());
+  CHECK(share.options.lean_gradients == 1 || share.options.lean_gradients == 2);
   buffers = make_buffers(
       layout, share,
       [this](BufferKind, backend::DType dtype, int64_t count, const std::string& label) {

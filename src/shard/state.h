@@ -55,7 +55,7 @@ struct Parameters::State {
 
   bool expects_more_micro_batches = false;
   std::unique_ptr<backend::Event> last_reduction;  // Until the compute stream has waited for it.
-  std::function<void(int64_t unit)> gradient_consumer;
+  GradientConsumer gradient_consumer;
 
   backend::Device& device() const { return *backend.device; }
   backend::Ops& ops() const { return *backend.ops; }
@@ -86,6 +86,7 @@ struct Parameters::State {
   void forget_whole(int64_t u);
   GradientPlace& open_gradient(int64_t u);
   void complete_gradient(int64_t u);
+  void consume_gradient(int64_t u);
 };
 
 }  // namespace shard

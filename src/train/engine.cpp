@@ -86,8 +86,7 @@ Engine::Engine(backend::Backend& chosen, const model::ModelConfig& model,
       transformer(config, options, parameters, backend) {}
 
 Engine::Engine(backend::Backend& chosen, const RunConfig& run, const MemoryPlan& plan)
-    : Engine(chosen, run.model, transformer_options(run, plan),
-             {.memory = plan.memory, .sharding = plan.sharding}) {}
+    : Engine(chosen, run.model, transformer_options(run, plan), parameter_options(plan)) {}
 
 // Ranks take turns, micro-batch by micro-batch.
 model::LossSums validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,

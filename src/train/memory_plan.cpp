@@ -93,6 +93,10 @@ model::TransformerOptions transformer_options(const RunConfig& config, const Mem
           .head_chunk_tokens = plan.head_chunk_tokens};
 }
 
+shard::Parameters::Options parameter_options(const MemoryPlan& plan) {
+  return {.memory = plan.memory, .sharding = plan.sharding, .lean_gradients = plan.lean_gradients};
+}
+
 std::string MemoryPlan::text() const {
   const auto gib = [](int64_t bytes) { return double(bytes) / double(base::kGiB); };
   std::string text;
@@ -124,7 +128,8 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
                   .recompute = recompute,
                   .head_chunk_tokens = config.training.head_chunk_tokens > 0
                                            ? config.training.head_chunk_tokens
-                                           : kHeadChunks.back()};
+                                           : kHeadChunks.back(),
+                  .lean_gradients = options.lean_gradients};
   const shard::ParameterBytes parameters =
       shard::planned_bytes(layout, options, int(machine.gpus), machine.compute_dtype);
   plan.parts = parameter_parts(parameters);
@@ -159,14 +164,22 @@ std::span<const T> named(const std::array<T, kCount>& choices,
   return std::span(choices).subspan(size_t(found - names.begin()), 1);
 }
 
+// REQUIRES: `plan` fits. On a CPU nothing runs beside anything.
+MemoryPlan with_update_beside(const RunConfig& config, const MemoryPlan& plan) {
+  if (plan.memory != Memory::kLean || plan.machine.compute_dtype != DType::kBfloat16) return plan;
+  shard::Parameters::Options options = parameter_options(plan);
+  options.lean_gradients = 2;
+  MemoryPlan beside = plan_memory(config, plan.machine, options, plan.recompute);
+  return beside.fits() ? beside : plan;
+}
+
 // REQUIRES: `plan` fits, and was made with the smallest chunk.
 MemoryPlan with_largest_chunk(const RunConfig& config, const MemoryPlan& plan) {
   if (config.training.head_chunk_tokens > 0) return plan;
   RunConfig chosen = config;
   for (const int64_t chunk : kHeadChunks) {
     chosen.training.head_chunk_tokens = chunk;
-    MemoryPlan larger = plan_memory(
-        chosen, plan.machine, {.memory = plan.memory, .sharding = plan.sharding}, plan.recompute);
+    MemoryPlan larger = plan_memory(chosen, plan.machine, parameter_options(plan), plan.recompute);
     if (larger.fits()) return larger;
   }
   return plan;
@@ -180,7 +193,7 @@ MemoryPlan choose_plan(const RunConfig& config, const Machine& machine) {
   for (const Recompute recompute : named(kPolicies, kPolicyNames, config.training.recompute)) {
     for (const Sharding sharding : named(kShardings, kShardingNames, config.node.sharding)) {
       plan = plan_memory(config, machine, {.memory = memory, .sharding = sharding}, recompute);
-      if (plan.fits()) return with_largest_chunk(config, plan);
+      if (plan.fits()) return with_largest_chunk(config, with_update_beside(config, plan));
     }
   }
   return plan;

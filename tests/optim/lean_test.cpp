@@ -6,6 +6,8 @@
 
 #include "optim/optimizer.h"
 #include "shard/bfloat16_device.h"
+#include "support/deferred_backend.h"
+#undef CHECK
 #include "support/catch.h"
 
 namespace {
@@ -268,6 +270,67 @@ TEST_CASE("lean: nodes round differently, and their mean is the exact value", "[
   other.optimizer.set_rounding_seed(8, 0);
   other.step(0, gradients);
   REQUIRE((other.masters(1) != found[0]));
+}
+
+namespace {
+
+// Three steps over six units, as a model makes them, whose gradients are left to the streams: what
+// the weights were in every forward pass, and what the updates reported.
+std::vector<float> train_beside(backend::Backend backend, int gradients) {
+  constexpr int64_t kUnits = 6, kCount = 300;
+  shard::Layout layout;
+  for (int64_t u = 0; u < kUnits; ++u) {
+    layout.units.push_back({.name = "unit" + std::to_string(u)});
+    shard::add_tensor(layout.units.back(), "a", {kCount}, {.standard_deviation = 0.1});
+  }
+  Parameters parameters(layout, backend,
+                        {.memory = Parameters::Memory::kLean, .lean_gradients = gradients});
+  Optimizer optimizer(config_with(1), parameters, backend);
+  parameters.initialize(1, 1);
+  backend::Stream& compute = backend.device->compute_stream();
+  std::vector<std::vector<float>> sources, seen;
+  for (int64_t i = 0; i < 3 * kUnits; ++i) {
+    sources.push_back(random_gradients(uint64_t(i), float(i + 1))[0]);
+    seen.emplace_back(size_t(kCount));
+  }
+  std::vector<float> all;
+  for (int64_t step = 0; step < 3; ++step) {
+    optimizer.begin_step(step);
+    for (int64_t u = 0; u < kUnits; ++u) {
+      parameters.gather(u);
+      const backend::Tensor weight = parameters.weight(u, "a");
+      backend.device->copy(seen[size_t(step * kUnits + u)].data(), weight.data, weight.byte_count(),
+                           compute);
+      parameters.release(u);
+    }
+    for (int64_t u = kUnits - 1; u >= 0; --u) {
+      parameters.gather(u);
+      const backend::Tensor target = parameters.gradient_target(u, "a").tensor;
+      backend.device->copy(target.data, sources[size_t(step * kUnits + u)].data(),
+                           target.byte_count(), compute);
+      parameters.release(u);
+      parameters.reduce(u);
+    }
+    optimizer.end_step();
+    all.push_back(float(optimizer.take_report().gradient_norm));
+  }
+  backend.device->synchronize(compute);
+  for (const auto& weights : seen) all.insert(all.end(), weights.begin(), weights.end());
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("lean: an update beside the backward is the same update", "[lean]") {
+  const std::vector<float> expected = train_beside(make_backend(DType::kFloat32), 1);
+  for (const auto eagerness :
+       {test::Eagerness::kCompute, test::Eagerness::kOthers, test::Eagerness::kRandom}) {
+    for (const uint64_t seed : {1, 2, 3}) {
+      INFO("eagerness " << int(eagerness) << ", seed " << seed);
+      auto backends = test::make_deferred_backends(1, eagerness, seed);
+      REQUIRE((train_beside(std::move(backends.front()), 2) == expected));
+    }
+  }
 }
 
 TEST_CASE("lean: sgd is refused", "[lean]") {
