@@ -23,9 +23,10 @@ namespace cuda {
 
 class CudaOps final : public backend::Ops {
  public:
-  // Arguments outlive the object. `scratch` is used on the compute stream only.
+  // Arguments outlive the object. `scratch` is used on the compute stream only. `multiprocessors`:
+  // what products spread over; 0: all.
   CudaOps(const DeviceProperties& properties, const backend::CudaOptions& options,
-          Scratch& scratch);
+          int multiprocessors, Scratch& scratch);
 
   // matmul.cpp
   void matmul(const backend::MatmulArgs& args, backend::Stream& stream) override {

@@ -51,14 +51,16 @@ struct Product {
   int64_t m = 0, n = 0, k = 0;
   bool transpose_a = false, transpose_b = false, accumulate = false;
   DType out = DType::kBfloat16;
-  uint32_t alignment = 256;  // Of all three matrices, in bytes.
+  uint32_t alignment = 256;     // Of all three matrices, in bytes.
+  int32_t multiprocessors = 0;  // 0: all.
 
   auto operator<=>(const Product&) const = default;
   std::string text() const {
-    return fmt::format("{}x{}x{}{}{}{}{}{}", m, n, k, transpose_a ? "-ta" : "",
+    return fmt::format("{}x{}x{}{}{}{}{}{}{}", m, n, k, transpose_a ? "-ta" : "",
                        transpose_b ? "-tb" : "", accumulate ? "-add" : "",
                        out == DType::kFloat32 ? "-fp32" : "",
-                       alignment < 256 ? fmt::format("-align{}", alignment) : "");
+                       alignment < 256 ? fmt::format("-align{}", alignment) : "",
+                       multiprocessors > 0 ? fmt::format("-sm{}", multiprocessors) : "");
   }
 };
 
@@ -70,7 +72,7 @@ uint32_t common_alignment(const MatmulArgs& args) {
   return uint32_t(bits & -bits);
 }
 
-Product product_of(const MatmulArgs& args) {
+Product product_of(const MatmulArgs& args, int32_t multiprocessors) {
   CHECK(args.out.shape.rank() == 2 && args.a.shape.rank() == 2 && args.b.shape.rank() == 2);
   const auto& a = args.a.shape;
   const auto& b = args.b.shape;
@@ -81,7 +83,8 @@ Product product_of(const MatmulArgs& args) {
                   .transpose_b = args.transpose_b,
                   .accumulate = args.accumulate,
                   .out = args.out.dtype,
-                  .alignment = common_alignment(args)};
+                  .alignment = common_alignment(args),
+                  .multiprocessors = multiprocessors};
   CHECK(a[args.transpose_a ? 1 : 0] == p.m && b[args.transpose_b ? 0 : 1] == p.n &&
             b[args.transpose_b ? 1 : 0] == p.k,
         "a product {} of ({}, {}) and ({}, {})", p.text(), a[0], a[1], b[0], b[1]);
@@ -125,6 +128,12 @@ Description make_description(const Product& product) {
   check_lt(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSB, &second,
                                           sizeof(second)),
            "describing a product");
+  if (product.multiprocessors > 0) {
+    check_lt(
+        cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET,
+                                       &product.multiprocessors, sizeof(product.multiprocessors)),
+        "describing a product");
+  }
   return owner;
 }
 
@@ -356,7 +365,7 @@ class LtMatmul final : public Matmul {
   LtMatmul& operator=(const LtMatmul&) = delete;
 
   void run(const MatmulArgs& args, cudaStream_t stream) override {
-    const Product product = product_of(args);
+    const Product product = product_of(args, options_.multiprocessors);
     auto found = plans_.find(product);
     if (found == plans_.end()) {
       found = plans_.emplace(product, make_plan(product, args, stream)).first;

@@ -17,8 +17,9 @@ struct MatmulOptions {
   // Nothing that splits the inner dimension among blocks. The bits of a product are then a function
   // of the inputs, the shape and the device.
   bool deterministic = false;
-  bool tune = true;        // False: the heuristic's first candidate.
-  std::string cache_file;  // Empty: choices are not kept.
+  bool tune = true;         // False: the heuristic's first candidate.
+  int multiprocessors = 0;  // That products spread over; 0: all. Collectives take the others.
+  std::string cache_file;   // Empty: choices are not kept.
 };
 
 class Matmul {

@@ -1,5 +1,6 @@
 // Puts the CUDA backend together: which GPUs, what moves data between them, which attention, where
 // product plans are kept.
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <fmt/format.h>
@@ -83,6 +84,15 @@ Placement place_ranks(const backend::CudaOptions& options, int device_count) {
   return placement;
 }
 
+// What products may spread over; 0: all.
+int product_multiprocessors(const backend::CudaOptions& options, const Placement& placement,
+                            const DeviceProperties& properties) {
+  const bool has_collectives =
+      placement.transport == Transport::kNccl && placement.devices.size() > 1;
+  if (!has_collectives || options.communication_multiprocessors == 0) return 0;
+  return std::max(1, properties.multiprocessors - options.communication_multiprocessors);
+}
+
 // Of each rank's GPU.
 std::vector<DeviceProperties> read_all_properties(const Placement& placement) {
   std::vector<DeviceProperties> all;
@@ -99,11 +109,12 @@ std::vector<DeviceProperties> read_all_properties(const Placement& placement) {
 }  // namespace
 
 CudaOps::CudaOps(const DeviceProperties& properties, const backend::CudaOptions& options,
-                 Scratch& scratch)
+                 int multiprocessors, Scratch& scratch)
     : properties_(properties),
       scratch_(scratch),
       matmul_(Matmul::create({.deterministic = options.deterministic,
                               .tune = options.tune_products,
+                              .multiprocessors = multiprocessors,
                               .cache_file = plan_file(options, properties)})),
       attention_(choose_attention(options, scratch)) {}
 
@@ -148,7 +159,9 @@ std::vector<Backend> make_cuda_backends(const CudaOptions& options) {
   for (size_t rank = 0; rank < placement.devices.size(); ++rank) {
     auto device =
         cuda::make_device(placement.devices[rank], properties[rank], placement.ranks_per_device);
-    auto ops = std::make_unique<cuda::CudaOps>(properties[rank], options, device->scratch());
+    auto ops = std::make_unique<cuda::CudaOps>(
+        properties[rank], options,
+        cuda::product_multiprocessors(options, placement, properties[rank]), device->scratch());
     backends.push_back(
         {.device = std::move(device), .ops = std::move(ops), .communicator = nullptr});
   }

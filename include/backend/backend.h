@@ -39,7 +39,9 @@ struct CudaOptions {
   // Two runs give the same bits. Costs a few percent, mostly in the backward of attention.
   bool deterministic = false;
   std::string attention =
-      "auto";                 // auto: cudnn, or plain where cuDNN cannot be had | cudnn | plain
+      "auto";  // auto: cudnn, or plain where cuDNN cannot be had | cudnn | plain
+  // Of each GPU, which products leave free; only where NCCL's collectives run beside them.
+  int communication_multiprocessors = 0;
   bool tune_products = true;  // False: no timing of candidates at the start.
   std::string cache_folder;   // Where the timing's choices are kept; empty: nowhere.
 };

@@ -67,11 +67,12 @@ struct NodeConfig {
   int64_t ranks = 0;              // GPUs, or CPU workers; 0: all visible GPUs, one CPU worker.
   std::string sharding = "auto";  // auto | replicated | gradients | full
   double rank_timeout_seconds = 60;
-  int64_t threads = 0;              // CPU threads of all ranks; 0: all processors.
-  std::string memory = "standard";  // standard | lean
-  bool offload_moments = false;     // Into the host's memory.
-  std::string attention = "auto";   // auto | cudnn | plain; of GPUs.
-  bool deterministic = false;       // Of GPUs; CPUs always are.
+  int64_t threads = 0;                        // CPU threads of all ranks; 0: all processors.
+  std::string memory = "standard";            // standard | lean
+  bool offload_moments = false;               // Into the host's memory.
+  std::string attention = "auto";             // auto | cudnn | plain; of GPUs.
+  bool deterministic = false;                 // Of GPUs; CPUs always are.
+  int64_t communication_multiprocessors = 0;  // That products leave to NCCL; with several GPUs.
   std::string listen = "0.0.0.0:0";
   std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
 };

@@ -29,11 +29,13 @@ std::vector<backend::Backend> choose_backends(const NodeConfig& node) {
   const bool use_cuda =
       node.device == "cuda" || (node.device == "auto" && backend::has_cuda_devices());
   if (use_cuda) {
-    return backend::make_cuda_backends({.ranks = int(node.ranks),
-                                        .collective_timeout = timeout,
-                                        .deterministic = node.deterministic,
-                                        .attention = node.attention,
-                                        .cache_folder = cache_folder()});
+    return backend::make_cuda_backends(
+        {.ranks = int(node.ranks),
+         .collective_timeout = timeout,
+         .deterministic = node.deterministic,
+         .attention = node.attention,
+         .communication_multiprocessors = int(node.communication_multiprocessors),
+         .cache_folder = cache_folder()});
   }
   const int ranks = std::max(1, int(node.ranks));
   const int threads_per_rank = node.threads == 0 ? 0 : std::max(1, int(node.threads) / ranks);

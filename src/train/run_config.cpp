@@ -100,6 +100,9 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
            "On GPUs; auto: cuDNN, or plain kernels where it cannot be had.");
   v.boolean("deterministic", c.deterministic,
             "On GPUs: two runs give the same bits, a few percent slower. CPUs always do.");
+  v.integer("communication_multiprocessors", c.communication_multiprocessors, {0, 64},
+            "With several GPUs: multiprocessors of each that products leave to NCCL's collectives, "
+            "which then start at once. Products are slower by their share.");
   v.text("listen", c.listen, "host:port for other members; port 0: any free one.");
   v.text("advertise", c.advertise,
          "host:port that other members dial; empty: the address the coordinator sees.");

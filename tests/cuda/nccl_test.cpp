@@ -90,6 +90,19 @@ TEST_CASE("nccl: collectives with 1 to 4 GPUs", "[nccl]") {
   REQUIRE(emulation::live_communicators() == 0);
 }
 
+TEST_CASE("nccl: products leave multiprocessors to collectives that run beside them", "[nccl]") {
+  const FakeGpus gpus(2);
+  const auto told = [](backend::CudaOptions options) {
+    options.attention = "plain";
+    backend::make_cuda_backends(options);
+    return fake_device().product_multiprocessors;
+  };
+  REQUIRE(told({.ranks = 2}) == 0);
+  REQUIRE(told({.ranks = 2, .communication_multiprocessors = 3}) == 1);
+  REQUIRE(told({.ranks = 2, .communication_multiprocessors = 64}) == 1);
+  REQUIRE(told({.ranks = 1, .communication_multiprocessors = 3}) == 0);
+}
+
 TEST_CASE("nccl: every failure at every collective reaches every rank", "[nccl]") {
   const FakeGpus gpus(3);
   struct Case {

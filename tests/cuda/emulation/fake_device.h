@@ -16,6 +16,7 @@ struct FakeDevice {
   int driver_version = 13000;  // An older one has no devices for this toolkit; 0: there is none.
   int64_t total_bytes = int64_t{4} << 30;  // Of each; cudaMalloc fails beyond it.
   const char* name_of_last = "";           // Another kind of GPU than the others; empty: the same.
+  int product_multiprocessors = -1;  // What the newest maker of products was told to spread over.
 };
 FakeDevice& fake_device();
 

@@ -4,6 +4,8 @@
 #include <cuda_bf16.h>
 #include <vector>
 
+#include "emulation/fake_device.h"
+
 namespace cuda {
 namespace {
 
@@ -57,7 +59,8 @@ class EmulatedMatmul final : public Matmul {
 
 }  // namespace
 
-std::unique_ptr<Matmul> Matmul::create(const MatmulOptions&) {
+std::unique_ptr<Matmul> Matmul::create(const MatmulOptions& options) {
+  emulation::fake_device().product_multiprocessors = options.multiprocessors;
   return std::make_unique<EmulatedMatmul>();
 }
 
