@@ -28,7 +28,9 @@ constexpr std::array kShardingNames = {"replicated", "gradients", "full"};
 constexpr std::array<int64_t, 4> kHeadChunks = {8192, 4096, 2048, 1024};
 
 // What the driver and the libraries keep for themselves on each GPU. Rather too much than too
-// little, for any GPU: a plan that is too tight fails only when training starts.
+// little, for any GPU: a plan that is too tight fails only when training starts. Measured on an
+// H200, together with the scratch memory, of which 512 MiB were planned: 1148 MiB for 8 blocks of
+// the 10B shape, 1380 for all 42 in lean memory.
 struct LibraryBytes {
   int64_t context = 512 * base::kMiB;       // CUDA's, with the driver's own kernels.
   int64_t kernels = 64 * base::kMiB;        // Ours.
