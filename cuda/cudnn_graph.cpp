@@ -194,8 +194,8 @@ struct Cudnn {
   decltype(&cudnnGetErrorString) error_string = nullptr;
 };
 
-// What cuDNN and cudnn-frontend load in their turn, by these names: what is loaded already is found.
-// They say themselves what they miss.
+// What cuDNN and cudnn-frontend load in their turn, by these names: what is loaded already is
+// found. They say themselves what they miss.
 void load_companions() {
   for (const char* const name : {"libcublasLt", "libnvrtc"})
     static_cast<void>(load_library(toolkit_library(name)));
