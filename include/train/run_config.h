@@ -70,8 +70,9 @@ struct NodeConfig {
   int64_t threads = 0;              // CPU threads of all ranks; 0: all processors.
   std::string memory = "standard";  // standard | lean
   bool offload_moments = false;     // Into the host's memory.
-  std::string attention = "auto";   // auto | cudnn | plain; of GPUs.
-  bool deterministic = false;       // Of GPUs; CPUs always are.
+  bool weight_gradient_stream = false;
+  std::string attention = "auto";  // auto | cudnn | plain; of GPUs.
+  bool deterministic = false;      // Of GPUs; CPUs always are.
   std::string listen = "0.0.0.0:0";
   std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
 };
