@@ -185,11 +185,13 @@ class CudaDevice final : public GpuDevice {
         copy_(make_stream(device, 0)),
         // So that a collective starts when it can, not when the compute stream leaves a gap: all
         // other ranks wait in theirs.
-        communication_(make_stream(device, highest_priority(device))) {}
+        communication_(make_stream(device, highest_priority(device))),
+        side_(make_stream(device, 0)) {}
   ~CudaDevice() override {
     cudaStreamDestroy(compute_.handle());
     cudaStreamDestroy(copy_.handle());
     cudaStreamDestroy(communication_.handle());
+    cudaStreamDestroy(side_.handle());
   }
 
   void enter_thread() override { select_device(device_); }
@@ -208,6 +210,7 @@ class CudaDevice final : public GpuDevice {
   Stream& compute_stream() override { return compute_; }
   Stream& copy_stream() override { return copy_; }
   Stream& communication_stream() override { return communication_; }
+  Stream& side_stream() override { return side_; }
 
   void copy(void* target, const void* source, int64_t byte_count, Stream& stream) override {
     select_device(device_);
@@ -263,7 +266,7 @@ class CudaDevice final : public GpuDevice {
   const int numa_node_;
   Scratch scratch_;
   const std::shared_ptr<EventPool> events_ = std::make_shared<EventPool>();
-  CudaStream compute_, copy_, communication_;
+  CudaStream compute_, copy_, communication_, side_;
   std::mutex allocation_mutex_;
   std::weak_ptr<Slab> slab_;  // The last one, while it lives.
   std::atomic<int64_t> allocated_bytes_ = 0;

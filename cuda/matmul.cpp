@@ -355,10 +355,8 @@ class LtMatmul final : public Matmul {
   explicit LtMatmul(const MatmulOptions& options)
       : options_(options),
         choices_(ChoiceFile::shared(options.cache_file)),
-        workspace_(kWorkspaceBytes) {
+        first_workspace_(make_workspace()) {
     check_lt(cublasLtCreate(&library_), "starting");
-    if (workspace_.data() == nullptr)
-      check(cudaErrorMemoryAllocation, "allocating the workspace of products");
   }
   ~LtMatmul() override { cublasLtDestroy(library_); }
   LtMatmul(const LtMatmul&) = delete;
@@ -371,11 +369,29 @@ class LtMatmul final : public Matmul {
       found = plans_.emplace(product, make_plan(product, args, stream)).first;
     }
     const Plan& plan = *found->second;
-    check_lt(plan.run(library_, operands(args), plan.algorithm, workspace_.data(), stream),
+    check_lt(plan.run(library_, operands(args), plan.algorithm, workspace(stream), stream),
              "a product");
   }
 
  private:
+  static std::unique_ptr<DeviceMemory> make_workspace() {
+    auto memory = std::make_unique<DeviceMemory>(kWorkspaceBytes);
+    if (memory->data() == nullptr)
+      check(cudaErrorMemoryAllocation, "allocating the workspace of products");
+    return memory;
+  }
+  // Each stream has its own, from its first product on (the warm-up step): products of two streams
+  // may run at the same time.
+  void* workspace(cudaStream_t stream) {
+    std::unique_ptr<DeviceMemory>& own = workspaces_[stream];
+    if (!own) own = first_workspace_ ? std::move(first_workspace_) : make_workspace();
+    return own->data();
+  }
+  // So that no other stream's products disturb the timing of one.
+  void synchronize_streams() const {
+    for (const auto& [stream, memory] : workspaces_)
+      check(cudaStreamSynchronize(stream), "waiting for other products");
+  }
   static Operands operands(const MatmulArgs& args) {
     return {args.out.data, args.a.data, args.b.data};
   }
@@ -388,7 +404,8 @@ class LtMatmul final : public Matmul {
 
   const MatmulOptions options_;
   const std::shared_ptr<ChoiceFile> choices_;
-  const DeviceMemory workspace_;
+  std::unique_ptr<DeviceMemory> first_workspace_;  // Until a stream has it.
+  std::map<cudaStream_t, std::unique_ptr<DeviceMemory>> workspaces_;
   cublasLtHandle_t library_ = nullptr;
   Timer timer_;
   std::map<Product, std::unique_ptr<Plan>> plans_;
@@ -442,7 +459,7 @@ float LtMatmul::time(const Plan& plan, const Operands& operands,
   bool is_good = false;
   const float milliseconds = timer_.milliseconds(stream, [&] {
     is_good =
-        plan.run(library_, operands, algorithm, workspace_.data(), stream) == CUBLAS_STATUS_SUCCESS;
+        plan.run(library_, operands, algorithm, workspace(stream), stream) == CUBLAS_STATUS_SUCCESS;
   });
   return is_good ? milliseconds : std::numeric_limits<float>::infinity();
 }
@@ -466,6 +483,7 @@ std::unique_ptr<Plan> LtMatmul::make_plan(const Product& product, const MatmulAr
       return plan;
     }
   }
+  synchronize_streams();
   const TimingOperands timing(args, stream);
   if (!timing.is_complete()) {
     base::log_warning("no memory to time the product {}: the library's first choice is taken",

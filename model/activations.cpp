@@ -54,7 +54,7 @@ std::vector<SharedTensor> shared_tensors(const ModelConfig& c, const Transformer
   using A = Activations;
   const int64_t N = options.rows * c.sequence_length;
   const DType fp32 = DType::kFloat32;
-  return {
+  std::vector<SharedTensor> tensors = {
       {"tokens", &A::tokens, DType::kInt32, {N}},
       {"targets", &A::targets, DType::kInt32, {N}},
       {"document starts", &A::document_starts, DType::kInt32, {N}},
@@ -75,6 +75,9 @@ std::vector<SharedTensor> shared_tensors(const ModelConfig& c, const Transformer
       {"attention gradient", &A::attention_gradient, compute, {N, c.query_width()}},
       {"swiglu gradient", &A::swiglu_gradient, compute, {N, c.feed_forward}},
   };
+  if (options.weight_gradient_stream)
+    tensors.push_back({"middle gradient", &A::middle_gradient, compute, {N, c.width}});
+  return tensors;
 }
 
 // How many copies of it there are.
@@ -114,6 +117,7 @@ Activations allocate_activations(const ModelConfig& config, const TransformerOpt
         allocate(byte_count(t.dtype, t.shape), t.label).tensor(t.dtype, t.shape);
   }
   activations.norm_gradient = activations.branch;
+  if (!options.weight_gradient_stream) activations.middle_gradient = activations.residual_gradient;
   return activations;
 }
 

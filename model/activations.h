@@ -43,7 +43,9 @@ struct Activations {
   backend::Tensor loss_totals;           // (2) of loss and z-loss, over all tokens.
   backend::Tensor next_logits;           // (V) fp32
 
-  backend::Tensor residual_gradient;  // (N, C)
+  backend::Tensor residual_gradient;  // (N, C) where blocks begin and end.
+  backend::Tensor middle_gradient;    // (N, C) of a block's `middle`. The same memory, but where
+                                      // products on the side stream still read the former.
   backend::Tensor
       norm_gradient;  // (N, C) of a norm's output. The same memory as branch, idle by then.
   backend::Tensor qkv_gradient;        // (N, (H+2K)*D)

@@ -55,7 +55,8 @@ void chunk_backward(const Pass& pass, const Chunk& chunk, const Tensor& logits_g
   pass.ops.matmul(
       {.out = chunk.rows(a.norm_gradient), .a = logits_gradient, .b = head_weight(pass)},
       pass.stream);
-  differentiate_weight(pass, pass.parameters.gradient_target(pass.head_unit(), "head"),
+  // Not on the side stream: the next chunk's logits take the place of what it reads.
+  differentiate_weight(pass, pass.stream, pass.parameters.gradient_target(pass.head_unit(), "head"),
                        logits_gradient, chunk.rows(a.output_norm));
 }
 

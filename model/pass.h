@@ -8,11 +8,12 @@
 //
 // The one idea to know: a branch's output is not added to the residual stream by itself. It lies in
 // `branch` until the next norm, which adds it in the same pass over memory. Backward, the gradient
-// of the residual stream lies in `residual_gradient`, and every norm's backward adds its part
-// there.
+// of the residual stream lies in `residual_gradient` (inside a block, `middle_gradient`), and every
+// norm's backward adds its part there.
 #pragma once
 
 #include "model/activations.h"
+#include "model/side_stream.h"
 
 namespace model {
 
@@ -31,6 +32,7 @@ struct Pass {
   shard::Parameters& parameters;
   backend::Ops& ops;
   backend::Stream& stream;
+  SideStream& side;
   const Activations& activations;
   Documents documents;  // In the micro-batch in work.
 
@@ -62,10 +64,10 @@ void differentiate_loss(const Pass& pass, float gradient_scale);
 void compute_next_logits(const Pass& pass, int64_t position);
 
 // For y = x W':  dW = dy' x, written or added.
-void differentiate_weight(const Pass& pass, const GradientTarget& target,
+void differentiate_weight(const Pass& pass, backend::Stream& stream, const GradientTarget& target,
                           const backend::Tensor& out_gradient, const backend::Tensor& in);
 // backward.cpp: residual_gradient after the last block to all gradients of blocks and embedding,
-// which it reduces.
+// which it reduces. The compute stream has waited for the side stream at its end.
 void backward_blocks(const Pass& pass);
 
 }  // namespace model

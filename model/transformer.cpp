@@ -63,6 +63,7 @@ struct Transformer::State {
   backend::Backend& backend;
   const Activations activations;
   const int64_t activation_bytes;
+  SideStream side{*backend.device, options.weight_gradient_stream};
   std::array<Slot, 2> slots = {};
   size_t slot_in_use = 0;
   std::unique_ptr<backend::Buffer> totals_memory = nullptr;
@@ -71,8 +72,8 @@ struct Transformer::State {
 
   backend::Device& device() const { return *backend.device; }
   backend::Stream& stream() const { return device().compute_stream(); }
-  Pass pass() const {
-    return {config, options, parameters, *backend.ops, stream(), activations, documents};
+  Pass pass() {
+    return {config, options, parameters, *backend.ops, stream(), side, activations, documents};
   }
   int64_t token_count() const { return options.rows * config.sequence_length; }
 

@@ -26,6 +26,9 @@ struct TransformerOptions {
   int64_t rows = 1;  // B: rows of a micro-batch.
   Recompute recompute = Recompute::kCheap;
   int64_t head_chunk_tokens = 1024;  // The head's logits exist for at most so many tokens at once.
+  // The products that make the gradients of blocks' weights run on the device's side stream, beside
+  // the rest of the backward. The same bits, for one buffer (N, C) more.
+  bool weight_gradient_stream = false;
 };
 
 // One micro-batch in host memory, N = rows * T entries each. targets: -1 is not counted.

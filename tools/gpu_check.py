@@ -12,7 +12,8 @@ The parts, in this order:
     operations   every other operation against the CPU's
     model        loss, gradients, 200 training steps, two runs with the same bits
     attention    cuDNN's attention against the CPU's
-    bench        8 blocks of the 10B shape at sequence 8192, 16 micro-batches a step, then 4; clocks and power meanwhile
+    bench        8 blocks of the 10B shape at sequence 8192, 16 micro-batches a step, then 4, then 4 with the weight gradients on a stream of
+                 their own; clocks and power meanwhile
     packed       the same with documents of about 1000 tokens
     lean         all 42 blocks in lean memory, with the recomputation that 80 GB need, and without where there is more
     pytorch      the 8 blocks in PyTorch: without and with recomputation, and tuned by max-autotune
@@ -271,6 +272,8 @@ class Parts:
     def bench(self):
         self.step("bench", "step, 16 micro-batches", 16, steps=3, extra=["--extrapolate-blocks", ALL_BLOCKS])
         self.step("bench_4", "step, 4 micro-batches", 4, steps=5)
+        self.step("bench_stream", "step, 4 micro-batches, weight gradients on a stream of their own", 4, steps=5,
+                  overrides=(f"model.layers={BLOCKS}", "node.weight_gradient_stream=true"))
 
     def packed(self):
         self.step("bench_packed", "step, packed documents", 16, steps=2, document_tokens=1000)

@@ -122,6 +122,7 @@ def markdown(result):
     shape = "8 blocks of the 10B shape, sequence 8192"
     lines += step_lines(f"{shape}, one document per row, 16 micro-batches a step", result.get("bench"))
     lines += step_lines(f"{shape}, one document per row, 4 micro-batches a step", result.get("bench_4"))
+    lines += step_lines(f"{shape}, 4 micro-batches a step, weight gradients on a stream of their own", result.get("bench_stream"))
     lines += step_lines(f"{shape}, packed documents of about 1000 tokens", result.get("bench_packed"))
     lines += step_lines("All 42 blocks in lean memory in 80 GB, one micro-batch a step", result.get("bench_lean"))
     lines += step_lines("All 42 blocks in lean memory, what this GPU's memory allows", result.get("bench_lean_free"))

@@ -62,11 +62,12 @@ class Device {
   virtual std::unique_ptr<Buffer> allocate_host(int64_t byte_count, const std::string& label) = 0;
   virtual void set_steady(bool steady) = 0;
 
-  // The main stream of the rank, and two beside it: for copies from and to the host, and for
-  // collectives.
+  // The main stream of the rank, and three beside it: for copies from and to the host, for
+  // collectives, and for products that others do not wait for.
   virtual Stream& compute_stream() = 0;
   virtual Stream& copy_stream() = 0;
   virtual Stream& communication_stream() = 0;
+  virtual Stream& side_stream() = 0;
 
   // Any direction between this device and the host, and within the memory of both.
   virtual void copy(void* target, const void* source, int64_t byte_count, Stream& stream) = 0;

@@ -73,6 +73,7 @@ struct NodeConfig {
   std::string attention = "auto";             // auto | cudnn | plain; of GPUs.
   bool deterministic = false;                 // Of GPUs; CPUs always are.
   int64_t communication_multiprocessors = 0;  // That products leave to NCCL; with several GPUs.
+  bool weight_gradient_stream = false;
   std::string listen = "0.0.0.0:0";
   std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
 };

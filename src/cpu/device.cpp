@@ -107,6 +107,7 @@ class CpuDevice final : public backend::Device {
   Stream& compute_stream() override { return compute_stream_; }
   Stream& copy_stream() override { return copy_stream_; }
   Stream& communication_stream() override { return communication_stream_; }
+  Stream& side_stream() override { return side_stream_; }
 
   void copy(void* target, const void* source, int64_t byte_count, Stream&) override {
     if (byte_count > 0) std::memcpy(target, source, size_t(byte_count));
@@ -138,7 +139,7 @@ class CpuDevice final : public backend::Device {
   const int numa_node_;
   std::atomic<bool> steady_ = false;
   std::atomic<int64_t> allocated_bytes_ = 0;
-  CpuStream compute_stream_, copy_stream_, communication_stream_;
+  CpuStream compute_stream_, copy_stream_, communication_stream_, side_stream_;
 };
 
 // The ranks are dealt out evenly, or not at all: several processes may share the machine, and each

@@ -34,12 +34,14 @@ constexpr std::array<int64_t, 4> kHeadChunks = {8192, 4096, 2048, 1024};
 struct LibraryBytes {
   int64_t context = 512 * base::kMiB;       // CUDA's, with the driver's own kernels.
   int64_t kernels = 64 * base::kMiB;        // Ours.
-  int64_t products = 224 * base::kMiB;      // cuBLASLt's kernels, and 32 MiB of workspace.
+  int64_t products = 224 * base::kMiB;      // cuBLASLt's kernels, and a workspace.
+  int64_t workspace = 32 * base::kMiB;      // Of products, for each stream beyond the first.
   int64_t attention = 224 * base::kMiB;     // cuDNN's kernels, which it compiles for each graph.
   int64_t communicator = 512 * base::kMiB;  // NCCL's buffers; only with several GPUs.
 
-  int64_t sum(int64_t gpus) const {
-    return context + kernels + products + attention + (gpus > 1 ? communicator : 0);
+  int64_t sum(int64_t gpus, bool has_side_stream) const {
+    return context + kernels + products + attention + (gpus > 1 ? communicator : 0) +
+           (has_side_stream ? workspace : 0);
   }
 };
 
@@ -92,7 +94,8 @@ std::string MemoryPlan::policy() const {
 model::TransformerOptions transformer_options(const RunConfig& config, const MemoryPlan& plan) {
   return {.rows = RowShare::of(config.training, int(plan.machine.gpus)).micro_batch_rows,
           .recompute = plan.recompute,
-          .head_chunk_tokens = plan.head_chunk_tokens};
+          .head_chunk_tokens = plan.head_chunk_tokens,
+          .weight_gradient_stream = config.node.weight_gradient_stream};
 }
 
 shard::Parameters::Options parameter_options(const MemoryPlan& plan) {
@@ -150,7 +153,8 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
   plan.parts.push_back({"activations", activations});
   if (machine.compute_dtype == DType::kBfloat16) {
     plan.parts.push_back({"scratch", scratch_bytes(config, machine)});
-    plan.parts.push_back({"CUDA and its libraries", LibraryBytes{}.sum(machine.gpus)});
+    plan.parts.push_back({"CUDA and its libraries",
+                          LibraryBytes{}.sum(machine.gpus, config.node.weight_gradient_stream)});
   }
   return plan;
 }

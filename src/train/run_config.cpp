@@ -96,6 +96,9 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
   v.boolean("offload_moments", c.offload_moments,
             "On GPUs: the optimiser's moments lie in the host's memory, and every step moves them "
             "over the bus and back.");
+  v.boolean("weight_gradient_stream", c.weight_gradient_stream,
+            "On GPUs: products that make the gradients of blocks' weights run on a second stream, "
+            "beside the rest of the backward pass. The same bits, for a little memory.");
   v.choice("attention", c.attention, {{"auto", "cudnn", "plain"}},
            "On GPUs; auto: cuDNN, or plain kernels where it cannot be had.");
   v.boolean("deterministic", c.deterministic,

@@ -213,6 +213,8 @@ TEST_CASE("cuda device: streams of a rank", "[device]") {
   backend::Device& device = *backend.device;
   REQUIRE(&device.communication_stream() != &device.compute_stream());
   REQUIRE(&device.communication_stream() != &device.copy_stream());
+  REQUIRE(&device.side_stream() != &device.compute_stream());
+  REQUIRE(&device.side_stream() != &device.communication_stream());
   REQUIRE(device.numa_node() >= -1);
 }
 

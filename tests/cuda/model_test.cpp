@@ -53,6 +53,19 @@ TEST_CASE("cuda model: all recompute policies give the same bits", "[model]") {
   }
 }
 
+TEST_CASE("cuda model: weight gradients on a stream of their own change no bits", "[model]") {
+  Setup setup;
+  Rig expected(cuda_test::make_device_under_test(), setup);
+  setup.options.weight_gradient_stream = true;
+  Rig found(cuda_test::make_device_under_test(), setup);
+  for (int64_t step = 0; step < 2; ++step) {
+    const Batch batch = periodic_batch(uint64_t(step));
+    REQUIRE(found.train(step, batch) == expected.train(step, batch));
+    REQUIRE((found.gradients() == expected.gradients()));
+  }
+  REQUIRE((found.masters() == expected.masters()));
+}
+
 TEST_CASE("cuda model: training follows the CPU's curve, twice with the same bits", "[model]") {
   Rig cpu(make_cpu()), device(cuda_test::make_device_under_test()),
       again(cuda_test::make_device_under_test());

@@ -99,7 +99,7 @@ class GpuCheck(unittest.TestCase):
         specs = [line.split("-d yes ")[1] for line in calls if line.startswith("test_cuda")]
         self.assertEqual(specs, ["[products]", gpu_check.KERNELS, "[model]", "[.gpu]", "[communicator]", "[ranks]"])
         bench = [line for line in calls if "bench step" in line]
-        self.assertEqual(len(bench), 4 + len(gpu_check.RANK_CASES))
+        self.assertEqual(len(bench), 5 + len(gpu_check.RANK_CASES))
         self.assertTrue(all("node.attention=cudnn" in line for line in bench if gpu_check.SHAPE in line))
         states = {entry["name"]: entry["passed"] for entry in results["checks"]}
         self.assertIs(states["products"], True)

@@ -157,11 +157,13 @@ class DeferredDevice final : public WrappedDevice {
         scheduler_(std::move(scheduler)),
         compute_(scheduler_->add_queue(true)),
         copy_(scheduler_->add_queue(false)),
-        communication_(scheduler_->add_queue(false)) {}
+        communication_(scheduler_->add_queue(false)),
+        side_(scheduler_->add_queue(false)) {}
 
   backend::Stream& compute_stream() override { return compute_; }
   backend::Stream& copy_stream() override { return copy_; }
   backend::Stream& communication_stream() override { return communication_; }
+  backend::Stream& side_stream() override { return side_; }
   void copy(void* target, const void* source, int64_t byte_count,
             backend::Stream& stream) override {
     scheduler_->push(stream, [=, this] {
@@ -185,7 +187,7 @@ class DeferredDevice final : public WrappedDevice {
 
  private:
   const std::shared_ptr<Scheduler> scheduler_;
-  Scheduler::Queue &compute_, &copy_, &communication_;
+  Scheduler::Queue &compute_, &copy_, &communication_, &side_;
 };
 
 class DeferredOps final : public backend::Ops {

@@ -25,6 +25,7 @@ class WrappedDevice : public backend::Device {
   backend::Stream& compute_stream() override { return device_->compute_stream(); }
   backend::Stream& copy_stream() override { return device_->copy_stream(); }
   backend::Stream& communication_stream() override { return device_->communication_stream(); }
+  backend::Stream& side_stream() override { return device_->side_stream(); }
   void copy(void* target, const void* source, int64_t byte_count,
             backend::Stream& stream) override {
     device_->copy(target, source, byte_count, stream);

@@ -154,6 +154,19 @@ TEST_CASE("moments in the host's memory leave the GPU", "[memory]") {
           train::predict_step_seconds(config, plan) + 0.3);
 }
 
+TEST_CASE("a stream for weight gradients needs a buffer and a workspace", "[memory]") {
+  const auto config = preset("prime-1b.json", {"training.head_chunk_tokens=4096"});
+  const auto beside = preset(
+      "prime-1b.json", {"training.head_chunk_tokens=4096", "node.weight_gradient_stream=true"});
+  const auto plan = train::plan_memory(config, kOneH100, {}, model::Recompute::kCheap);
+  const auto larger = train::plan_memory(beside, kOneH100, {}, model::Recompute::kCheap);
+  const int64_t tokens = config.training.micro_batch_rows * config.model.sequence_length;
+  REQUIRE(bytes_of(larger, "activations") - bytes_of(plan, "activations") ==
+          tokens * config.model.width * 2);
+  REQUIRE(larger.bytes_per_gpu() - plan.bytes_per_gpu() ==
+          tokens * config.model.width * 2 + (int64_t{32} << 20));
+}
+
 TEST_CASE("lean needs one micro-batch per step", "[memory]") {
   REQUIRE_THROWS_AS(preset("prime-1b.json", {"node.memory=lean"}), base::Error);
   const auto config = preset("prime-1b.json", {"node.memory=lean", "training.batch_rows=32"});

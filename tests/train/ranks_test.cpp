@@ -17,6 +17,27 @@ using ranks_test::train_steps;
 using train_test::NodeRig;
 using train_test::relative_difference;
 
+// Requires that a training with the weight gradients on a stream of their own, in whatever order
+// streams run, has the bits of one without.
+void require_same_bits_beside(train::RunConfig config) {
+  using test::Eagerness;
+  NodeRig expected(config);
+  const auto steps = train_steps(expected, 0, 3);
+  config.node.weight_gradient_stream = true;
+  for (const Eagerness eagerness : {Eagerness::kCompute, Eagerness::kOthers, Eagerness::kRandom}) {
+    INFO(config.node.ranks << " ranks, sharding " << config.node.sharding << ", recompute "
+                           << config.training.recompute << ", memory " << config.node.memory
+                           << ", eagerness " << int(eagerness));
+    NodeRig rig(config, test::make_deferred_backends(int(config.node.ranks), eagerness));
+    const auto found = train_steps(rig, 0, 3);
+    for (size_t i = 0; i < steps.size(); ++i) {
+      REQUIRE(found[i].loss == steps[i].loss);
+      REQUIRE(found[i].gradient_norm == steps[i].gradient_norm);
+    }
+    REQUIRE(rig.parameters() == expected.parameters());
+  }
+}
+
 }  // namespace
 
 TEST_CASE("ranks: 1, 2, 3 and 4 train alike, whatever they share out", "[ranks]") {
@@ -94,7 +115,9 @@ TEST_CASE("ranks: a step that is not finite is skipped by all of them", "[ranks]
 TEST_CASE("ranks: the planned memory is what is allocated", "[ranks]") {
   for (const std::string& sharding : kShardings) {
     for (const int64_t ranks : {1, 2, 3}) {
-      NodeRig rig(run_config(ranks, sharding));
+      auto config = run_config(ranks, sharding);
+      config.node.weight_gradient_stream = ranks == 2;
+      NodeRig rig(config);
       // What the plan leaves out: a norm per unit and the clipping scale.
       const int64_t norms = int64_t{sizeof(float)} * int64_t(rig.layout().units.size() + 1);
       for (int r = 0; r < ranks; ++r) {
@@ -156,5 +179,22 @@ TEST_CASE("ranks: streams that run in other orders change no bits", "[ranks]") {
         REQUIRE(rig.parameters() == expected.parameters());
       }
     }
+  }
+}
+
+TEST_CASE("ranks: weight gradients on a stream of their own change no bits", "[ranks]") {
+  for (const std::string recompute : {"none", "cheap", "gate_up", "full"}) {
+    for (const int64_t ranks : {1, 2}) {
+      for (const std::string& sharding : kShardings) {
+        if (ranks == 1 && sharding != "full") continue;  // All are the same.
+        auto config = run_config(ranks, sharding, 2);
+        config.training.recompute = recompute;
+        require_same_bits_beside(config);
+      }
+    }
+    auto lean = run_config(1);
+    lean.training.recompute = recompute;
+    lean.node.memory = "lean";
+    require_same_bits_beside(lean);
   }
 }
