@@ -9,7 +9,7 @@
 
 #include "cuda/check.h"
 #include "cuda/cudnn_frontend_dynamic.h"
-#include "cuda/libraries.h"
+#include "cuda/cudnn_library.h"
 
 namespace cudnn_frontend {
 void* cudnn_dlhandle = nullptr;  // Declared, but not defined, by its headers.
@@ -206,8 +206,7 @@ void load_companions() {
 base::Result<Cudnn> load_functions() {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
-  constexpr const char* kLibrary = "libcudnn.so.9";
-  const base::Result<Library> library = load_library(kLibrary);
+  const base::Result<Library> library = load_cudnn_library();
   if (!library) return base::Failure{library.reason()};
   load_companions();
   cudnn_frontend::cudnn_dlhandle = library->handle;

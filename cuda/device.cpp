@@ -341,8 +341,11 @@ int count_possible_gpus(const char* visible, const std::string& device_files) {
     });
   }
   if (visible == nullptr) return count;
+  // Anything else in the first place hides all: "-1", "none", or what batch systems write.
   const std::string_view names = visible;
-  if (names.empty() || names.starts_with("-")) return 0;
+  const bool is_number =
+      !names.empty() && std::isdigit(static_cast<unsigned char>(names.front())) != 0;
+  if (!is_number && !names.starts_with("GPU-") && !names.starts_with("MIG-")) return 0;
   return std::min(count, 1 + int(std::ranges::count(names, ',')));
 }
 

@@ -3,7 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
-#include "cuda/libraries.h"
+#include "cuda/cudnn_library.h"
 
 namespace cuda {
 namespace {
@@ -47,10 +47,10 @@ std::string cudart_version(const Library& library) {
 }
 
 CudaLibraryFacts library_facts(const std::string& name, const char* purpose,
-                               std::string (*version)(const Library&)) {
+                               std::string (*version)(const Library&),
+                               const base::Result<Library>& library) {
   CudaLibraryFacts facts{
       .name = name, .purpose = purpose, .path = "", .version = "", .problem = ""};
-  const auto library = load_library(name);
   if (!library) {
     facts.problem = library.reason();
     return facts;
@@ -59,6 +59,11 @@ CudaLibraryFacts library_facts(const std::string& name, const char* purpose,
   facts.version = version(*library);
   if (facts.version.empty()) facts.problem = "it does not tell its version";
   return facts;
+}
+
+CudaLibraryFacts library_facts(const std::string& name, const char* purpose,
+                               std::string (*version)(const Library&)) {
+  return library_facts(name, purpose, version, load_library(name));
 }
 
 std::vector<CudaDeviceFacts> device_facts(int count) {
@@ -107,7 +112,7 @@ CudaFacts inspect_cuda() {
   using cuda::toolkit_library;
   facts.libraries = {
       library_facts(toolkit_library("libcublasLt"), "products", cuda::cublaslt_version),
-      library_facts("libcudnn.so.9", "attention", cuda::cudnn_version),
+      library_facts("libcudnn.so.9", "attention", cuda::cudnn_version, cuda::load_cudnn_library()),
       library_facts(toolkit_library("libnvrtc"), "compiles cuDNN's kernels", cuda::nvrtc_version),
       library_facts(toolkit_library("libcudart"), "cuDNN's runtime", cuda::cudart_version),
       library_facts("libnccl.so.2", "several GPUs", cuda::nccl_version)};

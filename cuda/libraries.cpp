@@ -11,6 +11,8 @@
 #include <mutex>
 #include <string_view>
 
+#include "base/log.h"
+
 namespace cuda {
 namespace {
 
@@ -38,7 +40,9 @@ std::vector<fs::path> sorted_entries(const fs::path& folder) {
 // nvidia/*/lib below the packages of a Python that is installed in `prefix`.
 std::vector<std::string> package_folders(const fs::path& prefix) {
   std::vector<std::string> folders;
-  for (const fs::path& python : sorted_entries(prefix / "lib")) {
+  std::vector<fs::path> pythons = sorted_entries(prefix / "lib");
+  for (const fs::path& python : sorted_entries(prefix / "lib64")) pythons.push_back(python);
+  for (const fs::path& python : pythons) {
     if (!python.filename().string().starts_with("python3")) continue;
     for (const char* const packages : {"site-packages", "dist-packages"}) {
       for (const fs::path& package : sorted_entries(python / packages / "nvidia")) {
@@ -50,14 +54,16 @@ std::vector<std::string> package_folders(const fs::path& prefix) {
   return folders;
 }
 
-// Where the `python3` that a shell would start is installed. A virtual environment's is a link,
-// which is not followed: the packages lie beside it.
-std::string python_prefix(const char* path) {
+// Where each `python3` on PATH is installed: the first may be a mere starter of another one. A
+// virtual environment's is a link, which is not followed: the packages lie beside it.
+std::vector<std::string> python_prefixes(const char* path) {
+  std::vector<std::string> prefixes;
   for (const std::string& folder : split(path ? path : "")) {
     std::error_code ignored;
-    if (fs::exists(fs::path(folder) / "python3", ignored)) return fs::path(folder).parent_path();
+    const fs::path python = fs::absolute(fs::path(folder) / "python3", ignored).lexically_normal();
+    if (fs::exists(python, ignored)) prefixes.push_back(python.parent_path().parent_path());
   }
-  return "";
+  return prefixes;
 }
 
 std::string error_text() {
@@ -80,10 +86,16 @@ base::Result<Library> search(const std::string& name) {
   files.push_back(name);
   for (const std::string& folder : folders.after) files.push_back(folder + "/" + name);
   std::string reasons;
+  for (const std::string& folder : folders.before) {
+    std::error_code ignored;
+    if (!fs::is_directory(folder, ignored)) reasons = folder + " is no folder";
+  }
   for (const std::string& file : files) {
     std::error_code ignored;
     if (file != name && !fs::exists(file, ignored)) continue;
     const auto library = open_file(file);
+    if (library && !folders.before.empty() && !reasons.empty())
+      base::log_warning("{} is taken from {} ({})", name, library->path, reasons);
     if (library) return *library;
     reasons += (reasons.empty() ? "" : "; ") + library.reason();
   }
@@ -110,9 +122,11 @@ LibraryFolders library_folders(const Variable& variable, const std::string& root
     add(toolkit + "/lib");
   }
   const std::string home = value("HOME");
-  for (const std::string& prefix :
-       {value("VIRTUAL_ENV"), value("CONDA_PREFIX"), python_prefix(variable("PATH")),
-        home.empty() ? "" : home + "/.local", root + "/usr/local", root + "/usr"}) {
+  std::vector<std::string> prefixes{value("VIRTUAL_ENV"), value("CONDA_PREFIX")};
+  for (const std::string& prefix : python_prefixes(variable("PATH"))) prefixes.push_back(prefix);
+  if (!home.empty()) prefixes.push_back(home + "/.local");
+  for (const char* const prefix : {"/usr/local", "/usr"}) prefixes.push_back(root + prefix);
+  for (const std::string& prefix : prefixes) {
     if (prefix.empty()) continue;
     for (const std::string& folder : package_folders(prefix)) add(folder);
   }

@@ -7,7 +7,7 @@
 //   2. wherever the system's loader finds it: already loaded, the toolkit of the build,
 //      LD_LIBRARY_PATH, /etc/ld.so.conf;
 //   3. lib64 and lib of $CUDA_HOME, $CUDA_PATH and /usr/local/cuda;
-//   4. nvidia/*/lib in the Python packages of $VIRTUAL_ENV, $CONDA_PREFIX, the `python3` on PATH,
+//   4. nvidia/*/lib in the Python packages of $VIRTUAL_ENV, $CONDA_PREFIX, each `python3` on PATH,
 //      ~/.local, /usr/local and /usr: pip's packages nvidia-*, which PyTorch brings.
 #pragma once
 

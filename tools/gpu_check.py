@@ -29,6 +29,7 @@ GPU; what could not run, or was not over in time, is named and is no failure.
 
 import argparse
 import json
+import lzma
 import os
 import pathlib
 import re
@@ -92,8 +93,8 @@ class Checks:
         self.entries.append({"name": name, "passed": passed, "seconds": round(seconds, 1), "text": text})
         self.save()
 
-    def failed(self):
-        return [entry["name"] for entry in self.entries if entry["passed"] is False]
+    def named(self, passed):
+        return [entry["name"] for entry in self.entries if entry["passed"] is passed]
 
 
 def collect(process, limit):
@@ -101,18 +102,21 @@ def collect(process, limit):
     lines = []
     reader = threading.Thread(target=lambda: lines.extend(process.stdout), daemon=True)
     reader.start()
+    is_over = False
     try:
         process.wait(timeout=limit)
         is_over = True
     except subprocess.TimeoutExpired:
-        is_over = False
-    try:
-        os.killpg(process.pid, signal.SIGKILL)  # Also what a finished one left behind.
-    except ProcessLookupError:
         pass
-    process.wait()
+    finally:  # Also when this check itself is stopped.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # Also what a finished one left behind.
+        except ProcessLookupError:
+            pass
+        process.wait()
     reader.join(timeout=5)
-    process.stdout.close()
+    if not reader.is_alive():  # Else somebody outside the group still holds the other end.
+        process.stdout.close()
     return "".join(lines), is_over
 
 
@@ -126,7 +130,7 @@ class Watch:
         self.begun = threading.Event()
         self.process = None
         try:
-            self.process = subprocess.Popen(["nvidia-smi", f"--query-gpu={','.join(self.FIELDS)}", "--format=csv,noheader,nounits",
+            self.process = subprocess.Popen(["nvidia-smi", "-i", first_gpu(), f"--query-gpu={','.join(self.FIELDS)}", "--format=csv,noheader,nounits",
                                              "-lms", "200"], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             self.reader = threading.Thread(target=self.read, daemon=True)
             self.reader.start()
@@ -163,6 +167,11 @@ class Watch:
                 "temperature_max": max(numbers[3], default=None), "throttle_reasons": gpu_report.throttle_names(reasons)}
 
 
+def first_gpu():
+    """What Atoll's GPU 0 is for nvidia-smi."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
+
+
 def to_number(text):
     try:
         return float(text)
@@ -186,7 +195,7 @@ def last_json(output):
 
 def device_facts():
     try:
-        line = subprocess.run(["nvidia-smi", f"--query-gpu={','.join(FACTS)}", "--format=csv,noheader"], text=True,
+        line = subprocess.run(["nvidia-smi", "-i", first_gpu(), f"--query-gpu={','.join(FACTS)}", "--format=csv,noheader"], text=True,
                               capture_output=True, check=True, timeout=60).stdout.splitlines()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         return None
@@ -212,6 +221,13 @@ def unpack(archive, folder):
     return folder
 
 
+def write_whole(path, text):
+    """So that the last one written stays if this one cannot be."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
 class Parts:
     """One method a part. `results` is what the report shows, and is written after every check."""
 
@@ -222,18 +238,18 @@ class Parts:
         # Only Atoll's own processes get them: a path to CUDA's libraries would shadow those that PyTorch brings.
         wheels = wheel_folders()
         environment = {"XDG_CACHE_HOME": str(output / "cache")}
-        if wheels:
-            environment["ATOLL_CUDA_LIBRARIES"] = wheels
+        folders = [part for part in (os.environ.get("ATOLL_CUDA_LIBRARIES"), wheels) if part]
+        if folders:
+            environment["ATOLL_CUDA_LIBRARIES"] = ":".join(folders)
         self.checks = Checks(time.monotonic() + seconds, environment, self.save)
 
     def save(self):
         self.results["checks"] = self.checks.entries
-        (self.output / "gpu_check.json").write_text(json.dumps(self.results, indent=1) + "\n")
         try:
-            text = gpu_report.markdown(self.results)
-        except Exception as error:  # A figure that is missing must not cost the others.
-            text = f"gpu_check.json has the figures; the table failed: {error!r}\n"
-        (self.output / "gpu_check.md").write_text(text)
+            write_whole(self.output / "gpu_check.json", json.dumps(self.results, indent=1) + "\n")
+            write_whole(self.output / "gpu_check.md", gpu_report.markdown(self.results))
+        except OSError as error:  # A full disk: what is measured is printed at the end all the same.
+            print(f"gpu_check: {error}", file=sys.stderr)
 
     def run(self, part):
         try:
@@ -282,7 +298,7 @@ class Parts:
         lean = ("node.memory=lean", f"model.layers={ALL_BLOCKS}")
         # What fits 80 GB, on a larger GPU too; then what the GPU's memory allows.
         self.step("bench_lean", "step of all 42 blocks, lean memory, in 80 GB", 1, steps=4, overrides=(*lean, "training.recompute=cheap"))
-        if to_number(self.results["device"].get("memory.total", "0").split()[0]) > 100_000:
+        if (to_number(self.results["device"].get("memory.total", "0").split()[0]) or 0) > 100_000:
             self.step("bench_lean_free", "step of all 42 blocks, lean memory", 1, steps=4, overrides=lean)
 
     def pytorch(self):
@@ -354,10 +370,16 @@ def parse_arguments():
     parser.add_argument("--only", default=",".join(PARTS), help="parts, divided by commas")
     parser.add_argument("--cache", type=pathlib.Path, help="the cache folder of an earlier call's DIR, to begin with")
     arguments = parser.parse_args()
-    arguments.parts = [part for part in arguments.only.split(",") if part]
+    arguments.parts = [part.strip() for part in arguments.only.split(",") if part.strip()]
     unknown = sorted(set(arguments.parts) - set(PARTS))
     if unknown:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if not arguments.parts:
+        parser.error("no part was asked for")
+    if arguments.cache and not arguments.cache.is_dir():
+        parser.error(f"{arguments.cache} is no folder")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        parser.error(f"{arguments.output} is no folder")
     return arguments
 
 
@@ -371,7 +393,7 @@ def prepare(arguments):
     elif not (folder / "tests/cuda/test_cuda").exists():
         build(folder)
     for cache in (folder / "cache", arguments.cache):
-        if cache and cache.is_dir():
+        if cache and cache.is_dir() and cache.resolve() != output / "cache":
             shutil.copytree(cache, output / "cache", dirs_exist_ok=True)
     return folder, output
 
@@ -382,16 +404,24 @@ def main():
     if facts is None:
         print("gpu_check: no NVIDIA GPU (nvidia-smi finds none)", file=sys.stderr)
         return 2
-    folder, output = prepare(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # So that what runs is ended, too.
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        folder, output = prepare(arguments)
+    except (tarfile.TarError, EOFError, lzma.LZMAError) as error:
+        print(f"gpu_check: {arguments.build} cannot be unpacked: {error}", file=sys.stderr)
+        return 2
     results = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "device": facts,
-               "command": "tools/gpu_check " + re.sub(r"--output \S+", "--output DIR", " ".join(sys.argv[1:])), "bench_ranks": []}
+               "command": f"tools/gpu_check --output DIR --seconds {arguments.seconds:g} --only {','.join(arguments.parts)}",
+               "bench_ranks": []}
     parts = Parts(folder, output, arguments.seconds, results)
     for part in PARTS:
         if part in arguments.parts:
             parts.run(part)
-    print((output / "gpu_check.md").read_text())
-    failed = parts.checks.failed()
-    print(f"gpu_check: {len(failed)} failed" + (f": {', '.join(failed)}" if failed else ""))
+    print(gpu_report.markdown(results))
+    failed, not_run = parts.checks.named(False), parts.checks.named(None)
+    print(f"gpu_check: {len(failed)} failed" + (f": {', '.join(failed)}" if failed else "") + f"; {len(not_run)} not run" +
+          (f": {', '.join(not_run)}" if not_run else ""))
     return 1 if failed else 0
 
 

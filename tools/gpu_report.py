@@ -36,10 +36,10 @@ def library_lines(facts):
 
 
 def utilisation(report):
-    if "mfu_palm" in report:
-        causal = f", {100 * report['mfu_causal']:.1f} % (causal)" if "mfu_causal" in report else ""
+    if report.get("mfu_palm") is not None:
+        causal = f", {100 * report['mfu_causal']:.1f} % (causal)" if report.get("mfu_causal") is not None else ""
         return f"model FLOPS utilisation {100 * report['mfu_palm']:.1f} % (PaLM){causal}"
-    if "mfu_inside_documents" in report:
+    if report.get("mfu_inside_documents") is not None:
         return f"{100 * report['mfu_inside_documents']:.1f} % utilisation by the work inside documents"
     return "utilisation unknown"
 
@@ -48,7 +48,7 @@ def step_lines(title, report):
     if not report:
         return []
     lines = [f"## {title}", "",
-             f"**{report['tokens_per_second']:.0f} tokens/s**; {utilisation(report)} of {report['peak_tflops_per_second']:.0f} TFLOP/s; "
+             f"**{report['tokens_per_second']:.0f} tokens/s**; {utilisation(report)} of {number(report.get('peak_tflops_per_second'))} TFLOP/s; "
              f"step {1e3 * report['step_seconds']:.1f} ms; recompute {report['policy']}.",
              f"Ceilings in the same call, sustained on random data: products {number(report.get('gemm_tflops_per_second'))} TFLOP/s, "
              f"copies {number(report.get('copy_gigabytes_per_second'))} GB/s. Memory: {report['bytes_per_rank'] / 2**30:.2f} GiB "
@@ -75,7 +75,9 @@ def part_lines(report):
                      f"{number(part.get('lost_seconds'), 2, 1e3)} |")
     if report.get("unattributed_seconds") is not None:
         seconds = report["unattributed_seconds"]
-        lines.append(f"| in no part | | {1e3 * seconds:.2f} | {100 * seconds / report['step_seconds']:.1f} % | | | {1e3 * seconds:.2f} |")
+        # Parts that run beside others count twice, so that the sum may be more than the step.
+        name = "in no part" if seconds >= 0 else "beside other parts"
+        lines.append(f"| {name} | | {1e3 * seconds:.2f} | {100 * seconds / report['step_seconds']:.1f} % | | | {1e3 * seconds:.2f} |")
     other = report.get("extrapolation")
     if other:
         lines += ["", f"With {other['blocks']} blocks, by the parts: {other['tokens_per_second']:.0f} tokens/s, {utilisation(other)}."]
@@ -115,17 +117,25 @@ def pytorch_lines(result):
     return lines + [""]
 
 
+def section(make, *arguments):
+    """A figure that is missing costs its own section only."""
+    try:
+        return make(*arguments)
+    except (TypeError, KeyError, ValueError, ZeroDivisionError) as error:
+        return [f"gpu_check.json has the figures of this section; its table failed: {error!r}", ""]
+
+
 def markdown(result):
     lines = ["# GPU check", "", f"{result['date']}, {json.dumps(result['device'])}, `{result['command']}`", ""]
-    lines += check_lines(result.get("checks", []))
-    lines += library_lines(result.get("libraries"))
+    lines += section(check_lines, result.get("checks", []))
+    lines += section(library_lines, result.get("libraries"))
     shape = "8 blocks of the 10B shape, sequence 8192"
-    lines += step_lines(f"{shape}, one document per row, 16 micro-batches a step", result.get("bench"))
-    lines += step_lines(f"{shape}, one document per row, 4 micro-batches a step", result.get("bench_4"))
-    lines += step_lines(f"{shape}, 4 micro-batches a step, weight gradients on a stream of their own", result.get("bench_stream"))
-    lines += step_lines(f"{shape}, packed documents of about 1000 tokens", result.get("bench_packed"))
-    lines += step_lines("All 42 blocks in lean memory in 80 GB, one micro-batch a step", result.get("bench_lean"))
-    lines += step_lines("All 42 blocks in lean memory, what this GPU's memory allows", result.get("bench_lean_free"))
-    lines += pytorch_lines(result)
-    lines += rank_lines(result.get("bench_ranks"))
+    lines += section(step_lines, f"{shape}, one document per row, 16 micro-batches a step", result.get("bench"))
+    lines += section(step_lines, f"{shape}, one document per row, 4 micro-batches a step", result.get("bench_4"))
+    lines += section(step_lines, f"{shape}, 4 micro-batches a step, weight gradients on a stream of their own", result.get("bench_stream"))
+    lines += section(step_lines, f"{shape}, packed documents of about 1000 tokens", result.get("bench_packed"))
+    lines += section(step_lines, "All 42 blocks in lean memory in 80 GB, one micro-batch a step", result.get("bench_lean"))
+    lines += section(step_lines, "All 42 blocks in lean memory, what this GPU's memory allows", result.get("bench_lean_free"))
+    lines += section(pytorch_lines, result)
+    lines += section(rank_lines, result.get("bench_ranks"))
     return "\n".join(lines) + "\n"

@@ -85,7 +85,9 @@ struct BenchStepReport {
   double ceiling_seconds = 0;     // Of them, for measuring the ceilings.
   std::vector<BenchPart> parts;   // Of one more step on rank 0, longest first.
   double timed_step_seconds = 0;  // Of that step.
-  // Of it, what is in no part: gaps on the device, waiting for other ranks and the host.
+  // Of it, what is in no part: gaps on the device, waiting for other ranks and the host. Less what
+  // ran beside other parts (lean updates, weight gradients on a stream of their own), which counts
+  // in both: it may be negative, and what such parts lose is then an upper bound.
   double unattributed_seconds = 0;
   Extrapolation extrapolation;
 };

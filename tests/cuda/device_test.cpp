@@ -230,6 +230,9 @@ TEST_CASE("cuda device: GPUs are counted before CUDA starts", "[device]") {
     std::ofstream(devices.file(name)) << "";
   REQUIRE(count(nullptr) == 3);
   REQUIRE(count("") == 0);
+  for (const char* const hidden : {"-1", "none", "NoDevFiles", "void"}) REQUIRE(count(hidden) == 0);
+  REQUIRE(count("GPU-8932f937-d72c") == 1);
+  REQUIRE(count("MIG-1,MIG-2") == 2);
   REQUIRE(count("-1") == 0);
   REQUIRE(count("1") == 1);
   REQUIRE(count("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6,GPU-1") == 2);

@@ -73,7 +73,14 @@ TEST_CASE("cuda libraries: the python3 on PATH, though it is a link out of its e
   fs::create_symlink(machine.root() + "/usr/bin/python3.12", bin + "/python3");
   const std::string wheel =
       machine.make("/opt/torch/.venv/lib/python3.12/site-packages/nvidia/cudnn/lib");
-  machine.set("PATH", machine.root() + "/nowhere:" + bin + ":" + machine.root() + "/usr/bin");
+  for (const std::string slash : {"", "/"}) {
+    machine.set("PATH", machine.root() + "/nowhere:" + bin + slash);
+    REQUIRE(machine.folders().after == Folders{wheel});
+  }
+  // The first one on PATH only starts another.
+  machine.make("/shims");
+  machine.touch("/shims/python3");
+  machine.set("PATH", machine.root() + "/shims:" + bin);
   REQUIRE(machine.folders().after == Folders{wheel});
 }
 

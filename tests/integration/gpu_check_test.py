@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tarfile
@@ -80,11 +81,17 @@ class GpuCheck(unittest.TestCase):
     def behave(self, behaviour):
         (self.folder / "behaviour.json").write_text(json.dumps(behaviour))
 
+    def command(self, *arguments, build=None):
+        return [sys.executable, ROOT / "tools/gpu_check.py", "--output", self.folder / "out", "--build", build or self.build,
+                *map(str, arguments)]
+
+    def environment(self, path=True):
+        return dict(os.environ, PATH=f"{self.folder}/bin:{os.environ['PATH']}" if path else "/nonexistent")
+
     def check(self, *arguments, build=None, path=True):
-        environment = dict(os.environ, PATH=f"{self.folder}/bin:{os.environ['PATH']}" if path else "/nonexistent")
         # The integration test of two nodes needs a real program; here it fails at once, which is one of the cases.
-        done = subprocess.run([sys.executable, ROOT / "tools/gpu_check.py", "--output", self.folder / "out", "--build",
-                               build or self.build, *map(str, arguments)], env=environment, text=True, capture_output=True, timeout=300)
+        done = subprocess.run(self.command(*arguments, build=build), env=self.environment(path), text=True, capture_output=True,
+                              timeout=300)
         results = self.folder / "out/gpu_check.json"
         return done, json.loads(results.read_text()) if results.exists() else None
 
@@ -123,9 +130,40 @@ class GpuCheck(unittest.TestCase):
         self.assertIsNone(hung["passed"], "time was over is not failed")
         self.assertIn("about to hang", hung["text"], "what it said before is known")
         self.assertIsNone(states["step, 4 micro-batches"]["passed"])
-        self.assertIn("gpu_check: 1 failed: products", done.stdout)
+        self.assertIn("gpu_check: 1 failed: products; 3 not run: ", done.stdout)
         child = int((self.folder / "child.txt").read_text())
         self.assertFalse(is_running(child), "what it started is ended, too")
+
+    def test_stopping_the_check_stops_its_programs(self):
+        self.behave({"batch_rows=16": "hang"})
+        for number in (signal.SIGINT, signal.SIGTERM):
+            (self.folder / "child.txt").unlink(missing_ok=True)
+            process = subprocess.Popen(self.command("--only", "bench"), env=self.environment(), stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)
+            deadline = time.monotonic() + 120
+            while not (self.folder / "child.txt").exists() or not (self.folder / "child.txt").read_text():
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.02)  # Polling a file; the condition decides.
+            process.send_signal(number)
+            process.wait(timeout=120)
+            self.assertFalse(is_running(int((self.folder / "child.txt").read_text())), f"after signal {number}")
+
+    def test_the_same_folder_again_and_a_broken_archive(self):
+        (self.folder / "out/cache").mkdir(parents=True)
+        done, results = self.check("--only", " products, model", "--cache", self.folder / "out/cache")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(results["checks"]), 2)
+        archive = self.folder / "broken.tar.xz"
+        archive.write_bytes(b"\xfd7zXZ\x00\x00")
+        done, _ = self.check("--only", "products", build=archive)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("cannot be unpacked", done.stderr)
+
+    def test_folders_that_the_user_names_come_first(self):
+        os.environ["ATOLL_CUDA_LIBRARIES"] = "/mine"
+        self.addCleanup(os.environ.pop, "ATOLL_CUDA_LIBRARIES")
+        parts = gpu_check.Parts(self.build, self.folder, 60, {})
+        self.assertEqual(parts.checks.environment["ATOLL_CUDA_LIBRARIES"].split(":")[0], "/mine")
 
     def test_a_part_that_throws_is_a_failure_of_its_own(self):
         parts = gpu_check.Parts(self.build, self.folder, 60, {"date": "", "device": {}, "command": "", "bench_ranks": []})
@@ -139,7 +177,10 @@ class GpuCheck(unittest.TestCase):
     def test_missing_figures_leave_a_table(self):
         report = {key: REPORT[key] for key in ("tokens_per_second", "step_seconds", "peak_tflops_per_second", "policy", "bytes_per_rank",
                                                "planned_bytes_per_rank", "parts")}
-        text = gpu_report.markdown({"date": "d", "device": {}, "command": "c", "bench": report, "pytorch": {"error": "out of memory"}})
+        broken = {**report, "tokens_per_second": None}
+        text = gpu_report.markdown({"date": "d", "device": {}, "command": "c", "bench": report, "bench_4": broken,
+                                    "pytorch": {"error": "out of memory"}})
+        self.assertIn("its table failed", text)
         self.assertIn("utilisation unknown", text)
         self.assertIn("out of memory", text)
 
