@@ -64,12 +64,14 @@ def count_cases(output, returncode):
     return (1, 0) if returncode == 0 else (0, 1)
 
 
-def test(folder, options, names):
-    """Passed, failed, skipped."""
+def test(folder, options, names, failures):
+    """Passed, failed, skipped. Adds a line for each program that failed to `failures`."""
     if not pathlib.Path(folder, "build.ninja").exists() and run(["meson", "setup", folder, *options]) != 0:
+        failures.append(f"{folder}: meson setup")
         return 0, 1, 0
     targets = [name if name.startswith("fuzz") else "test_" + name for name in names]
     if run(["meson", "compile", "-C", folder, *targets]) != 0:
+        failures.append(f"{folder}: it does not build")
         return 0, 1, 0
     # A busy machine or a sanitizer may make a program slow; only one that hangs shall run into its limit.
     run(["meson", "test", "-C", folder, "--no-rebuild", "--print-errorlogs", "--timeout-multiplier", "5", *names])
@@ -83,6 +85,8 @@ def test(folder, options, names):
         good, bad = count_cases(entry.get("stdout", "") + entry.get("stderr", ""), entry["returncode"])
         if entry["result"] not in ("OK", "EXPECTEDFAIL") and bad == 0:
             bad = 1  # A crash or a time-out.
+        if bad:
+            failures.append(f"{folder}: {entry['name']}: {bad} failed ({entry['result']}, exit code {entry['returncode']})")
         passed, failed = passed + good, failed + bad
     return passed, failed, skipped
 
@@ -92,9 +96,12 @@ def main():
     parser.add_argument("--quick", action="store_true", help="without the sanitizer builds")
     quick = parser.parse_args().quick
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=1")
+    failures = []
     totals = [0, 0, prepare_cuda()]
     for folder, options, arguments in BUILDS[: 1 if quick else None]:
-        totals = [a + b for a, b in zip(totals, test(folder, options, arguments))]
+        totals = [a + b for a, b in zip(totals, test(folder, options, arguments, failures))]
+    for failure in failures:  # Once more at the end: whoever reads only that shall know where to look.
+        print("failed:", failure, flush=True)
     print("{} passed, {} failed, {} skipped".format(*totals), flush=True)
     return 1 if totals[1] or not totals[0] else 0
 
