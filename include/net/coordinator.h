@@ -42,7 +42,12 @@ struct CoordinatorOptions {
   base::Digest config;  // Members must show the same.
   int64_t fragment_count = 1;
   std::vector<int64_t> chunk_counts;  // Per fragment.
-  uint64_t steps_total = 0;           // Only for messages; 0: endless.
+  std::string shared_config;          // What `config` is the digest of; told to whom it rejects.
+  uint64_t steps_total = 0;           // 0: endless.
+  uint64_t inner_steps = 0;           // Of a fragment, between its rounds; 0: steps are believed.
+  int64_t tokens_per_step = 0;        // Of a node with this config; 0: weights are believed.
+  // The operator's word that whoever comes with a newer state has the right one.
+  bool adopt_newer = false;
   // Above that of every earlier coordinator of the run, e.g. seconds since 1970. Members that knew
   // one raise it, but they may come too late.
   uint32_t term = 1;

@@ -17,13 +17,18 @@ namespace net {
 struct HostOptions {
   Endpoint listen{"0.0.0.0", 0};  // Port 0: the system picks one.
   std::string thread_name = "atoll-net";
-  int64_t links_max = 1024;  // More incoming links are closed at once.
+  // More incoming links are closed at once, of all and from one address. Where the process may have
+  // fewer descriptors, fewer links; some are kept back for its files.
+  int64_t links_max = 1024;
+  int64_t links_per_address_max = 256;
   Duration first_frame_timeout =
       std::chrono::seconds(5);  // An incoming link that sent none is closed.
   Duration dial_timeout =
       std::chrono::seconds(10);  // To look up a name, and for each address of it.
   int64_t queued_bytes_hard_max =
       64 * 1024 * 1024;  // Per link; a machine that queues more has a bug: the link is closed.
+  // A link whose other side has taken nothing of what is queued for so long is closed.
+  Duration write_stall_timeout = std::chrono::seconds(60);
 };
 
 class Host {

@@ -23,6 +23,8 @@ class Outbox {
   virtual void close(LinkId link) = 0;
   // Bytes accepted by send() and not yet by the network.
   virtual int64_t queued_bytes(LinkId link) const = 0;
+  // Of all links together.
+  virtual int64_t all_queued_bytes() const = 0;
   // Asks for an on_tick as soon as the sockets have been looked at again: for long work in small
   // steps. A host that ignores it makes such work slow, not wrong.
   virtual void wake() {}

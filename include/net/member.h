@@ -80,20 +80,26 @@ struct Committed {
   int64_t bytes_sent = 0, bytes_received = 0;  // Of this round, frames included.
   double seconds = 0;                          // From Open to Commit.
 };
+// How we stand with the coordinator has changed, in its words.
+struct StandingChanged {
+  bool contributes = true;
+  std::string reason;
+};
 struct Stopped {  // The end: rejected, or the coordinator is lost.
   std::string reason;
   bool restart_makes_sense = true;  // False: rejected.
+  std::string shared_config;        // The run's, where ours differs.
 };
-using MemberEvent =
-    std::variant<CatchUpNeeded, Fetched, Started, MembershipChanged, Committed, Stopped>;
+using MemberEvent = std::variant<CatchUpNeeded, Fetched, Started, MembershipChanged,
+                                 StandingChanged, Committed, Stopped>;
 
 class Member : public Machine {
  public:
-  // `store` outlives the object. `states` and `step` are what the node has (from its checkpoint, or
-  // version 0). `on_event` is called from inside the machine's calls; it must not call back into
-  // it.
+  // `store` outlives the object. `states` and the step of the last commit that is in them are what
+  // the node has (from its checkpoint, or version 0 and 0). `on_event` is called from inside the
+  // machine's calls; it must not call back into it.
   static std::unique_ptr<Member> create(const MemberOptions& options, FragmentStore& store,
-                                        std::vector<FragmentState> states, uint64_t step,
+                                        std::vector<FragmentState> states, uint64_t committed_step,
                                         std::function<void(MemberEvent)> on_event);
 
   // Commands of the trainer. A negative weight takes a ready() back; the fragment's round, if it is

@@ -40,11 +40,14 @@ enum class MessageType : uint16_t {
   kCommit = 23,
   kAbort = 24,  // The round ends without a result; your Ready stands.
   kHeartbeatReply = 25,
+  kNotice = 26,  // How we stand with it, and why: before a link is closed, or when it changes.
   // Data.
   kDataHello = 32,
   kWant = 33,
   kChunk = 34,
-  kGone = 35,  // I do not have it and will not.
+  kGone = 35,      // I do not have it and will not.
+  kDialBack = 36,  // The coordinator asks a data port whose it is.
+  kDialBackReply = 37,
 };
 
 // Stands in every frame; a receiver drops what is older than what it knows.
@@ -84,8 +87,13 @@ struct Hello {
   base::Digest config;    // Of everything that must be equal on all nodes.
   Endpoint
       listen;  // Where other members reach my data port. An empty host: as the coordinator sees me.
-  uint64_t step = 0;  // Inner steps done.
+  uint64_t step = 0;  // Of the last commit that is in `states`.
   std::vector<FragmentState> states;
+  // The last list of active members that it was in: of which coordinator's term, its epoch, and how
+  // many they were. 0: none.
+  uint32_t last_term = 0;
+  uint64_t last_epoch = 0;
+  uint32_t last_member_count = 0;
 };
 struct Synced {
   std::vector<FragmentState> states;
@@ -93,11 +101,13 @@ struct Synced {
 struct Heartbeat {
   uint64_t step = 0;
   float loss = 0;         // Of the last inner step.
-  uint64_t progress = 0;  // Rises whenever anything moved: a step, a chunk.
-  // Bit i: a chunk from peer i is outstanding, and none has come since the last heartbeat. While
-  // contributions are outstanding only those count: one that is late makes all results late, and
-  // their owners are not to blame.
-  uint64_t waiting_for = 0;
+  uint64_t progress = 0;  // Chunks of rounds that came or were summed here. Steps do not count.
+  // Bit i of each is about peer i. Contributions depend on nothing but their sender; results depend
+  // on the contributions that their owner still lacks.
+  uint64_t owes_contribution = 0;
+  uint64_t owes_result = 0;
+  uint64_t silent = 0;       // It owes something, and nothing has come since the last heartbeat.
+  uint64_t unreachable = 0;  // It could not be dialled, the last time.
 };
 struct Ready {
   // Tokens since this fragment's last commit. Negative: withdraws, also from an open round.
@@ -123,6 +133,12 @@ struct Welcome {
 struct Reject {
   std::string reason;
   bool restart_makes_sense = false;  // True: started again, the node may be taken.
+  // Where the configurations differ: what all nodes of the run must have, as one line of JSON.
+  std::string shared_config;
+};
+struct Notice {
+  bool contributes = true;  // False: it receives results, and its own work waits.
+  std::string reason;
 };
 struct Donor {
   PeerId peer = kNobody;
@@ -179,8 +195,17 @@ struct Want {
 struct Gone {
   WantKind kind = WantKind::kContribution;
 };
+struct DialBack {
+  uint64_t nonce = 0;
+};
+struct DialBackReply {
+  uint64_t proof = 0;  // dial_back_proof(node key, nonce)
+};
+// Only who has the node key can say it, and it does not tell the key: the first 8 bytes of the
+// SHA-256 of both.
+uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce);
 
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 inline constexpr int64_t kControlBytesMax = 64 * 1024;
 inline constexpr int64_t kDataBytesMax = 4 * 1024 * 1024 + 64 * 1024;
 

@@ -47,12 +47,21 @@ struct MembershipReport {
   std::vector<net::PeerId> members;
 };
 
+// The coordinator's words about us: metrics.jsonl has them too.
+struct StandingReport {
+  bool contributes = true;
+  std::string reason;
+};
+
 struct StepOutcome {
   std::vector<RoundReport> rounds;
   std::vector<MembershipReport> memberships;
-  std::optional<uint64_t> jump_to_step;  // So many steps count as done; go on from there.
-  std::optional<net::PeerId> peer;       // We are an active member again, under this number.
-  std::optional<std::string> lost;       // The swarm is lost; save and exit with kResourceLost.
+  std::vector<StandingReport> standings;
+  // So many steps count as done; go on from there. Fewer than before, if the run is not as far as
+  // we were when we were alone.
+  std::optional<uint64_t> jump_to_step;
+  std::optional<net::PeerId> peer;  // We are an active member again, under this number.
+  std::optional<std::string> lost;  // The swarm is lost; save and exit with kResourceLost.
   // The committed state was fetched from a peer, or took the place of parameters of ours that were
   // not finite.
   bool state_replaced = false;
@@ -63,6 +72,7 @@ class OuterLoop {
   struct Options {
     OuterConfig config;
     int64_t steps_total = 0;
+    uint64_t position = 0;  // Steps that this node has done.
     // No event at all for so long, while joining or in a round: the swarm is lost.
     net::Duration join_timeout = std::chrono::minutes(30);
     net::Duration round_patience = std::chrono::minutes(30);
@@ -81,6 +91,7 @@ class OuterLoop {
     // The local parameters are the swarm's; inner optimiser state from before does not fit.
     bool state_replaced = false;
     std::vector<MembershipReport> memberships;
+    std::vector<StandingReport> standings;
   };
   virtual std::optional<Entry> join(bool has_local_progress,
                                     const std::function<bool()>& stop_requested) = 0;
@@ -92,6 +103,8 @@ class OuterLoop {
 
   virtual void leave(const std::string& reason) = 0;
 
+  // The step of the last commit that is in our state, for checkpoints.
+  virtual uint64_t committed_step() const = 0;
   // Tokens of each fragment since its last commit, for checkpoints.
   virtual std::vector<int64_t> tokens_since_commit() const = 0;
   virtual void restore_tokens_since_commit(std::vector<int64_t> tokens) = 0;

@@ -1,15 +1,59 @@
-// Who may be a member: what a stranger says first, and why it may not be enough.
+// Who may be a member: links that have not said who they are, what they say first, and why it may
+// not be enough.
+//
+// A node that comes twice is one of two things: it was cut off and dials again, or somebody copied
+// its run directory. The old link tells: who is still heard on it is alive, and the newcomer is
+// refused; after two heartbeats of silence the newcomer takes its place.
 #pragma once
+
+#include <map>
+#include <vector>
 
 #include "net/coordinator.h"
 #include "net/roster.h"
+#include "net/turn.h"
 
 namespace net {
 
-// The Hello in a stranger's first message. A failure is a sentence for the person whose node it is.
-base::Result<Hello> read_hello(const Message& message, const CoordinatorOptions& options);
+class Admission {
+ public:
+  explicit Admission(const CoordinatorOptions& options) : options_(options) {}
 
-base::Result<void> may_join(const Hello& hello, const CoordinatorOptions& options,
-                            const Roster& roster);
+  void on_link_open(LinkId link, const Endpoint& remote, Instant now);
+  void on_link_closed(LinkId link) { strangers_.erase(link); }
+  bool owns(LinkId link) const { return strangers_.contains(link); }
+
+  struct Applicant {
+    LinkId link = 0;
+    Endpoint remote;
+    Hello hello;
+    uint32_t term = 0;
+  };
+  // What to do with a link: exactly one of the two.
+  struct Verdict {
+    std::optional<Applicant> admitted;  // The link is not ours any more.
+    std::optional<Reject> rejected;
+    LinkId link = 0;
+  };
+  // A stranger's message. Nothing if it must wait.
+  std::optional<Verdict> on_message(LinkId link, const Message& message, const Roster& roster,
+                                    Instant now);
+  // Those who have waited long enough. Links that said nothing in time are closed.
+  std::vector<Verdict> on_tick(const Roster& roster, Turn turn);
+
+ private:
+  struct Stranger {  // A link without a Hello, or with one that is looked into.
+    Endpoint remote;
+    Instant came_at{};
+    std::optional<Applicant> twin;
+  };
+
+  std::optional<Reject> refusal(const Hello& hello, const Roster& roster) const;
+  Verdict refuse(LinkId link, Reject reject);
+  Verdict admit(LinkId link, Applicant applicant);
+
+  const CoordinatorOptions& options_;
+  std::map<LinkId, Stranger> strangers_;
+};
 
 }  // namespace net

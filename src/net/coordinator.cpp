@@ -1,23 +1,28 @@
-// Who is a member, and which state is the run's. Rounds are in net/round_keeper.h, the choice of
-// the state in net/lineage.h.
+// Who is a member, what is known of it, and when the run starts. Rounds are in net/round_keeper.h,
+// the state in net/state_in_force.h, the door in net/admission.h.
 //
 // Every event is taken in first, then review() draws all conclusions from what is known. So it does
 // not matter by which of several events a condition came true.
 #include "net/coordinator.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "net/admission.h"
+#include "net/conduct.h"
 #include "net/dispatch.h"
-#include "net/lineage.h"
+#include "net/reachability.h"
 #include "net/round_keeper.h"
+#include "net/state_in_force.h"
 
 namespace net {
 namespace {
 
 using std::chrono::milliseconds;
 
-// Between the connection and its Hello.
-constexpr Duration kHelloWithin = std::chrono::seconds(10);
+// A late member may know of this many commits that all others have missed: it takes their state.
+// Further ahead, it or the run is not what somebody thinks.
+constexpr uint64_t kLeadMax = 2;
 
 class CoordinatorMachine : public Coordinator {
  public:
@@ -33,50 +38,44 @@ class CoordinatorMachine : public Coordinator {
   CoordinatorReport report() const override;
 
  private:
-  struct Stranger {  // A link without a Hello.
-    Endpoint remote;
-    Instant came_at{};
-  };
-
   // Admission.
-  void on_stranger(LinkId link, const Message& message, Turn turn);
+  void follow(const Admission::Verdict& verdict, Turn turn);
   void reject(LinkId link, const Reject& reject, Turn turn);
-  void admit(LinkId link, const Endpoint& remote, const Hello& hello, uint32_t term, Turn turn);
+  void admit(const Admission::Applicant& applicant, Turn turn);
+  bool raise_term(uint32_t term);
+  void receive_state_of(MemberRecord& member, Turn turn);
+  void judge_newer_states(Turn turn);
+  void put_in_force(const MemberRecord& member, Turn turn);
 
   // Life of a member.
   base::Result<void> on_member(MemberRecord& member, const Message& message, Turn turn);
   void on_heartbeat(MemberRecord& member, const Heartbeat& heartbeat, Turn turn);
-  base::Result<void> on_synced(MemberRecord& member, Synced synced, Turn turn);
+  base::Result<void> on_synced(MemberRecord& member, Synced synced);
   void on_leave(const MemberRecord& member, const Leave& leave, Turn turn);
+  void review_standing(MemberRecord& member, Turn turn);
+  void notify(const MemberRecord& member, const std::string& reason, Turn turn);
   void activate(MemberRecord& member, Turn turn);
   bool demote_stale(Turn turn);
   void lose(PeerId peer, const std::string& reason, Turn turn);
   void forget(PeerId peer, Turn turn);
   void change_epoch(Turn turn);
 
-  // The state in force.
-  std::vector<Claim> claims(int64_t fragment, bool only_active) const;
+  // The run.
   void start_if_due(Turn turn);
   void dismiss_all(Turn turn);
-  bool elect_states();
-  void adopt_newer(const MemberRecord& member, Turn turn);
-  void settle_digest(int64_t fragment, Turn turn);
-  bool holds_some_state(const MemberRecord& member) const;
-  bool holds_state(const MemberRecord& member) const;
-  CatchUp catch_up_for(const MemberRecord& member) const;
   void start_over_if_lost(Turn turn);
   void review(Turn turn);
   void finish_if_done(Turn turn);
-  uint64_t global_step() const;
 
   const CoordinatorOptions options_;
   Speaker speaker_;
   Roster roster_;
-  std::map<LinkId, Stranger> strangers_;
-  std::vector<FragmentState> in_force_;
+  Admission admission_;
+  Reachability reachability_;
+  Conduct conduct_;
+  StateInForce in_force_;
   RoundKeeper rounds_;
   bool is_started_ = false;
-  uint64_t step_floor_ = 0;
   Instant first_came_at_{};        // Of those who wait for the start.
   std::set<uint64_t> unfinished_;  // Nodes that were active and have not said that they are done.
   bool somebody_is_done_ = false;
@@ -89,54 +88,59 @@ class CoordinatorMachine : public Coordinator {
 CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
     : options_(options),
       speaker_(run_hash(options.run_name), options.term),
-      in_force_(size_t(options.fragment_count)),
-      rounds_(options_, roster_, in_force_, speaker_) {
+      admission_(options_),
+      reachability_(speaker_.run()),
+      in_force_(options.fragment_count, roster_),
+      rounds_(options_, roster_, in_force_.states(), speaker_, conduct_) {
   CHECK(int64_t(options.chunk_counts.size()) == options.fragment_count, "{} chunk counts for {}",
         options.chunk_counts.size(), options.fragment_count);
 }
 
-void CoordinatorMachine::on_link_open(LinkId link, bool, const Endpoint& remote, Instant now,
-                                      Outbox&) {
-  strangers_[link] = {.remote = remote, .came_at = now};
+void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Endpoint& remote,
+                                      Instant now, Outbox& out) {
+  if (incoming) {
+    admission_.on_link_open(link, remote, now);
+  } else if (reachability_.owns(link)) {
+    reachability_.on_link_open(link, {now, out});
+  }
 }
 
 void CoordinatorMachine::on_link_closed(LinkId link, const std::string& reason, Instant now,
                                         Outbox& out) {
-  strangers_.erase(link);
-  if (const MemberRecord* const member = roster_.find_link(link)) {
-    lose(member->peer, reason, {now, out});
-    review({now, out});
+  const Turn turn{now, out};
+  admission_.on_link_closed(link);
+  if (reachability_.owns(link)) {
+    reachability_.on_link_closed(link, reason, turn);
+  } else if (const MemberRecord* const member = roster_.find_link(link)) {
+    lose(member->peer, reason, turn);
   }
+  review(turn);
 }
 
 void CoordinatorMachine::on_message(LinkId link, const Message& message, Instant now, Outbox& out) {
   const Turn turn{now, out};
-  if (strangers_.contains(link)) {
-    on_stranger(link, message, turn);
+  if (admission_.owns(link)) {
+    if (const auto verdict = admission_.on_message(link, message, roster_, now)) {
+      follow(*verdict, turn);
+    }
+  } else if (reachability_.owns(link)) {
+    reachability_.on_message(link, message, turn);
   } else if (MemberRecord* const member = roster_.find_link(link)) {
     const PeerId peer = member->peer;
     member->heard_at = now;
     const auto handled = on_member(*member, message, turn);
-    if (!handled.ok()) {
-      out.close(link);
-      lose(peer, handled.reason(), turn);
-    }
+    if (!handled.ok()) lose(peer, handled.reason(), turn);
   }
   review(turn);
 }
 
 void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
-  std::erase_if(strangers_, [&](const auto& stranger) {
-    const bool is_late = now - stranger.second.came_at >= kHelloWithin;
-    if (is_late) out.close(stranger.first);
-    return is_late;
-  });
+  for (const auto& verdict : admission_.on_tick(roster_, turn)) follow(verdict, turn);
+  reachability_.on_tick(turn);
   for (const PeerId peer : roster_.peers()) {
-    const MemberRecord& member = *roster_.find(peer);
-    const Duration silence = now - member.heard_at;
+    const Duration silence = now - roster_.find(peer)->heard_at;
     if (silence < options_.dead_after) continue;
-    out.close(member.link);
     lose(peer, fmt::format("silent for {:.1f} s", std::chrono::duration<double>(silence).count()),
          turn);
   }
@@ -146,15 +150,9 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
 
 // --- Admission.
 
-void CoordinatorMachine::on_stranger(LinkId link, const Message& message, Turn turn) {
-  const Endpoint remote = strangers_.at(link).remote;
-  strangers_.erase(link);
-  const auto hello = read_hello(message, options_);
-  if (!hello.ok()) return reject(link, {hello.reason()}, turn);
-  if (const auto allowed = may_join(*hello, options_, roster_); !allowed.ok()) {
-    return reject(link, {allowed.reason()}, turn);
-  }
-  admit(link, remote, *hello, message.authority.term, turn);
+void CoordinatorMachine::follow(const Admission::Verdict& verdict, Turn turn) {
+  if (verdict.rejected) return reject(verdict.link, *verdict.rejected, turn);
+  admit(*verdict.admitted, turn);
 }
 
 void CoordinatorMachine::reject(LinkId link, const Reject& reject, Turn turn) {
@@ -163,38 +161,124 @@ void CoordinatorMachine::reject(LinkId link, const Reject& reject, Turn turn) {
   turn.out.close(link);
 }
 
-void CoordinatorMachine::admit(LinkId link, const Endpoint& remote, const Hello& hello,
-                               uint32_t term, Turn turn) {
+void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn) {
+  const Hello& hello = applicant.hello;
   if (const MemberRecord* const old = roster_.find_node(hello.node_key)) {
-    turn.out.close(old->link);
-    lose(old->peer, "it registered again", turn);
+    lose(old->peer, fmt::format("it registered again from {}", applicant.remote.text()), turn);
   }
-  // Before the start this is the successor of whoever gave out that term; after it, only of those
-  // whose term is higher.
-  if (!is_started_ || term > speaker_.term()) speaker_.raise_term(term + 1);
-  MemberRecord record{.link = link, .node_key = hello.node_key, .name = hello.node_name};
+  const bool is_split = raise_term(applicant.term);
+  MemberRecord record{.link = applicant.link, .node_key = hello.node_key, .name = hello.node_name};
+  record.remote = applicant.remote;
   record.data = hello.listen;
-  if (record.data.host.empty()) record.data.host = remote.host;
+  if (record.data.host.empty()) record.data.host = applicant.remote.host;
   record.states = hello.states;
   record.ready.resize(size_t(options_.fragment_count));
   record.step = hello.step;
-  record.heard_at = record.heartbeat_at = record.progress_at = turn.now;
+  record.last_term = hello.last_term;
+  record.last_epoch = hello.last_epoch;
+  record.last_member_count = hello.last_member_count;
+  record.came_at = record.heard_at = record.heartbeat_at = record.progress_at = turn.now;
   if (roster_.count() == 0) first_came_at_ = turn.now;
   MemberRecord* const member = roster_.add(std::move(record), rounds_.numbers());
   if (member == nullptr) {  // All numbers stand in open rounds. It will dial again.
-    turn.out.close(link);
+    turn.out.close(applicant.link);
     return;
   }
-  base::log_info("{} registered as peer {} with data address {}", member->name, member->peer,
-                 member->data.text());
+  base::log_info("{} registered from {} as peer {} with data address {}", member->name,
+                 member->remote.text(), member->peer, member->data.text());
   const Welcome welcome{
       .peer = member->peer,
       .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),
       .dead_after_ms = uint32_t(options_.dead_after / milliseconds(1))};
-  speaker_.send(link, MessageType::kWelcome, encode(welcome), turn);
-  if (!is_started_) return;
-  member->standing = Standing::kCatchingUp;
-  adopt_newer(*member, turn);
+  speaker_.send(member->link, MessageType::kWelcome, encode(welcome), turn);
+  if (is_split) {
+    notify(*member,
+           fmt::format("it comes from another coordinator of this run, which was started later "
+                       "(term {}): two coordinators split a run in two. Stop one",
+                       applicant.term),
+           turn);
+  }
+  reachability_.watch(member->peer, member->node_key, member->data, turn);
+  if (is_started_) receive_state_of(*member, turn);
+}
+
+// Before the start this is the successor of whoever gave out that term. After it, a member that
+// knows a higher one was with another coordinator meanwhile: true.
+bool CoordinatorMachine::raise_term(uint32_t term) {
+  if (is_started_ && term <= speaker_.term()) return false;
+  speaker_.raise_term(term + 1);
+  return is_started_;
+}
+
+// A node that comes late with a newer state knows how far the run was, or lies, or is of another
+// start of the run: it waits until that is clear.
+void CoordinatorMachine::receive_state_of(MemberRecord& member, Turn turn) {
+  member.standing = Standing::kCatchingUp;
+  const StateInForce::Lead lead = in_force_.lead(member.states);
+  if (lead.versions == 0) return;
+  const uint64_t theirs = member.states[lead.fragment].version;
+  const uint64_t ours = in_force_.states()[lead.fragment].version;
+  // Where nothing was ever committed there is nothing to lose: a fresh node never becomes the
+  // truth.
+  const bool is_fresh =
+      std::ranges::all_of(in_force_.states(), [](const auto& state) { return state.version == 0; });
+  if (options_.adopt_newer || is_fresh) return put_in_force(member, turn);
+  const bool takes_ours = lead.versions <= kLeadMax;
+  base::log_warning("{} has version {} of fragment {}, the run goes on from {}: {}", member.name,
+                    theirs, lead.fragment, ours,
+                    takes_ours ? "it takes the run's" : "it waits for others who know of it");
+  if (!takes_ours) member.standing = Standing::kWaiting;
+}
+
+// Those who wait with a newer state are right if they are most of the last active members that they
+// know of and not fewer than those whose state would be replaced, or if more have that same state
+// than are active. A coordinator that was started again may have found an old node first.
+void CoordinatorMachine::judge_newer_states(Turn turn) {
+  const MemberRecord* newest = nullptr;
+  for (const auto& [peer, member] : roster_.all()) {
+    if (member.standing != Standing::kWaiting) continue;
+    if (!newest || in_force_.lead(member.states).versions > in_force_.lead(newest->states).versions)
+      newest = &member;
+  }
+  if (!newest) return;
+  const StateInForce::LastEpoch last = in_force_.last_epoch_of(*newest);
+  const auto active = int64_t(roster_.active_peers().size());
+  const auto witnesses = std::ranges::count_if(roster_.all(), [&](const auto& entry) {
+    return entry.second.standing == Standing::kWaiting && entry.second.states == newest->states;
+  });
+  const bool was_the_run = 2 * last.here > last.count && last.here >= active;
+  if (was_the_run || witnesses > active) return put_in_force(*newest, turn);
+  for (const PeerId peer : roster_.peers()) {
+    const MemberRecord& member = *roster_.find(peer);
+    if (member.standing != Standing::kWaiting) continue;
+    if (turn.now - member.came_at < options_.start_grace) continue;
+    const StateInForce::Lead lead = in_force_.lead(member.states);
+    reject(member.link,
+           {.reason = fmt::format(
+                "your state of fragment {} has version {}, the run goes on from {}. If yours is "
+                "the run's, start the coordinator again with swarm.adopt_newer; else give this "
+                "node an empty run directory",
+                lead.fragment, member.states[lead.fragment].version,
+                in_force_.states()[lead.fragment].version)},
+           turn);
+    forget(peer, turn);
+  }
+}
+
+void CoordinatorMachine::put_in_force(const MemberRecord& member, Turn turn) {
+  for (size_t fragment = 0; fragment < in_force_.states().size(); ++fragment) {
+    FragmentState& state = in_force_.states()[fragment];
+    if (member.states[fragment].version == kNoVersion) continue;
+    if (member.states[fragment].version <= state.version) continue;
+    base::log_warning("version {} of fragment {}, which {} brings, is in force now, after {}",
+                      member.states[fragment].version, fragment, member.name, state.version);
+    rounds_.abort(int64_t(fragment), "a newer state has come", turn);
+    state = member.states[fragment];
+  }
+  rounds_.set_committed_step(std::max(rounds_.committed_step(), member.step));
+  for (auto& [peer, waiting] : roster_.all()) {
+    if (waiting.standing == Standing::kWaiting) waiting.standing = Standing::kCatchingUp;
+  }
 }
 
 // --- Life of a member.
@@ -203,18 +287,19 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
                                                  Turn turn) {
   const Authority& authority = message.authority;
   if (message.run != speaker_.run()) return base::Failure{"it speaks of another run"};
-  if (authority.fragment >= in_force_.size())
+  if (authority.fragment >= in_force_.states().size())
     return base::Failure{"a fragment that does not exist"};
   switch (message.type) {
     case MessageType::kHeartbeat:
       return dispatch<Heartbeat>(message, [&](const auto& h) { on_heartbeat(member, h, turn); });
     case MessageType::kSynced:
-      return dispatch<Synced>(message, [&](const auto& s) { return on_synced(member, s, turn); });
+      return dispatch<Synced>(message, [&](const auto& s) { return on_synced(member, s); });
     case MessageType::kReady:
       return dispatch<Ready>(message,
-                             [&](const auto& r) { rounds_.on_ready(member, authority, r); });
+                             [&](const auto& r) { return rounds_.on_ready(member, authority, r); });
     case MessageType::kDone:
-      return dispatch<Done>(message, [&](const auto& d) { rounds_.on_done(member, authority, d); });
+      return dispatch<Done>(
+          message, [&](const auto& d) { rounds_.on_done(member, authority, d, turn.now); });
     case MessageType::kApplied:
       return dispatch<Applied>(message, [&](const auto& applied) {
         FragmentState& state = member.states[authority.fragment];
@@ -228,38 +313,82 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
 }
 
 void CoordinatorMachine::on_heartbeat(MemberRecord& member, const Heartbeat& heartbeat, Turn turn) {
-  if (heartbeat.progress != member.progress) member.progress_at = turn.now;
-  member.progress = heartbeat.progress;
+  const auto note = [&](MemberRecord::Since& since, uint64_t mask) {
+    for (size_t peer = 0; peer < since.size(); ++peer) {
+      const bool is_in = (mask >> peer & 1) != 0;
+      if (!is_in) since[peer].reset();
+      if (is_in && !since[peer]) since[peer] = turn.now;
+    }
+  };
+  note(member.no_contribution_since, heartbeat.owes_contribution & heartbeat.silent);
+  note(member.no_result_since, heartbeat.owes_result & heartbeat.silent);
+  note(member.undialled_since, heartbeat.unreachable);
+  for (auto& [peer, other] : roster_.all()) {
+    if ((heartbeat.unreachable >> peer & 1) != 0) reachability_.doubt(peer, turn.now);
+  }
+  if (heartbeat.progress != member.heartbeat.progress) member.progress_at = turn.now;
+  if (heartbeat.owes_contribution != 0) member.lacked_contributions_at = turn.now;
+  member.heartbeat = heartbeat;
   member.step = heartbeat.step;
   member.loss = heartbeat.loss;
   member.heartbeat_at = turn.now;
-  for (size_t peer = 0; peer < member.waiting_since.size(); ++peer) {
-    auto& since = member.waiting_since[peer];
-    const bool waits = (heartbeat.waiting_for >> peer & 1) != 0;
-    if (!waits) since.reset();
-    if (waits && !since) since = turn.now;
-  }
   speaker_.send(member.link, MessageType::kHeartbeatReply, no_payload(), turn);
 }
 
-base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced synced, Turn turn) {
-  if (synced.states.size() != in_force_.size())
+base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced synced) {
+  if (synced.states.size() != in_force_.states().size())
     return base::Failure{"a state without all fragments"};
   if (member.standing != Standing::kCatchingUp) return {};
   member.states = std::move(synced.states);
   member.catch_up.reset();  // If this is not the state in force any more, it must be told again.
-  if (holds_state(member)) activate(member, turn);
+  member.is_synced = true;
   return {};
+}
+
+// Whether it contributes: who cannot be dialled cannot be asked for its part, and who was left out
+// must first show that it keeps up. Who alone has the state is asked by nobody.
+void CoordinatorMachine::review_standing(MemberRecord& member, Turn turn) {
+  const auto finding = reachability_.finding(member.peer);
+  if (!finding) return;
+  member.is_reachable = finding->is_reachable;
+  const bool is_alone = std::ranges::none_of(roster_.all(), [&](const auto& entry) {
+    const MemberRecord& other = entry.second;
+    return other.peer != member.peer && other.is_reachable && in_force_.is_held_by(other);
+  });
+  const bool is_on_probation = conduct_.is_on_probation(member.node_key);
+  const bool contributes = is_alone || (finding->is_reachable && !is_on_probation);
+  if (contributes == member.contributes) return;
+  member.contributes = contributes;
+  if (contributes) return notify(member, "it contributes to the rounds", turn);
+  if (is_on_probation) {
+    return notify(member,
+                  fmt::format("it receives results and contributes nothing until it has kept up "
+                              "for {} rounds: {}",
+                              conduct_.rounds_to_keep(member.node_key),
+                              conduct_.last_offence(member.node_key)),
+                  turn);
+  }
+  notify(member,
+         fmt::format("it receives results and contributes nothing, because its data port cannot "
+                     "be dialled from here: {} ({}). Open the port, or set node.advertise",
+                     member.data.text(), finding->reason),
+         turn);
+}
+
+void CoordinatorMachine::notify(const MemberRecord& member, const std::string& reason, Turn turn) {
+  base::log_warning("{}: {}", member.name, reason);
+  speaker_.send(member.link, MessageType::kNotice,
+                encode(Notice{.contributes = member.contributes, .reason = reason}), turn);
 }
 
 void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   // Those who were there at the start begin together, however soon each says that it is in step.
   const bool is_start = member.is_founder && rounds_.committed_count() == 0;
-  const uint64_t step = is_start ? step_floor_ : global_step();
+  const uint64_t step = rounds_.committed_step();
   member.standing = Standing::kActive;
   joined_count_ += !member.was_active;
   member.was_active = true;
-  member.entered_at = is_start ? 0 : step;
+  member.entered_after = is_start ? -1 : rounds_.committed_count();
   unfinished_.insert(member.node_key);
   base::log_info("{} is active from step {}", member.name, step);
   speaker_.send(member.link, MessageType::kStart, encode(Start{step}), turn);
@@ -271,9 +400,10 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
 bool CoordinatorMachine::demote_stale(Turn turn) {
   bool is_changed = false;
   for (auto& [peer, member] : roster_.all()) {
-    if (!member.is_active() || holds_state(member)) continue;
+    if (!member.is_active() || in_force_.is_held_by(member)) continue;
     base::log_warning("{} must catch up: its state is not the one in force", member.name);
     member.standing = Standing::kCatchingUp;
+    member.is_synced = false;
     member.catch_up.reset();
     for (auto& ready : member.ready) ready.reset();
     rounds_.remove(peer);
@@ -293,11 +423,12 @@ void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave
   forget(member.peer, turn);
 }
 
-// The link is closed by whoever calls this, if it is not already.
+// Whoever can still hear it is told why. Nothing happens to a link that is closed already.
 void CoordinatorMachine::lose(PeerId peer, const std::string& reason, Turn turn) {
   const MemberRecord& member = *roster_.find(peer);
-  base::log_warning("lost {}: {}", member.name, reason);
+  notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
   lost_count_ += member.was_active;
+  turn.out.close(member.link);
   forget(peer, turn);
 }
 
@@ -305,7 +436,12 @@ void CoordinatorMachine::forget(PeerId peer, Turn turn) {
   const bool was_active = roster_.find(peer)->is_active();
   roster_.remove(peer);
   rounds_.remove(peer);
-  for (auto& [other, member] : roster_.all()) member.waiting_since[peer].reset();
+  reachability_.forget(peer, turn);
+  for (auto& [other, member] : roster_.all()) {
+    member.no_contribution_since[peer].reset();
+    member.no_result_since[peer].reset();
+    member.undialled_since[peer].reset();
+  }
   if (was_active) change_epoch(turn);
   if (roster_.count() == 0) emptied_at_ = turn.now;
 }
@@ -319,57 +455,62 @@ void CoordinatorMachine::change_epoch(Turn turn) {
   }
 }
 
-// --- The state in force.
+// --- The run.
 
 void CoordinatorMachine::review(Turn turn) {
   start_if_due(turn);
+  for (auto& [peer, member] : roster_.all()) review_standing(member, turn);
   if (!is_started_) return;
+  judge_newer_states(turn);
   do {
+    for (auto& [peer, member] : roster_.all()) {
+      const bool is_known = reachability_.finding(peer).has_value();
+      if (member.standing != Standing::kCatchingUp || !member.is_synced || !is_known) continue;
+      if (in_force_.is_held_by(member)) activate(member, turn);
+    }
     rounds_.review(turn);
     for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
-      settle_digest(fragment, turn);
+      const Duration age = turn.now - rounds_.committed_at(fragment);
+      in_force_.settle_digest(fragment, age >= options_.round_timeout);
     }
   } while (demote_stale(turn));
   start_over_if_lost(turn);
+  for (auto& [peer, member] : roster_.all()) review_standing(member, turn);
   for (auto& [peer, member] : roster_.all()) {
     if (member.standing != Standing::kCatchingUp) continue;
-    const Bytes catch_up = encode(catch_up_for(member));
+    const Bytes catch_up = encode(in_force_.catch_up_for(member));
     if (member.catch_up && *member.catch_up == *catch_up) continue;
     member.catch_up = catch_up;
     speaker_.send(member.link, MessageType::kCatchUp, catch_up, turn);
   }
 }
 
-std::vector<Claim> CoordinatorMachine::claims(int64_t fragment, bool only_active) const {
-  std::vector<Claim> claims;
-  for (const auto& [peer, member] : roster_.all()) {
-    if (only_active && !member.is_active()) continue;
-    claims.push_back({.peer = peer, .state = member.states[size_t(fragment)]});
-  }
-  return claims;
-}
-
+// All that were expected; or enough after some grace; or, after a restart of the coordinator, most
+// of those who were the run, with a moment for the rest.
 void CoordinatorMachine::start_if_due(Turn turn) {
   if (is_started_ || roster_.count() == 0) return;
-  const bool are_all = roster_.count() >= options_.start_members;
+  const Duration waited = turn.now - first_came_at_;
   const bool are_enough = roster_.count() >= options_.members_min;
-  const bool is_grace_over = turn.now - first_came_at_ >= options_.start_grace;
-  if (!are_all && !(are_enough && is_grace_over)) return;
-  if (!elect_states()) {  // Somebody who has the state must come.
+  const bool is_grace_over = waited >= options_.start_grace;
+  const StateInForce::LastEpoch last = in_force_.last_epoch();
+  const bool is_settled = last.here >= last.count || waited >= 2 * options_.heartbeat_interval;
+  const bool is_run_back = 2 * last.here > last.count && is_settled;
+  const bool are_all = roster_.count() >= options_.start_members;
+  if (!are_all && !(are_enough && (is_grace_over || is_run_back))) return;
+  if (!in_force_.elect()) {  // Somebody who has the state must come.
     if (is_grace_over) dismiss_all(turn);
     return;
   }
   is_started_ = true;
-  // The step of those who have the state; a node with an older one may have gone further on its
-  // own.
-  step_floor_ = 0;
+  uint64_t step = 0;
   for (auto& [peer, member] : roster_.all()) {
     member.standing = Standing::kCatchingUp;
-    member.is_founder = holds_state(member);
-    if (member.is_founder) step_floor_ = std::max(step_floor_, member.step);
+    member.is_founder = in_force_.is_held_by(member);
+    if (member.is_founder) step = std::max(step, member.step);
   }
+  rounds_.set_committed_step(step);
   base::log_info("the run starts with {} members at step {}, fragment 0 at version {}",
-                 roster_.count(), step_floor_, in_force_[0].version);
+                 roster_.count(), step, in_force_.states()[0].version);
 }
 
 // All were fetching the state when the last one that had it went away, and have only parts of it.
@@ -384,82 +525,15 @@ void CoordinatorMachine::dismiss_all(Turn turn) {
   }
 }
 
-bool CoordinatorMachine::elect_states() {
-  std::vector<FragmentState> elected;
-  for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
-    const auto state = elect_state(claims(fragment, false));
-    if (!state) return false;
-    elected.push_back(*state);
-  }
-  in_force_ = std::move(elected);
-  return true;
-}
-
-// A node that comes late, to a coordinator that has forgotten, may be the one that knows how far
-// the run was.
-void CoordinatorMachine::adopt_newer(const MemberRecord& member, Turn turn) {
-  for (size_t fragment = 0; fragment < in_force_.size(); ++fragment) {
-    const FragmentState& state = member.states[fragment];
-    if (state.version == kNoVersion || state.version <= in_force_[fragment].version) continue;
-    base::log_warning("{} has version {} of fragment {}, newer than {}: it is in force now",
-                      member.name, state.version, fragment, in_force_[fragment].version);
-    rounds_.abort(int64_t(fragment), "a newer state has come", turn);
-    in_force_[fragment] = state;
-    step_floor_ = std::max(step_floor_, member.step);
-  }
-}
-
-// After a commit: which digest the new state has, by the majority of those who made it.
-void CoordinatorMachine::settle_digest(int64_t fragment, Turn turn) {
-  FragmentState& state = in_force_[size_t(fragment)];
-  if (!state.digest.is_zero()) return;
-  const auto voters = claims(fragment, true);
-  if (const auto digest = majority_digest(voters, state.version)) state.digest = *digest;
-  const auto is_open = [&](const Claim& claim) {
-    return claim.state.version == state.version && claim.state.digest.is_zero();
-  };
-  const bool have_all_voted = std::ranges::none_of(voters, is_open);
-  const bool is_overdue = turn.now - rounds_.committed_at(fragment) >= options_.round_timeout;
-  if (!state.digest.is_zero() || (!have_all_voted && !is_overdue)) return;
-  const auto elected = elect_state(voters);
-  if (elected && elected->version == state.version) state.digest = elected->digest;
-}
-
-bool CoordinatorMachine::holds_some_state(const MemberRecord& member) const {
-  for (size_t fragment = 0; fragment < in_force_.size(); ++fragment) {
-    if (is_current(member.states[fragment], in_force_[fragment])) return true;
-  }
-  return false;
-}
-
-bool CoordinatorMachine::holds_state(const MemberRecord& member) const {
-  for (size_t fragment = 0; fragment < in_force_.size(); ++fragment) {
-    if (!is_current(member.states[fragment], in_force_[fragment])) return false;
-  }
-  return true;
-}
-
-CatchUp CoordinatorMachine::catch_up_for(const MemberRecord& member) const {
-  CatchUp catch_up{.states = in_force_, .donors = {}};
-  for (const auto& [peer, donor] : roster_.all()) {
-    if (peer == member.peer || !holds_some_state(donor)) continue;
-    catch_up.donors.push_back({.peer = peer, .data = donor.data});
-  }
-  return catch_up;
-}
-
 // Everybody who had the state is gone. What the rest still has, they must say anew: their blocks
 // may be half replaced. So all register again, and the rule of the start decides.
 void CoordinatorMachine::start_over_if_lost(Turn turn) {
   if (!roster_.active_peers().empty()) return;
-  for (size_t fragment = 0; fragment < in_force_.size(); ++fragment) {
-    const auto holds = [&](const auto& entry) {
-      return is_current(entry.second.states[fragment], in_force_[fragment]);
-    };
-    if (std::ranges::any_of(roster_.all(), holds)) continue;
+  for (size_t fragment = 0; fragment < in_force_.states().size(); ++fragment) {
+    if (!in_force_.is_lost(fragment)) continue;
     if (roster_.count() > 0) {
       base::log_warning("nobody has version {} of fragment {} any more: the run starts over",
-                        in_force_[fragment].version, fragment);
+                        in_force_.states()[fragment].version, fragment);
     }
     is_started_ = false;
     speaker_.raise_term(speaker_.term() + 1);
@@ -469,14 +543,6 @@ void CoordinatorMachine::start_over_if_lost(Turn turn) {
     }
     return;
   }
-}
-
-uint64_t CoordinatorMachine::global_step() const {
-  uint64_t step = step_floor_;
-  for (const auto& [peer, member] : roster_.all()) {
-    if (member.is_active()) step = std::max(step, member.step);
-  }
-  return step;
 }
 
 // A node that died and does not come back is waited for as long as at the start, not for ever.
@@ -492,7 +558,7 @@ CoordinatorReport CoordinatorMachine::report() const {
   for (const auto& [peer, member] : roster_.all()) {
     report.members.push_back({peer, member.name, member.is_active(), member.step, member.loss});
   }
-  report.states = in_force_;
+  report.states = in_force_.states();
   report.rounds_committed = rounds_.committed_count();
   report.members_joined = joined_count_;
   report.members_lost = lost_count_;

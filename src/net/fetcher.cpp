@@ -1,6 +1,7 @@
 #include "net/fetcher.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 
@@ -99,6 +100,7 @@ void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
 void Fetcher::dial(PeerId id, Peer& peer, Turn turn) {
   if (turn.now < peer.dial_at) return;
   peer.link = turn.out.connect(peer.endpoint);
+  peer.is_dialling = true;
   peer.dialled = peer.endpoint;
   peers_by_link_[*peer.link] = id;
   peer.heard_at = turn.now;
@@ -123,13 +125,24 @@ void Fetcher::close_links(Turn turn) {
 
 void Fetcher::drop_link(Peer& peer, Turn turn) {
   turn.out.close(*peer.link);
-  on_link_closed(*peer.link, turn);
+  peer.is_dialling = false;
+  on_link_closed(*peer.link, "closed here", turn);
 }
 
-void Fetcher::on_link_closed(LinkId link, Turn turn) {
+void Fetcher::on_link_open(LinkId link) {
+  Peer& peer = peers_.at(peers_by_link_.at(link));
+  peer.is_dialling = peer.is_unreachable = false;
+}
+
+void Fetcher::on_link_closed(LinkId link, const std::string& reason, Turn turn) {
   const PeerId id = peers_by_link_.at(link);
   peers_by_link_.erase(link);
   Peer& peer = peers_.at(id);
+  if (peer.is_dialling && !peer.is_unreachable) {
+    base::log_warning("cannot reach peer {} at {}: {}; trying again", id, peer.endpoint.text(),
+                      reason);
+  }
+  peer.is_unreachable |= std::exchange(peer.is_dialling, false);
   peer.link.reset();
   peer.pause = std::clamp<Duration>(2 * peer.pause, kDialPauseMin, kDialPauseMax);
   peer.dial_at = turn.now + peer.pause;
@@ -172,7 +185,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
 
 void Fetcher::taken(const Delivery& delivery) {
   items_.erase(delivery.name);
-  ++delivered_count_;
+  delivered_count_ += delivery.name.kind != WantKind::kState;
   Peer& peer = peers_.at(delivery.from);
   peer.has_sent = true;
   peer.pause = {};
@@ -198,16 +211,21 @@ void Fetcher::refused(const ChunkName& name, Turn turn) {
   }
 }
 
-uint64_t Fetcher::take_waiting_for() {
-  std::map<WantKind, uint64_t> silent;
+Fetcher::Debts Fetcher::take_debts() {
+  Debts debts;
   for (auto& [id, peer] : peers_) {
+    const uint64_t bit = uint64_t{1} << id;
+    bool owes_some = false;
     for (const auto& [key, lane] : peer.lanes) {
-      if (!lane.is_empty()) silent[key.first] |= uint64_t{!peer.has_sent} << id;
+      if (lane.is_empty() || key.first == WantKind::kState) continue;
+      (key.first == WantKind::kContribution ? debts.contribution : debts.result) |= bit;
+      owes_some = true;
     }
+    if (owes_some && !peer.has_sent) debts.silent |= bit;
+    if (owes_some && peer.is_unreachable) debts.unreachable |= bit;
     peer.has_sent = false;
   }
-  const bool waits_for_contributions = silent.contains(WantKind::kContribution);
-  return silent[waits_for_contributions ? WantKind::kContribution : WantKind::kResult];
+  return debts;
 }
 
 Fetcher::Lane& Fetcher::lane_of(const ChunkName& name) {

@@ -41,7 +41,8 @@ class Fetcher {
   void close_links(Turn turn);
 
   bool owns(LinkId link) const { return peers_by_link_.contains(link); }
-  void on_link_closed(LinkId link, Turn turn);
+  void on_link_open(LinkId link);
+  void on_link_closed(LinkId link, const std::string& reason, Turn turn);
 
   // A wanted chunk has come; exactly one of taken, not_yet or bad must follow.
   struct Delivery {
@@ -54,9 +55,15 @@ class Fetcher {
   void not_yet(const Delivery& delivery, Turn turn);
   void bad(const Delivery& delivery, const std::string& reason, Turn turn);
 
-  // Bit i: peer i owes us a chunk of a round and has sent none since the last call. While we wait
-  // for contributions nobody is blamed for results: one late contribution makes all results late.
-  uint64_t take_waiting_for();
+  // Who owes us chunks of rounds, as bits, for a heartbeat; `silent` is since the last call.
+  struct Debts {
+    uint64_t contribution = 0;
+    uint64_t result = 0;
+    uint64_t silent = 0;
+    uint64_t unreachable = 0;
+  };
+  Debts take_debts();
+  // Chunks of rounds.
   int64_t delivered_count() const { return delivered_count_; }
 
  private:
@@ -79,7 +86,9 @@ class Fetcher {
     Instant dial_at{};
     Duration pause{};
     Instant heard_at{};     // Or since when it owes us something.
-    bool has_sent = false;  // Since the last take_waiting_for().
+    bool has_sent = false;  // Since the last take_debts().
+    bool is_dialling = false;
+    bool is_unreachable = false;  // The last dial failed.
     std::map<LaneKey, Lane> lanes;
   };
 

@@ -38,6 +38,9 @@ bool is_known(MessageType type) {
     case MessageType::kWant:
     case MessageType::kChunk:
     case MessageType::kGone:
+    case MessageType::kNotice:
+    case MessageType::kDialBack:
+    case MessageType::kDialBackReply:
       return true;
   }
   return false;

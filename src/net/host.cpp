@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <signal.h>
+#include <sys/resource.h>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -26,6 +27,14 @@ constexpr uint64_t kTickMilliseconds = 100;
 constexpr int kBacklog = 128;
 constexpr Duration kFinishPatience = std::chrono::seconds(1);
 constexpr Duration kWarningInterval = std::chrono::seconds(10);
+// For checkpoints, datasets, logs and devices.
+constexpr int64_t kDescriptorsKept = 128;
+
+int64_t descriptors_max() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INT64_MAX;
+  return int64_t(limit.rlim_cur);
+}
 
 base::Error cannot_listen(const Endpoint& endpoint, int status) {
   const char* hint = "";
@@ -71,6 +80,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void send(LinkId link, Message message) override;
   void close(LinkId link) override;
   int64_t queued_bytes(LinkId link) const override;
+  int64_t all_queued_bytes() const override { return context_.queued_bytes; }
   void wake() override;
 
   // LinkObserver, for the links.
@@ -85,6 +95,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void on_timer();
   void tick();
 
+  bool has_room_for(const Link& link) const;
   sockaddr_storage listen_address();
   void run();
   void stop();
@@ -142,6 +153,7 @@ UvHost::UvHost(const HostOptions& options, Machine& machine)
   context_.first_frame_timeout = options.first_frame_timeout;
   context_.dial_timeout = options.dial_timeout;
   context_.queued_bytes_hard_max = options.queued_bytes_hard_max;
+  context_.write_stall_timeout = options.write_stall_timeout;
 }
 
 // Calls posted before are made before the end begins.
@@ -265,9 +277,20 @@ void UvHost::on_connection(int status) {
     last_warning_ = monotonic_now();
     return base::log_warning("cannot accept a connection: {}", uv_strerror(status));
   }
+  if (has_room_for(*link)) add_link(std::move(link), id).open();
+}
+
+// Links that are being closed have descriptors too.
+bool UvHost::has_room_for(const Link& link) const {
   const auto is_incoming = [](const auto& entry) { return entry.second->is_incoming(); };
-  if (std::ranges::count_if(links_, is_incoming) >= options_.links_max) return;
-  add_link(std::move(link), id).open();
+  const std::string host = link.remote_host();
+  const auto is_neighbour = [&](const auto& entry) {
+    return entry.second->is_incoming() && entry.second->remote_host() == host;
+  };
+  const auto link_count = int64_t(links_.size() + finishing_.size() + retired_.size());
+  return std::ranges::count_if(links_, is_incoming) < options_.links_max &&
+         std::ranges::count_if(links_, is_neighbour) < options_.links_per_address_max &&
+         link_count < descriptors_max() - kDescriptorsKept;
 }
 
 void UvHost::stop() {

@@ -51,6 +51,7 @@ Link::Link(LinkContext& context, LinkId id, Origin origin)
                                          : FrameParser::Chunks::kRefused) {}
 
 Link::~Link() {
+  count_queued(-counted_bytes_);
   release_resolution();
   release_socket();
 }
@@ -141,7 +142,9 @@ void Link::on_connected(int status) {
 
 int Link::accept(uv_stream_t* listener) {
   make_socket();
-  return uv_accept(listener, reinterpret_cast<uv_stream_t*>(socket_));
+  const int status = uv_accept(listener, reinterpret_cast<uv_stream_t*>(socket_));
+  if (status == 0) remote_host_ = remote_endpoint(socket_).host;
+  return status;
 }
 
 void Link::open() {
@@ -193,6 +196,7 @@ void Link::send(Message message) {
   if (queued_bytes() + byte_count > context_.queued_bytes_hard_max) {
     return end(fmt::format("more than {} bytes were queued", context_.queued_bytes_hard_max));
   }
+  count_queued(byte_count);
   if (phase_ == Phase::kDialling) {
     unsent_.push_back(std::move(message));
     unsent_bytes_ += byte_count;
@@ -200,6 +204,11 @@ void Link::send(Message message) {
     return end(uv_strerror(status));
   }
   if (queued_bytes() > kQueuedBytesMax / 2) was_above_half_ = true;
+}
+
+void Link::count_queued(int64_t byte_count) {
+  counted_bytes_ += byte_count;
+  context_.queued_bytes += byte_count;
 }
 
 int Link::write(Message message) {
@@ -229,6 +238,7 @@ int Link::write(Message message) {
 void Link::on_written(int status, int64_t byte_count) {
   if (status < 0) return end(uv_strerror(status));
   context_.bytes_sent += byte_count;
+  count_queued(-byte_count);
   if (!was_above_half_ || queued_bytes() > kQueuedBytesMax / 2) return;
   was_above_half_ = false;
   context_.observer->link_drained(id_);
@@ -255,7 +265,17 @@ void Link::shut_down() {
   request.release();
 }
 
+// The system acknowledges what the other side's program does not read, until that side's buffer is
+// full: so keepalives and time-outs of TCP do not notice.
+bool Link::is_write_stalled(Instant now) {
+  const size_t unwritten = uv_stream_get_write_queue_size(reinterpret_cast<uv_stream_t*>(socket_));
+  if (unwritten == 0 || unwritten < unwritten_bytes_ || unwritten_bytes_ == 0) shrunk_at_ = now;
+  unwritten_bytes_ = unwritten;
+  return unwritten > 0 && now - shrunk_at_ >= context_.write_stall_timeout;
+}
+
 void Link::check_deadline(Instant now) {
+  if (phase_ == Phase::kOpen && is_write_stalled(now)) return end("it takes nothing");
   if (now < deadline_ || phase_ == Phase::kEnded) return;
   if (is_finishing_) return end("closed, and the other side did not answer");
   if (phase_ == Phase::kOpen) return end("it did not send a frame in time");
@@ -265,6 +285,7 @@ void Link::check_deadline(Instant now) {
 
 void Link::end(const std::string& reason) {
   phase_ = Phase::kEnded;
+  count_queued(-counted_bytes_);
   release_resolution();
   release_socket();
   context_.observer->link_ended(id_, reason);

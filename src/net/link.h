@@ -43,6 +43,8 @@ struct LinkContext {
   Duration first_frame_timeout{};
   Duration dial_timeout{};
   int64_t queued_bytes_hard_max = 0;
+  Duration write_stall_timeout{};
+  int64_t queued_bytes = 0;  // Of all links.
   std::atomic<int64_t> bytes_sent = 0;
   std::atomic<int64_t> bytes_received = 0;
 };
@@ -59,6 +61,7 @@ class Link {
   bool is_incoming() const { return origin_ == Origin::kAccepted; }
   bool has_ended() const { return phase_ == Phase::kEnded; }
   int64_t queued_bytes() const;
+  const std::string& remote_host() const { return remote_host_; }  // Of an accepted one.
 
   // For kDialled, once. The addresses are tried in order; without them the endpoint's host is
   // looked up.
@@ -86,6 +89,8 @@ class Link {
   int write(Message message);
   void shut_down();
   void end(const std::string& reason);
+  void count_queued(int64_t byte_count);
+  bool is_write_stalled(Instant now);
   void make_socket();
   void release_socket();
   void release_resolution();
@@ -95,6 +100,7 @@ class Link {
   LinkContext& context_;
   const LinkId id_;
   const Origin origin_;
+  std::string remote_host_;
   Phase phase_ = Phase::kDialling;
   bool is_finishing_ = false;
   Instant deadline_ = Instant::max();
@@ -109,6 +115,9 @@ class Link {
   FrameParser parser_;
   std::deque<Message> unsent_;  // Until the connection stands.
   int64_t unsent_bytes_ = 0;
+  int64_t counted_bytes_ = 0;    // Ours in LinkContext::queued_bytes.
+  size_t unwritten_bytes_ = 0;   // In libuv's queue, when it was last seen to have shrunk,
+  Instant shrunk_at_{};          // and when that was.
   bool was_above_half_ = false;  // And on_drained has not been told.
 };
 

@@ -4,6 +4,8 @@
 // net/server.h, which move chunks for the two before.
 #include "net/member.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "net/dispatch.h"
 #include "net/fetcher.h"
@@ -18,7 +20,7 @@ namespace {
 class MemberMachine : public Member {
  public:
   MemberMachine(const MemberOptions& options, FragmentStore& store,
-                std::vector<FragmentState> states, uint64_t step,
+                std::vector<FragmentState> states, uint64_t committed_step,
                 std::function<void(MemberEvent)> on_event);
 
   void on_start(Instant now, Outbox& out) override { registration_.start({now, out}); }
@@ -47,6 +49,7 @@ class MemberMachine : public Member {
   Handled on_catch_up(const CatchUp& catch_up, Turn turn);
   Handled on_start_message(const Start& start, Turn turn);
   Handled on_membership(const Membership& membership, const Message& message);
+  Handled on_notice(const Notice& notice);
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
   Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
 
@@ -79,13 +82,15 @@ class MemberMachine : public Member {
   uint64_t epoch_ = 0;
   bool is_active_ = false;
   bool is_over_ = false;
+  uint64_t committed_step_;
   uint64_t step_ = 0;
   float loss_ = 0;
-  uint64_t own_progress_ = 0;  // Steps, and chunks that were summed here.
+  uint64_t own_progress_ = 0;  // Chunks that were summed here.
+  Hello last_epoch_;           // Only what it says of the last list of members.
 };
 
 MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
-                             std::vector<FragmentState> states, uint64_t step,
+                             std::vector<FragmentState> states, uint64_t committed_step,
                              std::function<void(MemberEvent)> on_event)
     : options_(options),
       run_(run_hash(options.run_name)),
@@ -94,18 +99,21 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       registration_({options.coordinator, options.coordinator_patience},
                     [this] { return make_hello(); }),
       fetcher_(run_, options.wants_in_flight_max),
-      server_(run_, [this](const ChunkName& name) { return answer(name); }),
+      server_(run_, options.node_key, [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
       rounds_(store, fetcher_),
-      step_(step) {}
+      committed_step_(committed_step),
+      step_(committed_step) {}
 
 void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint&, Instant now,
                                  Outbox& out) {
   if (is_over_) return;
   if (incoming) {
-    server_.on_link_open(link);
+    server_.on_link_open(link, now);
   } else if (registration_.owns(link)) {
     registration_.on_link_open({now, out});
+  } else if (fetcher_.owns(link)) {
+    fetcher_.on_link_open(link);
   }
 }
 
@@ -116,7 +124,7 @@ void MemberMachine::on_link_closed(LinkId link, const std::string& reason, Insta
   if (registration_.owns(link)) {
     if (registration_.on_link_closed(reason, now)) on_coordinator_lost(turn);
   } else if (fetcher_.owns(link)) {
-    fetcher_.on_link_closed(link, turn);
+    fetcher_.on_link_closed(link, reason, turn);
   } else if (server_.owns(link)) {
     server_.on_link_closed(link);
   }
@@ -159,7 +167,7 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
     return stop({.reason = "nobody gives us the state of the run"}, turn);
   }
   if (registration_.is_heartbeat_due(now)) tell_heartbeat(turn);
-  server_.pump(turn);
+  server_.on_tick(turn);
   go_on(turn);
 }
 
@@ -197,7 +205,10 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
                                [&](const auto& welcome) { return on_welcome(welcome, turn); });
     case MessageType::kReject:
       return dispatch<Reject>(message, [&](const auto& reject) {
-        stop({.reason = reject.reason, .restart_makes_sense = reject.restart_makes_sense}, turn);
+        stop({.reason = reject.reason,
+              .restart_makes_sense = reject.restart_makes_sense,
+              .shared_config = reject.shared_config},
+             turn);
         return Handled{};
       });
     case MessageType::kCatchUp:
@@ -225,6 +236,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
       return {};
     case MessageType::kHeartbeatReply:
       return {};
+    case MessageType::kNotice:
+      return dispatch<Notice>(message, [&](const auto& notice) { return on_notice(notice); });
     default:
       return base::Failure{fmt::format("message {} was not expected", int(message.type))};
   }
@@ -251,6 +264,7 @@ MemberMachine::Handled MemberMachine::on_catch_up(const CatchUp& catch_up, Turn 
 MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn turn) {
   if (!state_sync_.is_settled()) return base::Failure{"it started us before we had the state"};
   is_active_ = true;
+  committed_step_ = start.step;
   state_sync_.on_started();
   on_event_(Started{.peer = self_, .step = start.step});
   for (int64_t fragment = 0; fragment < rounds_.fragment_count(); ++fragment) {
@@ -262,7 +276,16 @@ MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn 
 MemberMachine::Handled MemberMachine::on_membership(const Membership& membership,
                                                     const Message& message) {
   epoch_ = message.authority.epoch;
+  last_epoch_.last_term = message.authority.term;
+  last_epoch_.last_epoch = epoch_;
+  last_epoch_.last_member_count = uint32_t(membership.members.size());
   on_event_(MembershipChanged{.epoch = epoch_, .members = membership.members});
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_notice(const Notice& notice) {
+  base::log_warning("the coordinator says: {}", notice.reason);
+  on_event_(StandingChanged{.contributes = notice.contributes, .reason = notice.reason});
   return {};
 }
 
@@ -284,6 +307,7 @@ MemberMachine::Handled MemberMachine::on_commit(const Commit& commit, const Auth
   auto committed = rounds_.on_commit(commit, authority, turn.now);
   if (!committed.ok()) return base::Failure{committed.reason()};
   state_sync_.on_committed(authority.fragment, authority.round);
+  committed_step_ = std::max(committed_step_, commit.step);
   on_event_(std::move(*committed));
   return {};
 }
@@ -321,13 +345,13 @@ void MemberMachine::begin_fetch(Instant now, Outbox& out) {
 
 void MemberMachine::synced(std::vector<FragmentState> states, Instant now, Outbox& out) {
   if (is_over_) return;
-  act(state_sync_.synced(std::move(states)), {now, out});
+  act(state_sync_.synced(std::move(states), now), {now, out});
 }
 
 void MemberMachine::applied(int64_t fragment, const FragmentState& state, Instant now,
                             Outbox& out) {
   if (is_over_) return;
-  auto outcome = state_sync_.applied(fragment, state);
+  auto outcome = state_sync_.applied(fragment, state, now);
   if (is_active_) {
     tell(MessageType::kApplied, {.round = state.version, .fragment = uint32_t(fragment)},
          encode(Applied{state.digest}), {now, out});
@@ -336,7 +360,6 @@ void MemberMachine::applied(int64_t fragment, const FragmentState& state, Instan
 }
 
 void MemberMachine::progress(uint64_t step, float loss) {
-  if (step != step_) ++own_progress_;
   step_ = step;
   loss_ = loss;
 }
@@ -391,13 +414,14 @@ void MemberMachine::tell(MessageType type, const Authority& authority, Bytes pay
 }
 
 Message MemberMachine::make_hello() {
-  const Hello hello{.protocol = kProtocolVersion,
-                    .node_key = options_.node_key,
-                    .node_name = options_.node_name,
-                    .config = options_.config,
-                    .listen = options_.advertise,
-                    .step = step_,
-                    .states = state_sync_.states()};
+  Hello hello = last_epoch_;
+  hello.protocol = kProtocolVersion;
+  hello.node_key = options_.node_key;
+  hello.node_name = options_.node_name;
+  hello.config = options_.config;
+  hello.listen = options_.advertise;
+  hello.step = committed_step_;
+  hello.states = state_sync_.states();
   return {.type = MessageType::kHello,
           .run = run_,
           .source = kNobody,
@@ -410,10 +434,14 @@ void MemberMachine::tell_ready(int64_t fragment, Turn turn) {
 }
 
 void MemberMachine::tell_heartbeat(Turn turn) {
+  const Fetcher::Debts debts = fetcher_.take_debts();
   const Heartbeat heartbeat{.step = step_,
                             .loss = loss_,
                             .progress = own_progress_ + uint64_t(fetcher_.delivered_count()),
-                            .waiting_for = fetcher_.take_waiting_for()};
+                            .owes_contribution = debts.contribution,
+                            .owes_result = debts.result,
+                            .silent = debts.silent,
+                            .unreachable = debts.unreachable};
   tell(MessageType::kHeartbeat, {}, encode(heartbeat), turn);
 }
 
@@ -425,9 +453,9 @@ Authority MemberMachine::round_after(int64_t fragment) const {
 }  // namespace
 
 std::unique_ptr<Member> Member::create(const MemberOptions& options, FragmentStore& store,
-                                       std::vector<FragmentState> states, uint64_t step,
+                                       std::vector<FragmentState> states, uint64_t committed_step,
                                        std::function<void(MemberEvent)> on_event) {
-  return std::make_unique<MemberMachine>(options, store, std::move(states), step,
+  return std::make_unique<MemberMachine>(options, store, std::move(states), committed_step,
                                          std::move(on_event));
 }
 

@@ -15,7 +15,8 @@ constexpr int64_t kFragmentsMax = 1024;
 constexpr int64_t kChunksMax = 40 * 1024;
 constexpr int64_t kNameBytesMax = 64;
 constexpr int64_t kHostBytesMax = 253;
-constexpr int64_t kReasonBytesMax = 256;
+constexpr int64_t kReasonBytesMax = 1024;
+constexpr int64_t kConfigBytesMax = 32 * 1024;
 // The weights of all members can be added up in an int64_t.
 constexpr int64_t kWeightTokensMax = int64_t{1} << 56;
 
@@ -81,6 +82,9 @@ void describe(Wire& wire, Hello& hello) {
   describe(wire, hello.listen);
   wire.number(hello.step);
   wire.list(hello.states, kFragmentsMax, kDescribeEntry);
+  wire.number(hello.last_term);
+  wire.number(hello.last_epoch);
+  wire.number(hello.last_member_count);
 }
 
 template <class Wire>
@@ -93,7 +97,10 @@ void describe(Wire& wire, Heartbeat& heartbeat) {
   wire.number(heartbeat.step);
   wire.real(heartbeat.loss);
   wire.number(heartbeat.progress);
-  wire.number(heartbeat.waiting_for);
+  wire.number(heartbeat.owes_contribution);
+  wire.number(heartbeat.owes_result);
+  wire.number(heartbeat.silent);
+  wire.number(heartbeat.unreachable);
 }
 
 template <class Wire>
@@ -126,12 +133,24 @@ void describe(Wire& wire, Welcome& welcome) {
 }
 
 template <class Wire>
+void describe_flag(Wire& wire, bool& flag) {
+  auto number = uint8_t(flag);
+  wire.number(number);
+  wire.require(number <= 1, "a flag that is neither 0 nor 1");
+  flag = number == 1;
+}
+
+template <class Wire>
 void describe(Wire& wire, Reject& reject) {
   wire.text(reject.reason, kReasonBytesMax);
-  auto restart = uint8_t(reject.restart_makes_sense);
-  wire.number(restart);
-  wire.require(restart <= 1, "a flag that is neither 0 nor 1");
-  reject.restart_makes_sense = restart == 1;
+  describe_flag(wire, reject.restart_makes_sense);
+  wire.text(reject.shared_config, kConfigBytesMax);
+}
+
+template <class Wire>
+void describe(Wire& wire, Notice& notice) {
+  describe_flag(wire, notice.contributes);
+  wire.text(notice.reason, kReasonBytesMax);
 }
 
 template <class Wire>
@@ -215,7 +234,27 @@ void describe(Wire& wire, Gone& gone) {
   describe_kind(wire, gone.kind);
 }
 
+template <class Wire>
+void describe(Wire& wire, DialBack& dial_back) {
+  wire.number(dial_back.nonce);
+}
+
+template <class Wire>
+void describe(Wire& wire, DialBackReply& reply) {
+  wire.number(reply.proof);
+}
+
 }  // namespace
+
+uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce) {
+  WireWriter wire;
+  wire.number(node_key);
+  wire.number(nonce);
+  const base::Digest digest = base::sha256(wire.finish());
+  uint64_t proof = 0;
+  WireReader(std::as_bytes(std::span(digest.bytes)).first(sizeof(proof))).number(proof);
+  return proof;
+}
 
 template <class T>
 static constexpr const char* kNameOf = nullptr;
@@ -263,6 +302,9 @@ PAYLOAD(Commit);
 PAYLOAD(DataHello);
 PAYLOAD(Want);
 PAYLOAD(Gone);
+PAYLOAD(Notice);
+PAYLOAD(DialBack);
+PAYLOAD(DialBackReply);
 
 #undef PAYLOAD
 

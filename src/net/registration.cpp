@@ -14,6 +14,8 @@ constexpr Duration kPauseMin = milliseconds(200);
 constexpr Duration kPauseMax = seconds(5);
 // For the connection, and then for the Welcome.
 constexpr Duration kAnswerWithin = seconds(10);
+// Between two lines in the log that say that there is none.
+constexpr Duration kTellAgainAfter = seconds(30);
 
 }  // namespace
 
@@ -29,6 +31,8 @@ void Registration::on_link_open(Turn turn) {
 
 void Registration::on_welcome(const Welcome& welcome, Turn turn) {
   is_welcome_ = true;
+  if (told_at_) base::log_info("found the coordinator {}", options_.coordinator.text());
+  told_at_.reset();
   heard_at_ = turn.now;
   heartbeat_interval_ = milliseconds(welcome.heartbeat_interval_ms);
   silence_max_ = milliseconds(welcome.dead_after_ms);
@@ -41,6 +45,9 @@ bool Registration::on_link_closed(const std::string& reason, Instant now) {
   if (was_registered) {
     base::log_warning("lost the coordinator {}: {}", options_.coordinator.text(), reason);
     alone_since_ = now;
+  } else if (!told_at_ || now - *told_at_ >= kTellAgainAfter) {
+    told_at_ = now;
+    base::log_warning("waiting for the coordinator {}: {}", options_.coordinator.text(), reason);
   }
   last_reason_ = reason;
   link_.reset();

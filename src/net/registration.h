@@ -54,6 +54,7 @@ class Registration {
   Duration silence_max_{};
   Instant heartbeat_at_{};
   std::string last_reason_;
+  std::optional<Instant> told_at_;  // That there is no coordinator.
 };
 
 }  // namespace net

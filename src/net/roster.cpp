@@ -44,9 +44,12 @@ MemberRecord* Roster::find_node(uint64_t node_key) {
   return find_if(members_, [&](const MemberRecord& member) { return member.node_key == node_key; });
 }
 
+const MemberRecord* Roster::find_node(uint64_t node_key) const {
+  return const_cast<Roster*>(this)->find_node(node_key);
+}
+
 bool Roster::has_node(uint64_t node_key) const {
-  return std::ranges::any_of(members_,
-                             [&](const auto& entry) { return entry.second.node_key == node_key; });
+  return find_node(node_key) != nullptr;
 }
 
 std::vector<PeerId> Roster::peers() const {

@@ -13,7 +13,7 @@
 namespace net {
 
 enum class Standing {
-  kWaiting,     // For the start of the run.
+  kWaiting,     // For the start of the run, or for a word on its state, which is newer.
   kCatchingUp,  // Was sent CatchUp.
   kActive,      // Takes part in rounds.
 };
@@ -23,11 +23,22 @@ struct MemberRecord {
   LinkId link = 0;
   uint64_t node_key = 0;
   std::string name;
+  Endpoint remote;  // Of its link.
   Endpoint data;
   Standing standing = Standing::kWaiting;
   bool was_active = false;
   bool is_founder = false;  // Held the state in force when the run started.
-  uint64_t entered_at = 0;  // The step at which it came into the run; 0 for those who started it.
+  bool is_synced = false;   // Has said that it holds the state; it becomes active if that is true.
+  // Rounds that had been committed when it became active; -1 for founders. It came in the middle of
+  // the steps for the next one.
+  int64_t entered_after = -1;
+  bool is_reachable = false;      // Its data port, by the last try.
+  bool contributes = true;        // Else it receives results, and nobody waits for it.
+  uint64_t contributed_step = 0;  // Of the last commit with its work in it.
+  // Its last list of active members, as it told.
+  uint32_t last_term = 0;
+  uint64_t last_epoch = 0;
+  uint32_t last_member_count = 0;
 
   std::vector<FragmentState> states;  // A zero digest: a round was committed, Applied is to come.
   std::vector<std::optional<Ready>> ready;  // Per fragment.
@@ -36,11 +47,16 @@ struct MemberRecord {
 
   uint64_t step = 0;
   float loss = 0;
-  Instant heard_at{};     // Anything.
-  uint64_t progress = 0;  // Of the heartbeats,
-  Instant progress_at{};  // and when it last rose.
+  Instant came_at{};
+  Instant heard_at{};   // Anything.
+  Heartbeat heartbeat;  // The last one,
   Instant heartbeat_at{};
-  std::array<std::optional<Instant>, size_t(kMembersMax)> waiting_since{};  // For a peer's chunks.
+  Instant progress_at{};              // when its progress last rose,
+  Instant lacked_contributions_at{};  // when one last said so,
+  using Since = std::array<std::optional<Instant>, size_t(kMembersMax)>;
+  Since no_contribution_since{};  // and since when it complains of whom.
+  Since no_result_since{};
+  Since undialled_since{};
 
   bool is_active() const { return standing == Standing::kActive; }
 };
@@ -55,6 +71,7 @@ class Roster {
   MemberRecord* find(PeerId peer);
   MemberRecord* find_link(LinkId link);
   MemberRecord* find_node(uint64_t node_key);
+  const MemberRecord* find_node(uint64_t node_key) const;
   bool has_node(uint64_t node_key) const;
 
   std::map<PeerId, MemberRecord>& all() { return members_; }

@@ -10,13 +10,21 @@ Round::Round(Setup setup)
       authority_(setup.authority),
       open_(std::move(setup.open)),
       opened_at_(setup.opened_at),
-      changed_at_(setup.opened_at) {
+      guest_lead_(setup.guest_lead),
+      changed_at_(setup.opened_at),
+      deadline_from_(setup.opened_at) {
   const auto contributor_count = int64_t(open_.contributors.size());
   plan_ = make_direct_plan(setup.chunk_count, contributor_count, authority_.attempt);
   open_.owners = plan_.owners;
   // Members whose weight is 0 were counted when the round was opened, but may not be in it.
   members_min_ = std::clamp<int64_t>(setup.members_min, 1, contributor_count);
-  for (const PeerId peer : setup.receivers) add_receiver(peer);
+  for (const PeerId peer : setup.receivers) add_receiver(peer, false);
+  for (const PeerId peer : setup.guests) add_receiver(peer, true);
+}
+
+void Round::add_receiver(PeerId peer, bool is_guest) {
+  receivers_.emplace(peer, std::nullopt);
+  if (is_guest) guests_.insert(peer);
 }
 
 std::vector<PeerId> Round::receivers() const {
@@ -32,25 +40,39 @@ std::set<PeerId> Round::numbers() const {
   return numbers;
 }
 
-void Round::set_done(PeerId peer, const base::Digest& results) {
+void Round::set_done(PeerId peer, const base::Digest& results, Instant now) {
   receivers_.at(peer) = results;
+  done_at_ = now;
 }
 
 void Round::remove(PeerId peer) {
   receivers_.erase(peer);
+  guests_.erase(peer);
   const auto index = index_of(peer);
   if (!index || (excluded_ >> *index & 1) != 0) return;
   excluded_ |= ContributorMask{1} << *index;
   is_reown_due_ = true;
 }
 
-Round::Verdict Round::verdict(bool is_overdue) const {
-  const bool is_all_done = std::ranges::all_of(
-      receivers_, [](const auto& receiver) { return receiver.second.has_value(); });
-  if (is_all_done || is_overdue)
-    return are_enough(agreement()) ? Verdict::kCommit : Verdict::kAbort;
-  if (contributors_left() < members_min_) return Verdict::kAbort;
+Round::Verdict Round::verdict(bool is_overdue, Instant now) const {
+  bool are_guests_done = true;
+  for (const PeerId guest : guests_) are_guests_done &= receivers_.at(guest).has_value();
+  // If those who are waited for have all results, nobody asks whose chunks they were.
+  const bool is_all_done =
+      late().empty() && (is_reown_due_ || are_guests_done || now - done_at_ >= guest_lead_);
+  if (is_all_done || is_overdue) {
+    return is_enough(contributors_among(agreement().peers)) ? Verdict::kCommit : Verdict::kAbort;
+  }
+  if (!is_enough(contributors_left())) return Verdict::kAbort;
   return is_reown_due_ ? Verdict::kReown : Verdict::kGoOn;
+}
+
+std::vector<PeerId> Round::late() const {
+  std::vector<PeerId> late;
+  for (const auto& [peer, done] : receivers_) {
+    if (!done && !guests_.contains(peer)) late.push_back(peer);
+  }
+  return late;
 }
 
 Reown Round::reown(Instant now) {
@@ -77,46 +99,75 @@ Round::Agreement Round::agreement() const {
     if (done) groups[*done].push_back(peer);
   }
   Agreement best;
+  int64_t best_count = -1;
   for (const auto& [results, peers] : groups) {
-    const bool is_larger = peers.size() > best.peers.size();
-    const bool is_tie = peers.size() == best.peers.size() && peers.front() < best.peers.front();
-    if (is_larger || is_tie) best = {.results = results, .peers = peers};
+    const int64_t count = contributors_among(peers);
+    const bool is_tie = count == best_count && peers.front() < best.peers.front();
+    if (count <= best_count && !is_tie) continue;
+    best = {.results = results, .peers = peers};
+    best_count = count;
   }
   return best;
 }
 
-bool Round::are_enough(const Agreement& agreement) const {
-  const auto contributor_count =
-      std::ranges::count_if(agreement.peers, [&](PeerId peer) { return is_contributor(peer); });
-  return contributor_count >= members_min_;
+bool Round::is_enough(int64_t contributor_count) const {
+  return contributor_count >= members_min_ &&
+         2 * contributor_count >= int64_t(open_.contributors.size());
 }
 
-std::optional<PeerId> Round::stalling(const Roster& roster, Instant now,
-                                      Duration stall_after) const {
-  if (now - changed_at_ < stall_after) return std::nullopt;
-  std::optional<PeerId> most_wanted;
-  int64_t most_waiters = 0;
+int64_t Round::contributors_among(const std::vector<PeerId>& peers) const {
+  return std::ranges::count_if(peers, [&](PeerId peer) { return is_contributor(peer); });
+}
+
+bool Round::is_owner(PeerId peer) const {
+  const auto index = index_of(peer);
+  return index && std::ranges::find(plan_.owners, uint8_t(*index)) != plan_.owners.end();
+}
+
+std::optional<Blame> Round::blame(const Roster& roster, const Conduct& conduct, Instant now,
+                                  std::optional<Duration> patience) const {
+  std::vector<Witness> witnesses;
   for (const auto& [peer, done] : receivers_) {
-    int64_t waiters = 0;
-    for (const auto& [other, other_done] : receivers_) {
-      const MemberRecord& record = roster.all().at(other);
-      const auto since = record.waiting_since[peer];
-      const bool waits = other != peer && since &&
-                         record.heartbeat_at - std::max(*since, changed_at_) >= stall_after;
-      waiters += waits;
-    }
-    // Of two that are equally wanted, the one that came later goes.
-    if (2 * waiters > int64_t(receivers_.size()) - 1 && waiters >= most_waiters) {
-      most_wanted = peer;
-      most_waiters = waiters;
-    }
+    if (guests_.contains(peer)) continue;
+    const MemberRecord& member = roster.all().at(peer);
+    witnesses.push_back(witness(member, now, patience));
+    witnesses.back().is_done = done.has_value();
+    witnesses.back().offences = conduct.offences(member.node_key);
   }
-  if (most_wanted) return most_wanted;
-  for (const auto& [peer, done] : receivers_) {
-    const Instant moved_at = std::max(roster.all().at(peer).progress_at, changed_at_);
-    if (!done && now - moved_at >= stall_after) return peer;
+  return find_blame(witnesses);
+}
+
+// Without a patience, what was said last counts, however new it is.
+Witness Round::witness(const MemberRecord& member, Instant now,
+                       std::optional<Duration> patience) const {
+  Witness witness{.peer = member.peer,
+                  .is_contributor = is_contributor(member.peer),
+                  .is_owner = is_owner(member.peer),
+                  .came_as = member.entered_after};
+  const Heartbeat& said = member.heartbeat;
+  witness.lacks_any = (said.owes_contribution | said.owes_result) != 0;
+  if (!patience) {
+    witness.is_excused = said.owes_contribution != 0;
+    witness.waits_for_contribution = said.owes_contribution;
+    witness.waits_for_result = said.owes_result;
+    witness.cannot_dial = said.unreachable;
+    return witness;
   }
-  return std::nullopt;
+  witness.has_moved = now - std::max(member.progress_at, changed_at_) < *patience;
+  witness.is_excused = now - std::max(member.lacked_contributions_at, opened_at_) < *patience;
+  const auto old_enough = [&](const MemberRecord::Since& since, Duration age) {
+    uint64_t mask = 0;
+    for (size_t peer = 0; peer < since.size(); ++peer) {
+      const bool is_old =
+          since[peer] && member.heartbeat_at - std::max(*since[peer], opened_at_) >= age;
+      mask |= uint64_t{is_old} << peer;
+    }
+    return mask;
+  };
+  witness.waits_for_contribution = old_enough(member.no_contribution_since, *patience);
+  witness.waits_for_result = old_enough(member.no_result_since, *patience);
+  witness.cannot_dial = old_enough(member.undialled_since, *patience / 3);
+  return witness;
 }
 
 std::optional<int64_t> Round::index_of(PeerId peer) const {

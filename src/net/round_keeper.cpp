@@ -7,33 +7,55 @@
 #include "net/lineage.h"
 
 namespace net {
+namespace {
+
+// Nodes may have other batches than the coordinator's config says, but not more than so many times.
+constexpr uint64_t kBatchesMax = 64;
+// A node that was left out for a while brings the work of several rounds.
+constexpr int64_t kWeightsMax = 16;
+
+}  // namespace
 
 RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
-                         std::vector<FragmentState>& in_force, const Speaker& speaker)
-    : options_(options), roster_(roster), in_force_(in_force), speaker_(speaker) {
+                         std::vector<FragmentState>& in_force, const Speaker& speaker,
+                         Conduct& conduct)
+    : options_(options),
+      roster_(roster),
+      in_force_(in_force),
+      speaker_(speaker),
+      conduct_(conduct) {
   slots_.resize(size_t(options.fragment_count));
 }
 
-// A Ready that crossed a Commit on its way names a round that is over.
-void RoundKeeper::on_ready(MemberRecord& member, const Authority& authority, const Ready& ready) {
+// A Ready that crossed a Commit on its way names a round that is over. Its step is believed only as
+// far as the run can have come since the last commit: a fragment's round is due every inner_steps,
+// and a node that was alone for a while may be one further.
+base::Result<void> RoundKeeper::on_ready(MemberRecord& member, const Authority& authority,
+                                         const Ready& ready) {
   const size_t fragment = authority.fragment;
+  if (!member.is_active() || authority.round != in_force_[fragment].version + 1) return {};
+  const uint64_t step_max = committed_step_ + 2 * options_.inner_steps;
+  if (options_.inner_steps > 0 && ready.step > step_max) {
+    return base::Failure{fmt::format("it says that it is at step {}, but the run is at {}",
+                                     ready.step, committed_step_)};
+  }
   member.step = std::max(member.step, ready.step);
-  if (!member.is_active() || authority.round != in_force_[fragment].version + 1) return;
   member.ready[fragment] = ready;
-  if (ready.weight_tokens >= 0) return;
+  if (ready.weight_tokens >= 0) return {};
   member.ready[fragment].reset();
   auto& round = slots_[fragment].round;
   if (round && round->is_contributor(member.peer)) round->remove(member.peer);
+  return {};
 }
 
-void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority,
-                          const Done& done) {
+void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority, const Done& done,
+                          Instant now) {
   auto& round = slots_[authority.fragment].round;
   if (!round || !round->is_receiver(member.peer)) return;
-  const Authority& now = round->authority();
-  const bool is_this = authority.round == now.round && authority.attempt == now.attempt &&
-                       authority.term == now.term;
-  if (is_this) round->set_done(member.peer, done.results);
+  const Authority& its = round->authority();
+  const bool is_this = authority.round == its.round && authority.attempt == its.attempt &&
+                       authority.term == its.term;
+  if (is_this) round->set_done(member.peer, done.results, now);
 }
 
 // A contributor that was excluded and has come back stays out: the chunks' owners have forgotten
@@ -41,7 +63,7 @@ void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority
 void RoundKeeper::add_receiver(const MemberRecord& member, Turn turn) {
   for (Slot& slot : slots_) {
     if (!slot.round || slot.round->is_contributor(member.peer)) continue;
-    slot.round->add_receiver(member.peer);
+    slot.round->add_receiver(member.peer, !member.contributes);
     tell_open(*slot.round, member, turn);
   }
 }
@@ -71,26 +93,39 @@ void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
   if (slot.round) return;
   std::vector<PeerId> ready = current_members(fragment);
-  std::erase_if(ready, [&](PeerId peer) { return !roster_.find(peer)->ready[size_t(fragment)]; });
+  std::erase_if(ready, [&](PeerId peer) {
+    const MemberRecord& member = *roster_.find(peer);
+    return !member.contributes || !member.ready[size_t(fragment)];
+  });
   if (int64_t(ready.size()) < std::max<int64_t>(1, options_.members_min)) {
     slot.ready_since.reset();
     return;
   }
   if (!slot.ready_since) slot.ready_since = turn.now;
   const bool is_grace_over = turn.now - *slot.ready_since >= options_.ready_grace;
-  if (is_grace_over || !is_somebody_due(fragment, ready)) open(fragment, ready, turn);
+  const std::vector<PeerId> awaited = awaited_members(fragment, ready);
+  if (!awaited.empty() && !is_grace_over) return;
+  for (const PeerId peer : awaited) conduct_.was_ready(roster_.find(peer)->node_key, false);
+  for (const PeerId peer : ready) conduct_.was_ready(roster_.find(peer)->node_key, true);
+  open(fragment, ready, turn);
 }
 
-// Will another member be ready for the round for which these are? Who entered the run at its step
-// has nothing to bring to it, and would only be ready for the next one.
-bool RoundKeeper::is_somebody_due(int64_t fragment, const std::vector<PeerId>& ready) const {
-  uint64_t step = 0;
-  for (const PeerId peer : ready) {
-    step = std::max(step, roster_.find(peer)->ready[size_t(fragment)]->step);
-  }
-  return std::ranges::any_of(roster_.active_peers(), [&](PeerId peer) {
-    return !std::ranges::binary_search(ready, peer) && roster_.find(peer)->entered_at < step;
+// Will it be ready for the next round? Who became active since the last commit came in the middle
+// of the steps for it, and brings what it has to the one after.
+bool RoundKeeper::is_awaited(const MemberRecord& member) const {
+  return member.contributes && member.entered_after < committed_count_ &&
+         conduct_.is_awaited(member.node_key);
+}
+
+std::vector<PeerId> RoundKeeper::awaited_members(int64_t fragment,
+                                                 const std::vector<PeerId>& ready) const {
+  std::vector<PeerId> awaited = roster_.active_peers();
+  std::erase_if(awaited, [&](PeerId peer) {
+    const MemberRecord& member = *roster_.find(peer);
+    return std::ranges::binary_search(ready, peer) || member.ready[size_t(fragment)] ||
+           !is_awaited(member);
   });
+  return awaited;
 }
 
 std::vector<PeerId> RoundKeeper::current_members(int64_t fragment) const {
@@ -101,27 +136,64 @@ std::vector<PeerId> RoundKeeper::current_members(int64_t fragment) const {
   return peers;
 }
 
-void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready, Turn turn) {
-  Slot& slot = slots_[size_t(fragment)];
-  Open open;
+// A weight is believed as far as a node can have trained since its work was last in a commit, with
+// many times the batch of this coordinator's own config, and not far above what the others bring.
+int64_t RoundKeeper::believable_weight(const MemberRecord& member, const Ready& ready) const {
+  if (options_.tokens_per_step == 0) return ready.weight_tokens;
+  const uint64_t steps = ready.step - std::min(ready.step, member.contributed_step);
+  const uint64_t most =
+      kBatchesMax * uint64_t(options_.tokens_per_step) * std::max<uint64_t>(steps, 1);
+  return int64_t(std::min<uint64_t>(uint64_t(ready.weight_tokens), most));
+}
+
+std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
+                                                   const std::vector<PeerId>& ready) const {
+  std::vector<Contributor> contributors;
+  std::vector<int64_t> weights;
   for (const PeerId peer : ready) {
     const MemberRecord& member = *roster_.find(peer);
-    const Ready& its = *member.ready[size_t(fragment)];
-    open.contributors.push_back({peer, its.weight_tokens, member.data});
-    open.step = std::max(open.step, its.step);
+    const int64_t weight = believable_weight(member, *member.ready[size_t(fragment)]);
+    contributors.push_back({peer, weight, member.data});
+    if (weight > 0) weights.push_back(weight);
   }
-  const auto has_weight = [](const Contributor& one) { return one.weight_tokens > 0; };
-  if (std::ranges::any_of(open.contributors, has_weight)) {
-    std::erase_if(open.contributors, std::not_fn(has_weight));
+  if (!weights.empty()) {
+    std::erase_if(contributors, [](const auto& one) { return one.weight_tokens <= 0; });
   }
+  if (weights.size() < 3) return contributors;
+  const auto middle = weights.begin() + int64_t(weights.size() / 2);
+  std::ranges::nth_element(weights, middle);
+  const int64_t most = *middle > INT64_MAX / kWeightsMax ? INT64_MAX : *middle * kWeightsMax;
+  for (Contributor& one : contributors) {
+    if (one.weight_tokens <= most) continue;
+    base::log_warning(
+        "{} says that it trained on {} tokens, over {} times what most did: it counts with {}",
+        roster_.find(one.peer)->name, one.weight_tokens, kWeightsMax, most);
+    one.weight_tokens = most;
+  }
+  return contributors;
+}
+
+void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready, Turn turn) {
+  Slot& slot = slots_[size_t(fragment)];
+  Open open{.contributors = contributors(fragment, ready), .owners = {}, .step = 0};
+  for (const PeerId peer : ready) {
+    open.step = std::max(open.step, roster_.find(peer)->ready[size_t(fragment)]->step);
+  }
+  std::vector<PeerId> receivers = current_members(fragment);
+  const auto is_guest = [&](PeerId peer) { return !roster_.find(peer)->contributes; };
+  std::vector<PeerId> guests = receivers;
+  std::erase_if(guests, std::not_fn(is_guest));
+  std::erase_if(receivers, is_guest);
   slot.round.emplace(Round::Setup{.authority = {.term = speaker_.term(),
                                                 .round = in_force_[size_t(fragment)].version + 1,
                                                 .attempt = ++slot.attempt,
                                                 .fragment = uint32_t(fragment)},
                                   .open = std::move(open),
-                                  .receivers = current_members(fragment),
+                                  .receivers = std::move(receivers),
+                                  .guests = std::move(guests),
                                   .chunk_count = options_.chunk_counts[size_t(fragment)],
                                   .members_min = options_.members_min,
+                                  .guest_lead = 2 * options_.heartbeat_interval,
                                   .opened_at = turn.now});
   for (const PeerId peer : slot.round->receivers()) {
     tell_open(*slot.round, *roster_.find(peer), turn);
@@ -139,9 +211,14 @@ void RoundKeeper::tell_open(const Round& round, const MemberRecord& member, Turn
 void RoundKeeper::review_round(int64_t fragment, Turn turn) {
   const auto& round = slots_[size_t(fragment)].round;
   if (!round) return;
-  exclude_stalling(fragment, turn);
-  const bool is_overdue = turn.now - round->opened_at() >= options_.round_timeout;
-  switch (round->verdict(is_overdue)) {
+  exclude_blamed(fragment, false, turn);
+  bool is_overdue = turn.now - round->deadline_from() >= options_.round_timeout;
+  // Enough may hold the results. If not, whoever is most to blame goes, and the others get as long.
+  if (is_overdue && round->verdict(true, turn.now) == Round::Verdict::kAbort) {
+    exclude_blamed(fragment, true, turn);
+    is_overdue = turn.now - round->deadline_from() >= options_.round_timeout;
+  }
+  switch (round->verdict(is_overdue, turn.now)) {
     case Round::Verdict::kGoOn:
       return;
     case Round::Verdict::kReown:
@@ -153,17 +230,26 @@ void RoundKeeper::review_round(int64_t fragment, Turn turn) {
   }
 }
 
-// It stays a member. It hears that it is out from the Reown, and will have to catch up.
-void RoundKeeper::exclude_stalling(int64_t fragment, Turn turn) {
+void RoundKeeper::exclude_blamed(int64_t fragment, bool is_overdue, Turn turn) {
   Round& round = *slots_[size_t(fragment)].round;
-  const auto peer = round.stalling(roster_, turn.now, options_.stall_after);
-  if (!peer) return;
-  const MemberRecord& member = *roster_.find(*peer);
-  base::log_warning("round {} of fragment {} goes on without {}, for which the others waited",
-                    round.authority().round, fragment, member.name);
-  const bool is_contributor = round.is_contributor(*peer);
-  round.remove(*peer);
-  const Reown out{.excluded = {*peer}, .moves = {}};
+  const auto patience = is_overdue ? std::nullopt : std::optional(options_.stall_after);
+  const auto blame = round.blame(roster_, conduct_, turn.now, patience);
+  if (!blame) return;
+  exclude(fragment, *blame, turn);
+  if (is_overdue) round.extend(turn.now);
+}
+
+// It stays a member. It hears that it is out from the Reown, and will have to catch up.
+void RoundKeeper::exclude(int64_t fragment, const Blame& blame, Turn turn) {
+  Round& round = *slots_[size_t(fragment)].round;
+  const MemberRecord& member = *roster_.find(blame.peer);
+  base::log_warning("round {} of fragment {} goes on without {}: it {}", round.authority().round,
+                    fragment, member.name, blame.why);
+  conduct_.offended(member.node_key, fmt::format("in round {} of fragment {} it {}",
+                                                 round.authority().round, fragment, blame.why));
+  const bool is_contributor = round.is_contributor(blame.peer);
+  round.remove(blame.peer);
+  const Reown out{.excluded = {blame.peer}, .moves = {}};
   Authority authority = round.authority();
   ++authority.attempt;
   if (is_contributor) {
@@ -192,12 +278,20 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
   const FragmentState state{.version = round.authority().round, .digest = {}};
   in_force_[size_t(fragment)] = state;
   const Bytes payload = encode(Commit{.results = agreement.results, .step = round.step()});
+  for (const PeerId peer : round.late()) {
+    conduct_.offended(
+        roster_.find(peer)->node_key,
+        fmt::format("it was late for round {} of fragment {}", state.version, fragment));
+  }
   for (const PeerId peer : agreement.peers) {
     MemberRecord& member = *roster_.find(peer);
     member.states[size_t(fragment)] = state;
+    conduct_.kept(member.node_key);
+    if (round.is_contributor(peer)) member.contributed_step = round.step();
     speaker_.send(member.link, MessageType::kCommit, round.authority(), payload, turn);
   }
   for (auto& [peer, member] : roster_.all()) member.ready[size_t(fragment)].reset();
+  committed_step_ = std::max(committed_step_, round.step());
   slot = {.committed_at = turn.now};
   ++committed_count_;
 }

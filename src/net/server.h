@@ -19,20 +19,24 @@ class Server {
  public:
   using Answerer = std::function<Answer(const ChunkName&)>;
 
-  Server(uint64_t run, Answerer answerer) : run_(run), answerer_(std::move(answerer)) {}
+  // `node_key` is what it proves to have when the coordinator dials back.
+  Server(uint64_t run, uint64_t node_key, Answerer answerer)
+      : run_(run), node_key_(node_key), answerer_(std::move(answerer)) {}
 
   void set_self(PeerId self) { self_ = self; }
   bool owns(LinkId link) const { return links_.contains(link); }
 
   // An incoming link. It must say DataHello first.
-  void on_link_open(LinkId link) { links_[link] = {}; }
-  void on_link_closed(LinkId link) { links_.erase(link); }
-  // Closes links that send anything else than DataHello and Want.
+  void on_link_open(LinkId link, Instant now) { links_[link] = {.heard_at = now}; }
+  void on_link_closed(LinkId link);
+  // Closes links that send anything else than DataHello and Want, or DialBack.
   void on_message(LinkId link, const Message& message, Turn turn);
   void on_drained(LinkId link, Turn turn) { pump_link(link, turn); }
 
-  // Tries all wants again: to be called when answers may have changed, and at every tick.
+  // Tries all wants again: to be called when answers may have changed.
   void pump(Turn turn);
+  // The same, and closes links that have been idle for long: they are dialled again when needed.
+  void on_tick(Turn turn);
   void close_links(Turn turn);
 
  private:
@@ -42,18 +46,21 @@ class Server {
     Instant asked_at{};
   };
   struct Link {
+    Instant heard_at{};
     bool is_greeted = false;
     std::deque<Want> wants;
   };
 
-  base::Result<void> take(Link& link, const Message& message, Instant now);
+  base::Result<void> take(LinkId id, Link& link, const Message& message, Turn turn);
   void pump_link(LinkId id, Turn turn);
   void send(LinkId id, const Want& want, const Answer& answer, Turn turn);
 
   const uint64_t run_;
+  const uint64_t node_key_;
   const Answerer answerer_;
   PeerId self_ = kNobody;
   std::map<LinkId, Link> links_;
+  int64_t want_count_ = 0;  // Of all links.
 };
 
 }  // namespace net

@@ -1,8 +1,17 @@
 #include "net/state_sync.h"
 
 #include <algorithm>
+#include <bit>
+
+#include "base/log.h"
 
 namespace net {
+namespace {
+
+// A round may well commit in the middle of a transfer; a transfer that is outrun so often is slow.
+constexpr int64_t kOutrunsTold = 4;
+
+}  // namespace
 
 StateSync::StateSync(FragmentStore& store, Fetcher& fetcher, std::vector<FragmentState> states)
     : store_(store), fetcher_(fetcher), states_(std::move(states)) {
@@ -18,8 +27,7 @@ base::Result<StateSync::Outcome> StateSync::on_catch_up(const CatchUp& catch_up,
   }
   expected_ = catch_up;
   std::erase_if(expected_->donors, [&](const Donor& donor) { return donor.peer == self; });
-  moved_at_ = now;
-  return review();
+  return review(now);
 }
 
 bool StateSync::is_stale(size_t fragment) const {
@@ -37,7 +45,7 @@ std::set<int64_t> StateSync::stale_fragments() const {
   return stale;
 }
 
-StateSync::Outcome StateSync::review() {
+StateSync::Outcome StateSync::review(Instant now) {
   if (!expected_ || !being_applied_.empty() || phase_ == Phase::kVerifying) return {};
   const std::set<int64_t> stale = stale_fragments();
   // What was announced to the trainer takes its way, even if it is not needed any more.
@@ -46,8 +54,7 @@ StateSync::Outcome StateSync::review() {
   if (phase_ == Phase::kFetching && is_known) {
     for (const int64_t fragment : stale) {
       const uint64_t version = expected_->states[size_t(fragment)].version;
-      const bool is_wrong = collections_[size_t(fragment)].version != version;
-      if (is_wrong || !is_being_fetched(size_t(fragment))) fetch(fragment, version);
+      fetch(fragment, version, now);
       want_missing(fragment);
     }
     return finish_if_complete();
@@ -64,23 +71,29 @@ StateSync::Outcome StateSync::begin_fetch(Instant now) {
   CHECK(expected_ && phase_ != Phase::kSettled, "no fetch was asked for");
   // Between an announcement and its answer there may have been another one.
   if (unanswered_count_ > 0 && --unanswered_count_ > 0) return {};
+  if (phase_ == Phase::kVerifying) {
+    for (Collection& collection : collections_) collection = {};
+  }
   phase_ = Phase::kFetching;
-  moved_at_ = now;
+  if (!moved_at_) moved_at_ = now;
   ++fetch_count_;
   for (const int64_t fragment : stale_fragments()) {
     announced_.insert(fragment);
-    fetch(fragment, expected_->states[size_t(fragment)].version);
+    fetch(fragment, expected_->states[size_t(fragment)].version, now);
     want_missing(fragment);
   }
   return finish_if_complete();
 }
 
-StateSync::Outcome StateSync::synced(std::vector<FragmentState> states) {
+StateSync::Outcome StateSync::synced(std::vector<FragmentState> states, Instant now) {
   CHECK(phase_ == Phase::kVerifying && states.size() == states_.size(), "{} states", states.size());
   states_ = std::move(states);
   phase_ = Phase::kSettled;
   announced_.clear();
-  return review();
+  for (Collection& collection : collections_) collection = {};
+  moved_at_.reset();
+  outrun_ = {};
+  return review(now);
 }
 
 void StateSync::on_committed(int64_t fragment, uint64_t version) {
@@ -88,15 +101,37 @@ void StateSync::on_committed(int64_t fragment, uint64_t version) {
   being_applied_.insert(fragment);
 }
 
-StateSync::Outcome StateSync::applied(int64_t fragment, const FragmentState& state) {
+StateSync::Outcome StateSync::applied(int64_t fragment, const FragmentState& state, Instant now) {
   states_[size_t(fragment)] = state;
   being_applied_.erase(fragment);
-  return review();
+  return review(now);
 }
 
-void StateSync::fetch(int64_t fragment, uint64_t version) {
+// What is there of this version stays.
+void StateSync::fetch(int64_t fragment, uint64_t version, Instant now) {
+  Collection& collection = collections_[size_t(fragment)];
+  if (is_being_fetched(size_t(fragment)) && collection.version == version) return;
+  const bool is_outrun = is_being_fetched(size_t(fragment)) && collection.version != 0;
+  if (is_outrun) note_outrun(fragment, version, now);
   states_[size_t(fragment)] = {.version = kNoVersion, .digest = {}};
-  collections_[size_t(fragment)] = {.version = version, .blocks = {}};
+  collection = {.version = version, .blocks = {}, .bytes = 0};
+}
+
+// The state moved on before all of it was here. Said when it happens again and again.
+void StateSync::note_outrun(int64_t fragment, uint64_t version, Instant now) {
+  const Collection& collection = collections_[size_t(fragment)];
+  if (!outrun_.since) outrun_.since = now;
+  ++outrun_.count;
+  outrun_.bytes += collection.bytes;
+  if (outrun_.count < kOutrunsTold || !std::has_single_bit(uint64_t(outrun_.count))) return;
+  const double seconds = std::chrono::duration<double>(now - *outrun_.since).count();
+  base::log_warning(
+      "this node cannot catch up: fragment {} moved on to version {} when {} of {} blocks of the "
+      "one before were here, and it is the {}th time. The state comes at {:.2f} Mbit/s, the run "
+      "makes a round every {:.1f} s. A faster line, longer rounds (outer.inner_steps) or more "
+      "fragments (outer.fragments) would help",
+      fragment, version, collection.blocks.size(), store_.block_count(fragment), outrun_.count,
+      seconds > 0 ? double(outrun_.bytes) * 8e-6 / seconds : 0.0, seconds / double(outrun_.count));
 }
 
 void StateSync::want_missing(int64_t fragment) {
@@ -135,12 +170,13 @@ StateSync::Outcome StateSync::deliver(const Fetcher::Delivery& delivery, const B
   fetcher_.taken(delivery);
   moved_at_ = turn.now;
   if (*version > collection.version) {  // It is ahead of what we were told: what we have is old.
-    fetch(fragment, *version);
+    fetch(fragment, *version, turn.now);
     collection.blocks.insert(delivery.name.chunk);
     want_missing(fragment);
     expected_->states[size_t(fragment)] = {.version = *version, .digest = {}};
   }
   collection.blocks.insert(delivery.name.chunk);
+  collection.bytes += int64_t(block.size());
   return finish_if_complete();
 }
 
@@ -163,7 +199,7 @@ Answer StateSync::answer(const ChunkName& name) const {
 }
 
 Duration StateSync::silence(Instant now) const {
-  return phase_ == Phase::kFetching ? now - moved_at_ : Duration{};
+  return phase_ == Phase::kFetching && moved_at_ ? now - *moved_at_ : Duration{};
 }
 
 }  // namespace net

@@ -4,8 +4,9 @@
 //   kSettled --stale--> kAnnounced --begin_fetch--> kFetching --last block--> kVerifying
 //   --synced--> kSettled
 //
-// The coordinator may name a newer state at any time: what is being fetched for the older one
-// starts again, everything else is looked at again when the trainer says synced.
+// The coordinator may name a newer state at any time: fragments that moved are fetched anew, what
+// was fetched of the others stays. Whose transfer takes longer than the time between two rounds of
+// a fragment cannot catch up so, and is told.
 #pragma once
 
 #include <optional>
@@ -33,10 +34,10 @@ class StateSync {
 
   base::Result<Outcome> on_catch_up(const CatchUp& catch_up, PeerId self, Instant now);
   Outcome begin_fetch(Instant now);
-  Outcome synced(std::vector<FragmentState> states);
+  Outcome synced(std::vector<FragmentState> states, Instant now);
   // The trainer was given the round that makes this version; until applied() the digest is unknown.
   void on_committed(int64_t fragment, uint64_t version);
-  Outcome applied(int64_t fragment, const FragmentState& state);
+  Outcome applied(int64_t fragment, const FragmentState& state, Instant now);
   // We are an active member: from now on rounds change the state.
   void on_started() { expected_.reset(); }
   bool is_settled() const { return phase_ == Phase::kSettled; }
@@ -49,7 +50,7 @@ class StateSync {
   Outcome deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
   Answer answer(const ChunkName& name) const;
 
-  // For how long nothing has come, if something should.
+  // For how long no block has come, if some should. That the state moves on is no movement of ours.
   Duration silence(Instant now) const;
 
  private:
@@ -57,13 +58,15 @@ class StateSync {
   struct Collection {
     uint64_t version = 0;
     std::set<int64_t> blocks;  // That are there.
+    int64_t bytes = 0;
   };
 
   bool is_stale(size_t fragment) const;
   std::set<int64_t> stale_fragments() const;
   bool is_being_fetched(size_t fragment) const { return states_[fragment].version == kNoVersion; }
-  Outcome review();
-  void fetch(int64_t fragment, uint64_t version);
+  Outcome review(Instant now);
+  void fetch(int64_t fragment, uint64_t version, Instant now);
+  void note_outrun(int64_t fragment, uint64_t version, Instant now);
   void want_missing(int64_t fragment);
   Outcome finish_if_complete();
 
@@ -76,8 +79,14 @@ class StateSync {
   std::set<int64_t> announced_;      // May be written, once begin_fetch was called.
   Phase phase_ = Phase::kSettled;
   std::vector<Collection> collections_;
-  int64_t fetch_count_ = 0;  // Another order of donors at every try.
-  Instant moved_at_{};
+  int64_t fetch_count_ = 0;          // Another order of donors at every try.
+  std::optional<Instant> moved_at_;  // Since we wait for blocks.
+  struct Outrun {                    // How often the state moved on before we had it.
+    int64_t count = 0;
+    int64_t bytes = 0;  // That came in vain.
+    std::optional<Instant> since;
+  };
+  Outrun outrun_;
 };
 
 }  // namespace net

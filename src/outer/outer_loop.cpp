@@ -35,13 +35,15 @@ class BlockingOuterLoop final : public OuterLoop {
       : options_(options),
         state_(state),
         swarm_(swarm),
-        fragments_(static_cast<size_t>(state.fragment_count())) {}
+        fragments_(static_cast<size_t>(state.fragment_count())),
+        position_(options.position) {}
 
   std::optional<Entry> join(bool has_local_progress,
                             const std::function<bool()>& stop_requested) override;
   StepOutcome after_step(uint64_t steps_done, int64_t tokens, double loss,
                          const std::function<bool()>& stop_requested) override;
   void leave(const std::string& reason) override { swarm_.leave(reason); }
+  uint64_t committed_step() const override { return committed_step_; }
   std::vector<int64_t> tokens_since_commit() const override;
   void restore_tokens_since_commit(std::vector<int64_t> tokens) override;
 
@@ -69,6 +71,7 @@ class BlockingOuterLoop final : public OuterLoop {
   void on_event(const net::Fetched& event, StepOutcome& outcome);
   void on_event(const net::Started& event, StepOutcome& outcome);
   void on_event(const net::MembershipChanged& event, StepOutcome& outcome);
+  void on_event(const net::StandingChanged& event, StepOutcome& outcome);
   void on_event(const net::Committed& event, StepOutcome& outcome);
   void on_event(const net::Stopped& event, StepOutcome& outcome);
 
@@ -76,7 +79,8 @@ class BlockingOuterLoop final : public OuterLoop {
   OuterState& state_;
   net::Swarm& swarm_;
   std::vector<FragmentProgress> fragments_;
-  uint64_t position_ = 0;
+  uint64_t position_;
+  uint64_t committed_step_ = 0;
   bool has_progress_ = false;  // Local parameters are worth keeping when the state is replaced.
   bool is_replacing_ =
       false;  // From CatchUpNeeded until the fetched state is verified: local is not valid.
@@ -116,7 +120,8 @@ std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
   return Entry{.peer = *outcome.peer,
                .step = position_,
                .state_replaced = outcome.state_replaced,
-               .memberships = std::move(outcome.memberships)};
+               .memberships = std::move(outcome.memberships),
+               .standings = std::move(outcome.standings)};
 }
 
 StepOutcome BlockingOuterLoop::after_step(uint64_t steps_done, int64_t tokens, double loss,
@@ -132,7 +137,6 @@ StepOutcome BlockingOuterLoop::after_step(uint64_t steps_done, int64_t tokens, d
   }
   announce_due_fragments();
   take_part(outcome, stop_requested);
-  if (position_ > steps_done) outcome.jump_to_step = position_;
   if (stopped_) outcome.lost = stopped_->reason;
   return outcome;
 }
@@ -246,6 +250,18 @@ void BlockingOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome
 
 void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome) {
   outcome.peer = event.peer;
+  committed_step_ = event.step;
+  // The run is where its last commit was. Steps that we did since are ours, but further than a
+  // round away from it there is no round that we could be ready for.
+  if (position_ > event.step + uint64_t(options_.config.inner_steps)) {
+    base::log_warning("outer: the run is at step {}, this node was at {}: it goes back", event.step,
+                      position_);
+    position_ = event.step;
+    outcome.jump_to_step = event.step;
+    for (FragmentProgress& progress : fragments_) {
+      progress.synced_step = std::min(progress.synced_step, event.step);
+    }
+  }
   if (event.step > position_) {
     // The state that was fetched is of that step: nothing is left to be synchronised there.
     move_to(event.step, outcome);
@@ -263,6 +279,10 @@ void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome
 
 void BlockingOuterLoop::on_event(const net::MembershipChanged& event, StepOutcome& outcome) {
   outcome.memberships.push_back({.epoch = event.epoch, .members = event.members});
+}
+
+void BlockingOuterLoop::on_event(const net::StandingChanged& event, StepOutcome& outcome) {
+  outcome.standings.push_back({.contributes = event.contributes, .reason = event.reason});
 }
 
 void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome) {
@@ -293,6 +313,7 @@ void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outco
     announce(event.fragment);  // It was an older one, and used up our word for the one to come.
   }
   progress.synced_step = std::max(progress.synced_step, event.step);
+  committed_step_ = std::max(committed_step_, event.step);
   move_to(event.step, outcome);
   outcome.rounds.push_back({.round = event.round,
                             .fragment = event.fragment,

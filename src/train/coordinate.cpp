@@ -27,6 +27,9 @@ net::CoordinatorOptions coordinator_options(const RunConfig& config) {
           .fragment_count = int64_t(fragments.size()),
           .chunk_counts = std::move(chunk_counts),
           .steps_total = uint64_t(config.training.steps),
+          .inner_steps = uint64_t(config.outer.inner_steps),
+          .tokens_per_step = config.training.batch_rows * config.model.sequence_length,
+          .adopt_newer = swarm.adopt_newer,
           // A coordinator that is started again outranks the one before.
           .term = uint32_t(std::time(nullptr)),
           .start_members = swarm.start_members,

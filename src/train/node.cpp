@@ -188,14 +188,16 @@ bool Node::join() {
       *outer_, outer_->states(), uint64_t(step_));
   outer_loop_ = outer::OuterLoop::create({.config = config_.outer,
                                           .steps_total = config_.training.steps,
+                                          .position = uint64_t(step_),
                                           .join_timeout = seconds(swarm.join_timeout_seconds)},
                                          *outer_, *swarm_);
   if (!resumed_tokens_.empty()) outer_loop_->restore_tokens_since_commit(resumed_tokens_);
   const auto entry = outer_loop_->join(has_local_progress_, stop_requested_);
   if (!entry) return false;
   for (const auto& membership : entry->memberships) metrics_.membership(membership);
+  for (const auto& standing : entry->standings) metrics_.standing(standing);
   part_ = entry->peer;
-  step_ = std::max(step_, int64_t(entry->step));
+  step_ = int64_t(entry->step);
   masters_changed();
   base::log_info("member {} of the swarm, at step {}{}", part_, step_,
                  entry->state_replaced ? ", with the swarm's state" : "");
@@ -255,13 +257,14 @@ void Node::after_inner_step(const InnerStep& step) {
   const auto outcome =
       outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_);
   for (const auto& membership : outcome.memberships) metrics_.membership(membership);
+  for (const auto& standing : outcome.standings) metrics_.standing(standing);
   for (const auto& round : outcome.rounds) {
     metrics_.round(round);
     ++summary_.rounds;
     if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
   if (!outcome.rounds.empty() || outcome.state_replaced) masters_changed();
-  const bool has_jumped = outcome.jump_to_step && int64_t(*outcome.jump_to_step) > step_;
+  const bool has_jumped = outcome.jump_to_step && int64_t(*outcome.jump_to_step) != step_;
   if (has_jumped) {
     step_ = int64_t(*outcome.jump_to_step);
     base::log_info("going on with the swarm at step {}", step_);

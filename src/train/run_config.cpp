@@ -65,6 +65,9 @@ void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
            "A round closes without those that are not done.");
   v.number("stall_seconds", c.stall_seconds, kSeconds,
            "A member that holds up a round for so long is left out of it.");
+  v.boolean("adopt_newer", c.adopt_newer,
+            "For the coordinator: whoever comes with a newer state than the run's has the right "
+            "one.");
   v.number("heartbeat_seconds", c.heartbeat_seconds, kSeconds, "Interval of the heartbeats.");
   v.number("dead_seconds", c.dead_seconds, kSeconds,
            "A member that is silent for so long is dead.");

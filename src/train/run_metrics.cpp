@@ -57,6 +57,12 @@ void RunMetrics::membership(const outer::MembershipReport& membership) {
   file_.write(line);
 }
 
+void RunMetrics::standing(const outer::StandingReport& standing) {
+  auto line = file_.begin_line("standing");
+  line.field("contributes", standing.contributes).field("reason", standing.reason);
+  file_.write(line);
+}
+
 void RunMetrics::evaluation(int64_t step, const Validation& validation) {
   auto line = file_.begin_line("evaluation");
   line.field("step", step)

@@ -21,6 +21,7 @@ class RunMetrics {
   void inner_step(const InnerStep& step);
   void round(const outer::RoundReport& round);
   void membership(const outer::MembershipReport& membership);
+  void standing(const outer::StandingReport& standing);
   void evaluation(int64_t step, const Validation& validation);
   void checkpoint(int64_t step, const checkpoint::SaveReport& report, double seconds);
   void summary(const NodeSummary& summary);

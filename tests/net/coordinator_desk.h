@@ -67,7 +67,33 @@ class Desk {
   LinkId join(const Hello& hello, uint32_t term = 0) {
     const LinkId link = connect();
     send(link, MessageType::kHello, encode(hello), {.term = term});
+    if (dials == Dials::kAnswered) answer_dials(hello.node_key);
+    if (dials == Dials::kRefused) refuse_dials();
     return link;
+  }
+  // Plays the data port of a node: the coordinator dials back everybody who joins.
+  enum class Dials { kAnswered, kRefused, kPending };
+  Dials dials = Dials::kAnswered;
+  void answer_dials(uint64_t node_key) {
+    for (const LinkId link : pending_dials()) {
+      coordinator->on_link_open(link, false, {}, now, out);
+      const auto asked = out.last<DialBack>(link, MessageType::kDialBack);
+      REQUIRE(asked);
+      send(link, MessageType::kDialBackReply,
+           encode(DialBackReply{dial_back_proof(node_key, asked->nonce)}));
+    }
+  }
+  void refuse_dials() {
+    for (const LinkId link : pending_dials()) {
+      coordinator->on_link_closed(link, "connection refused", now, out);
+    }
+  }
+  std::vector<LinkId> pending_dials() {
+    std::vector<LinkId> links;
+    for (const auto& [link, endpoint] : out.dialled) {
+      if (answered_dials_.insert(link).second) links.push_back(link);
+    }
+    return links;
   }
   void sync(LinkId link) {
     const auto catch_up = out.last<CatchUp>(link, MessageType::kCatchUp);
@@ -89,9 +115,15 @@ class Desk {
     if (reown != nullptr && reown->authority.round == authority.round) authority = reown->authority;
     send(link, MessageType::kDone, encode(Done{digest_of(digest)}), authority);
   }
-  void heartbeat(LinkId link, uint64_t progress = 0, uint64_t waiting_for = 0) {
+  // Whoever owes something is silent.
+  void heartbeat(LinkId link, uint64_t progress = 0, uint64_t contributions = 0,
+                 uint64_t results = 0) {
     send(link, MessageType::kHeartbeat,
-         encode(Heartbeat{.step = 1, .progress = progress, .waiting_for = waiting_for}));
+         encode(Heartbeat{.step = 1,
+                          .progress = progress,
+                          .owes_contribution = contributions,
+                          .owes_result = results,
+                          .silent = contributions | results}));
   }
   void pass(Duration time) {
     now += time;
@@ -117,6 +149,7 @@ class Desk {
  private:
   CoordinatorOptions options_;
   LinkId last_link_ = 0;
+  std::set<LinkId> answered_dials_;
 };
 
 }  // namespace net

@@ -191,18 +191,58 @@ TEST_CASE("member: catching up waits for a commit that is being applied") {
 
 TEST_CASE("member: heartbeats name those who owe, contributions before results") {
   InRound stage;
-  const auto waiting_for = [&] {
+  const auto told = [&] {
     stage.pass(seconds(1));
     stage.tell(MessageType::kHeartbeatReply, no_payload());
-    return stage.out.last<Heartbeat>(stage.coordinator(), MessageType::kHeartbeat)->waiting_for;
+    return *stage.out.last<Heartbeat>(stage.coordinator(), MessageType::kHeartbeat);
   };
-  REQUIRE(waiting_for() == 0b101);
+  Heartbeat heartbeat = told();
+  REQUIRE(heartbeat.owes_contribution == 0b101);
+  REQUIRE(heartbeat.owes_result == 0b101);
+  REQUIRE(heartbeat.silent == 0b101);
   stage.give(2, name(WantKind::kContribution, 1), part(2));
-  REQUIRE(waiting_for() == 0b001);  // Peer 2 still owes a result, but has just sent something,
-  REQUIRE(waiting_for() == 0b001);  // and may itself be waiting for peer 0.
+  heartbeat = told();
+  REQUIRE(heartbeat.owes_contribution == 0b001);
+  REQUIRE(heartbeat.silent == 0b001);  // Peer 2 still owes a result, but has just sent something.
+  REQUIRE(told().silent == 0b101);
   stage.give(0, name(WantKind::kContribution, 1), part(1));
-  REQUIRE(waiting_for() == 0b100);
-  REQUIRE(waiting_for() == 0b101);
+  heartbeat = told();
+  REQUIRE(heartbeat.owes_contribution == 0);
+  REQUIRE(heartbeat.owes_result == 0b101);
+  REQUIRE(heartbeat.silent == 0b100);
+}
+
+TEST_CASE("member: steps are no progress of a round, chunks are") {
+  InRound stage;
+  const auto progress = [&] {
+    stage.pass(seconds(1));
+    stage.tell(MessageType::kHeartbeatReply, no_payload());
+    return stage.out.last<Heartbeat>(stage.coordinator(), MessageType::kHeartbeat)->progress;
+  };
+  const uint64_t before = progress();
+  for (uint64_t step = 21; step < 30; ++step) stage.member->progress(step, 1.0f);
+  REQUIRE(progress() == before);
+  stage.give(2, name(WantKind::kContribution, 1), part(2));
+  REQUIRE(progress() == before + 1);
+}
+
+TEST_CASE("member: who cannot be dialled is named in the heartbeat") {
+  InRound stage;
+  const auto unreachable = [&] {
+    stage.pass(seconds(1));
+    stage.tell(MessageType::kHeartbeatReply, no_payload());
+    return stage.out.last<Heartbeat>(stage.coordinator(), MessageType::kHeartbeat)->unreachable;
+  };
+  REQUIRE(unreachable() == 0);
+  stage.member->on_link_closed(stage.link_to(2), "connection refused", stage.now, stage.out);
+  REQUIRE(unreachable() == 0b100);
+  stage.tell(MessageType::kHeartbeatReply, no_payload());
+  stage.pass(seconds(1));
+  stage.member->on_link_open(stage.link_to(2), false, {}, stage.now, stage.out);
+  REQUIRE(unreachable() == 0);
+  // A link that stood and broke is no failed dial.
+  stage.member->on_link_closed(stage.link_to(2), "reset", stage.now, stage.out);
+  REQUIRE(unreachable() == 0);
 }
 
 }  // namespace

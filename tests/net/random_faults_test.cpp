@@ -59,6 +59,8 @@ class Chaos {
     options.trainer.step_time = milliseconds(100 + below(300));
     options.coordinator.start_members = 1 + int64_t(below(uint64_t(node_count_)));
     options.coordinator.members_min = 1 + int64_t(below(2));
+    // Here a new coordinator may well begin with the node whose memory is oldest.
+    options.coordinator.adopt_newer = true;
     options.network.latency_max = milliseconds(20 + below(150));
     options.network.jitter = milliseconds(below(100));
     options.network.bytes_per_second = chance(0.3) ? 20e3 : 10e6;

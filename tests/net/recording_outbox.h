@@ -19,6 +19,7 @@ class RecordingOutbox : public Outbox {
   void send(LinkId link, Message message) override { sent[link].push_back(std::move(message)); }
   void close(LinkId link) override { closed.insert(link); }
   int64_t queued_bytes(LinkId) const override { return queued; }
+  int64_t all_queued_bytes() const override { return queued; }
 
   // The last message of this type on the link.
   const Message* last(LinkId link, MessageType type) const {

@@ -47,7 +47,10 @@ inline Hello sample_hello() {
           .config = sample_digest(1),
           .listen = {"192.0.2.7", 7000},
           .step = 1ull << 60,
-          .states = {{.version = 3, .digest = sample_digest(9)}, {.version = 4}}};
+          .states = {{.version = 3, .digest = sample_digest(9)}, {.version = 4}},
+          .last_term = 7,
+          .last_epoch = 1ull << 40,
+          .last_member_count = 14};
 }
 
 inline Open sample_open() {
@@ -80,7 +83,13 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Hello", sample_hello()),
       sample("Hello without address and states", Hello{.node_name = ""}),
       sample("Synced", Synced{.states = states}),
-      sample("Heartbeat", Heartbeat{.step = 7, .loss = 2.5f, .progress = 9, .waiting_for = ~0ull}),
+      sample("Heartbeat", Heartbeat{.step = 7,
+                                    .loss = 2.5f,
+                                    .progress = 9,
+                                    .owes_contribution = ~0ull,
+                                    .owes_result = 5,
+                                    .silent = 1,
+                                    .unreachable = 1ull << 63}),
       sample("Ready", Ready{.weight_tokens = 1 << 20, .step = 500}),
       sample("Ready withdrawn", Ready{.weight_tokens = -1, .step = 500}),
       sample("Done", Done{.results = sample_digest(2)}),
@@ -89,6 +98,10 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Welcome", Welcome{.peer = 63, .heartbeat_interval_ms = 1000, .dead_after_ms = 15000}),
       sample("Reject", Reject{.reason = "another configuration"}),
       sample("Reject for now", Reject{.reason = "no state", .restart_makes_sense = true}),
+      sample("Reject with a config", Reject{.reason = "no", .shared_config = "{\"seed\":1}"}),
+      sample("Notice", Notice{.contributes = false, .reason = "it does not deliver"}),
+      sample("DialBack", DialBack{.nonce = 77}),
+      sample("DialBackReply", DialBackReply{.proof = ~0ull}),
       sample("CatchUp", CatchUp{.states = states, .donors = {{.peer = 1, .data = {"::1", 7000}}}}),
       sample("Start", Start{.step = 12}),
       sample("Membership", Membership{.members = {0, 1, 63}}),

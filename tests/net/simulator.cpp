@@ -22,6 +22,7 @@ class World::HostOutbox : public Outbox {
   void send(LinkId link, Message message) override { world_.send(host_, link, std::move(message)); }
   void close(LinkId link) override { world_.close(host_, link); }
   int64_t queued_bytes(LinkId link) const override { return world_.queued_bytes(host_, link); }
+  int64_t all_queued_bytes() const override { return 0; }  // Budgets are the host's tests.
   void wake() override {
     World& world = world_;
     const HostId host = host_;
