@@ -15,6 +15,7 @@
 #include "outer/outer_loop.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
+#include "train/run_data.h"
 #include "train/run_metrics.h"
 #include "train/trainer.h"
 
@@ -34,32 +35,6 @@ net::Duration seconds(double value) {
 net::Endpoint endpoint_of(const std::string& text) {
   return *net::parse_endpoint(text);
 }  // Checked with the config.
-
-struct Data {
-  std::vector<std::unique_ptr<data::TokenDataset>> datasets;
-  std::unique_ptr<data::Sampler> sampler;
-};
-
-Data open_data(const RunConfig& config, base::Storage& storage) {
-  if (config.data.sources.empty())
-    throw base::bad_input("data.sources is empty",
-                          "make a dataset with atoll prepare and name its prefix there");
-  Data data;
-  data::SamplerOptions options = {.seed = uint64_t(config.seed),
-                                  .sequence_length = config.model.sequence_length,
-                                  .parts = net::kMembersMax,
-                                  .validation_fraction = config.data.validation_fraction,
-                                  .weights = {},
-                                  .vocabulary = config.model.vocabulary};
-  std::vector<const data::TokenDataset*> pointers;
-  for (const DataSource& source : config.data.sources) {
-    data.datasets.push_back(data::TokenDataset::open(storage, source.prefix));
-    pointers.push_back(data.datasets.back().get());
-    options.weights.push_back(source.weight);
-  }
-  data.sampler = std::make_unique<data::Sampler>(std::move(pointers), options);
-  return data;
-}
 
 // The same number after every restart in the same run directory, so that the coordinator knows the
 // node again.
@@ -101,7 +76,7 @@ class Node {
   const std::function<bool()>& stop_requested_;
   const base::Digest digest_;
   observe::MetricsFile metrics_file_;
-  Data data_;
+  RunData data_;
   RankTeam ranks_;
   Trainer trainer_;
   RunMetrics metrics_;
@@ -130,7 +105,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       stop_requested_(stop_requested),
       digest_(shared_digest(config)),
       metrics_file_(config.node.run_directory + "/metrics.jsonl", config.node.name),
-      data_(open_data(config, storage)),
+      data_(open_data(config, net::kMembersMax, storage)),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
       metrics_(metrics_file_, config, ranks_.peak_flops()),
@@ -297,6 +272,7 @@ void Node::save() {
       .model_config = base::write_config(
           [&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); },
           -1),
+      .data_config = data_to_json(config_),
       .tokenizer = config_.data.tokenizer,
       .config = digest_,
       .data = data_.sampler->fingerprint(),
