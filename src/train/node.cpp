@@ -68,6 +68,7 @@ class Node {
   void after_inner_step(const InnerStep& step);
   void evaluate();
   void save();
+  void save_after_error();
   void masters_changed();
   void leave(const std::string& reason);
 
@@ -94,6 +95,7 @@ class Node {
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
   bool has_local_progress_ = false;
+  bool is_whole_ = false;  // There was a step here, and what the node holds is that of step_.
   NodeSummary summary_;
   std::vector<int64_t> resumed_tokens_;
 };
@@ -194,7 +196,12 @@ NodeSummary Node::run() {
   if (join()) {
     take_part();
     evaluate();
-    while (step_ < config_.training.steps && !stop_requested_()) one_step();
+    try {
+      while (step_ < config_.training.steps && !stop_requested_()) one_step();
+    } catch (...) {
+      save_after_error();
+      throw;
+    }
     summary_.finished = step_ >= config_.training.steps;
     if (summary_.finished && evaluated_step_ != step_) evaluate();
     if (saved_step_ != step_) save();
@@ -213,11 +220,13 @@ NodeSummary Node::run() {
 
 void Node::one_step() {
   const data::Batch batch = loader_->next();
+  is_whole_ = false;
   const InnerStep step = trainer_.step(batch);
   metrics_.inner_step(step);
   step_ = step.step;
   tokens_ += step.tokens;
   after_inner_step(step);
+  is_whole_ = true;
   const auto due = [&](int64_t every) {
     return every > 0 && step_ % every == 0 && step_ < config_.training.steps;
   };
@@ -288,6 +297,16 @@ void Node::save() {
   saved_step_ = step_;
   metrics_.checkpoint(step_, report, seconds_since(begin));
   base::log_info("step {}: saved {}", step_, report.directory);
+}
+
+// An error that comes between two steps, of the data say, costs none of them.
+void Node::save_after_error() {
+  if (!is_whole_ || saved_step_ == step_) return;
+  try {
+    save();
+  } catch (const std::exception& error) {
+    base::log_warning("step {}: cannot be saved: {}", step_, error.what());
+  }
 }
 
 void Node::masters_changed() {

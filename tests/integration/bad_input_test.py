@@ -55,6 +55,37 @@ class BadInputTest(ClusterTest):
     def test_vocabulary_that_does_not_fit(self):
         self.fails(2, ["vocabulary", "Hint"], *self.train("model.vocabulary=128"))
 
+    def spoil_corpus(self, first_byte):
+        """0xff from there on, in place: each id is then 65535."""
+        with open(self.folder / "corpus.bin", "r+b") as file:
+            file.seek(0, 2)
+            count = file.tell() - first_byte
+            file.seek(first_byte)
+            file.write(b"\xff" * count)
+
+    def test_a_token_out_of_range_stops_the_start(self):
+        self.spoil_corpus((self.folder / "corpus.bin").stat().st_size - 2)
+        text = self.fails(2, ["document 39", "token id 65535", "vocabulary has 272", "from 10 to 65535", "Hint"], *self.train())
+        self.assertNotIn("step 0", text)
+        shown = json.loads(run_atoll("inspect", "data", self.folder / "corpus", "--json").stdout)
+        self.assertEqual(shown["largest_id"], 65535)
+
+    def test_a_dataset_twice_is_refused(self):
+        for ending in ("bin", "idx", "json"):
+            (self.folder / f"copy.{ending}").write_bytes((self.folder / f"corpus.{ending}").read_bytes())
+        sources = json.dumps([{"prefix": str(self.folder / name)} for name in ("corpus", "copy")])
+        self.fails(2, ["corpus and ", "copy hold the same documents", "Hint"], *self.train(f"data.sources={sources}"))
+
+    def test_an_error_after_the_first_step_saves_first(self):
+        node = self.start_node("run", solo=True, training__steps=100000)
+        node.wait_for_step(3)
+        self.spoil_corpus(0)
+        self.assertEqual(node.finish(), 2, node.tail())
+        self.assertIn("token id 65535", node.tail())
+        last = node.lines("inner_step")[-1]["step"]
+        report = json.loads(run_atoll("inspect", "checkpoint", node.directory, "--json").stdout)
+        self.assertEqual(report["step"], last)
+
     def test_corrupt_checkpoint(self):
         node = self.start_node("run", solo=True, training__steps=4)
         self.assert_finished(node)
