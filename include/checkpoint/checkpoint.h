@@ -1,7 +1,7 @@
 // A node's state on disk.
 //
 //   RUN/checkpoints/step-00001200/
-//     parameters.safetensors, optimizer.safetensors, ...   fp32 tensors under their names
+//     parameters.safetensors, optimizer_m.safetensors, ...   fp32 tensors under their names
 //     manifest.json   all that is not a tensor, and size and SHA-256 of every file
 //
 // A checkpoint is written under a temporary name, synced, and renamed: it is there whole or not at

@@ -20,7 +20,7 @@ struct EvaluateOptions {
   std::vector<std::string> data_prefixes;
   std::optional<double> validation_fraction;
   std::optional<int64_t> seed;
-  int64_t rows = 256;  // The first so many held-out ones.
+  int64_t rows = 256;  // Held-out ones, at most, spread over all of them.
   int64_t threads = 0;
   std::string device = "auto";
 };

@@ -29,7 +29,7 @@ void add_evaluate(CLI::App& app) {
       ->check(CLI::Range(1e-9, 1.0));
   command->add_option("--seed", options.seed, "Of the hold-out, instead of the run's")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--rows", options.rows, "The first so many held-out rows, at most")
+  command->add_option("--rows", options.rows, "Held-out rows, at most, spread over all of them")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   command->add_option("--threads", options.threads, "CPU threads; 0: all")
