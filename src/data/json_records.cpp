@@ -46,7 +46,8 @@ size_t end_of_value(std::string_view text) {
 
 }  // namespace
 
-JsonRecords::JsonRecords(std::string_view content, Form form) : rest_(content), form_(form) {
+JsonRecords::JsonRecords(std::string_view content, Form form, int64_t value_bytes_max)
+    : rest_(content), form_(form), value_bytes_max_(size_t(value_bytes_max)) {
   if (rest_.starts_with(kByteOrderMark)) rest_.remove_prefix(kByteOrderMark.size());
 }
 
@@ -96,9 +97,12 @@ std::optional<JsonRecord> JsonRecords::next_value() {
     is_in_array_ = false;
     return end;
   }
-  if (const size_t end = end_of_value(rest_); end > 0) return take(end);
-  if (!is_in_array_) return take(rest_.find('\n'), "a value without an end");
-  JsonRecord lost = take(rest_.size(), "a value without an end; the rest of the array is lost");
+  if (const size_t end = end_of_value(rest_.substr(0, value_bytes_max_)); end > 0) return take(end);
+  if (!is_in_array_)
+    return take(rest_.find('\n'), "a value without an end, or a longer one than is allowed");
+  JsonRecord lost = take(rest_.size(),
+                         "a value without an end, or a longer one than is allowed; the rest of "
+                         "the array is lost");
   is_in_array_ = false;
   return lost;
 }

@@ -19,7 +19,9 @@ class JsonRecords {
  public:
   // kLines: a record per line. kValues: a record per value, and per element of an array.
   enum class Form { kLines, kValues };
-  JsonRecords(std::string_view content, Form form);
+  // A value of more bytes than `value_bytes_max` is looked upon as one without an end, so that the
+  // search for an end that is missing ends.
+  JsonRecords(std::string_view content, Form form, int64_t value_bytes_max);
 
   // Nothing at the end. Empty lines are no records.
   std::optional<JsonRecord> next();
@@ -32,6 +34,7 @@ class JsonRecords {
 
   std::string_view rest_;
   const Form form_;
+  const size_t value_bytes_max_;
   int64_t line_ = 1;  // Of the first byte of rest_.
   bool is_in_array_ = false;
 };

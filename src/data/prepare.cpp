@@ -53,8 +53,9 @@ class Preparation {
     if (kind.form == FileKind::kNothing) {
       report_.files.push_back({.place = path, .reason = std::move(kind.reason)});
     } else if (is_json && !options_.json_is_text) {
-      add_json(path, {content, kind.form == FileKind::kJsonLines ? JsonRecords::Form::kLines
-                                                                 : JsonRecords::Form::kValues});
+      const auto form = kind.form == FileKind::kJsonLines ? JsonRecords::Form::kLines
+                                                          : JsonRecords::Form::kValues;
+      add_json(path, {content, form, options_.document_bytes_max});
     } else if (options_.separator.empty()) {
       add_text(content);
     } else {

@@ -163,7 +163,9 @@ Sampler::Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions
   if (options.validation_fraction > 0 && state_->validation->pair_count() == 0) {
     throw base::bad_input(fmt::format("sampler: a validation fraction of {} holds out no document",
                                       options.validation_fraction),
-                          "use a larger fraction, more documents, or 0 for no validation");
+                          "use a larger fraction, more documents (of one long text atoll prepare "
+                          "makes several with --separator or --document-bytes), or 0 for no "
+                          "validation");
   }
 }
 

@@ -198,12 +198,12 @@ NodeSummary Node::run() {
     evaluate();
     try {
       while (step_ < config_.training.steps && !stop_requested_()) one_step();
+      summary_.finished = step_ >= config_.training.steps;
+      if (summary_.finished && evaluated_step_ != step_) evaluate();
     } catch (...) {
       save_after_error();
       throw;
     }
-    summary_.finished = step_ >= config_.training.steps;
-    if (summary_.finished && evaluated_step_ != step_) evaluate();
     if (saved_step_ != step_) save();
     leave(summary_.finished ? "done" : "stopped");
   }

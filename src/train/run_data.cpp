@@ -23,6 +23,7 @@ RunData open_data(const RunConfig& config, int64_t parts, base::Storage& storage
     pointers.push_back(data.datasets.back().get());
     options.weights.push_back(source.weight);
   }
+  base::log_info("reading the data once, to see what is in it");
   data.sampler = std::make_unique<data::Sampler>(std::move(pointers), options);
   for (size_t d = 0; d < data.datasets.size(); ++d) {
     const data::TokenDataset& dataset = *data.datasets[d];

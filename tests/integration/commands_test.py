@@ -1,7 +1,9 @@
 """Every command that reports something does so as JSON, with the keys that scripts rely on."""
 
+import hashlib
 import json
 import pathlib
+import re
 import unittest
 
 from cluster import ClusterTest, run_atoll
@@ -61,6 +63,21 @@ class CommandsTest(ClusterTest):
             result = run_atoll(*evaluate, *moved, *change)
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertEqual("was trained on may count" in " ".join(result.stderr.split()), is_leak, result.stderr)
+
+    def test_evaluate_of_a_checkpoint_that_does_not_know_its_data(self):
+        node = self.start_node("run", solo=True, training__steps=3)
+        self.assert_finished(node)
+        path, = node.directory.glob("checkpoints/step-*/manifest.json")
+        text = re.sub(r'  "data_config": .*\n', "", path.read_text())
+        hashed = text[:-68]  # Then the hash of it, and four bytes.
+        path.write_text(hashed + hashlib.sha256(hashed.encode()).hexdigest() + text[-4:])
+        evaluate = ["evaluate", "--checkpoint", node.directory]
+        refused = run_atoll(*evaluate)
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("does not say on what data", refused.stderr)
+        accepted = run_atoll(*evaluate, "--data", self.folder / "corpus")
+        self.assertEqual(accepted.returncode, 0, accepted.stderr)
+        self.assertIn("does not say which documents", accepted.stderr)
 
     def test_metrics_have_the_promised_keys(self):
         self.start_coordinator()
