@@ -13,11 +13,16 @@ namespace {
 // The one thing that a signal handler may touch.
 volatile std::sig_atomic_t stop_signal = 0;
 
-void install_signal_handlers() {
+cli::StopRequested watch_for_stop() {
   struct sigaction action {};
   action.sa_handler = [](int signal) { stop_signal = signal; };
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  return [] { return stop_signal != 0; };
+}
+
+void ignore_signals() {
+  struct sigaction action {};
   action.sa_handler = SIG_IGN;
   // A closed pipe or socket and a file at its size limit are error values, not deaths.
   sigaction(SIGPIPE, &action, nullptr);
@@ -33,15 +38,14 @@ int fail(const base::Error& error) {
 }  // namespace
 
 int main(int argument_count, char** arguments) {
-  install_signal_handlers();
+  ignore_signals();
   CLI::App app(
       "Atoll trains large language models on machines that have only the internet in common.");
   app.require_subcommand(1);
   app.set_version_flag("--version", ATOLL_VERSION);
-  const auto stop_requested = [] { return stop_signal != 0; };
-  cli::add_train(app, stop_requested);
-  cli::add_coordinate(app, stop_requested);
-  cli::add_prepare(app);
+  cli::add_train(app, watch_for_stop);
+  cli::add_coordinate(app, watch_for_stop);
+  cli::add_prepare(app, watch_for_stop);
   cli::add_evaluate(app);
   cli::add_generate(app);
   cli::add_inspect(app);
@@ -54,7 +58,7 @@ int main(int argument_count, char** arguments) {
   } catch (const base::Error& error) {
     return fail(error);
   } catch (const std::bad_alloc&) {
-    return fail(
-        base::resource_lost("out of memory", "use a smaller model or training.micro_batch_rows"));
+    return fail(base::resource_lost(
+        "out of memory", "use a smaller model, training.micro_batch_rows or --document-bytes"));
   }
 }

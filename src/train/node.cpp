@@ -15,6 +15,7 @@
 #include "outer/outer_loop.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
+#include "train/run_data.h"
 #include "train/run_metrics.h"
 #include "train/trainer.h"
 
@@ -34,32 +35,6 @@ net::Duration seconds(double value) {
 net::Endpoint endpoint_of(const std::string& text) {
   return *net::parse_endpoint(text);
 }  // Checked with the config.
-
-struct Data {
-  std::vector<std::unique_ptr<data::TokenDataset>> datasets;
-  std::unique_ptr<data::Sampler> sampler;
-};
-
-Data open_data(const RunConfig& config, base::Storage& storage) {
-  if (config.data.sources.empty())
-    throw base::bad_input("data.sources is empty",
-                          "make a dataset with atoll prepare and name its prefix there");
-  Data data;
-  data::SamplerOptions options = {.seed = uint64_t(config.seed),
-                                  .sequence_length = config.model.sequence_length,
-                                  .parts = net::kMembersMax,
-                                  .validation_fraction = config.data.validation_fraction,
-                                  .weights = {},
-                                  .vocabulary = config.model.vocabulary};
-  std::vector<const data::TokenDataset*> pointers;
-  for (const DataSource& source : config.data.sources) {
-    data.datasets.push_back(data::TokenDataset::open(storage, source.prefix));
-    pointers.push_back(data.datasets.back().get());
-    options.weights.push_back(source.weight);
-  }
-  data.sampler = std::make_unique<data::Sampler>(std::move(pointers), options);
-  return data;
-}
 
 // The same number after every restart in the same run directory, so that the coordinator knows the
 // node again.
@@ -93,6 +68,7 @@ class Node {
   void after_inner_step(const InnerStep& step);
   void evaluate();
   void save();
+  void save_after_error();
   void masters_changed();
   void leave(const std::string& reason);
 
@@ -101,7 +77,7 @@ class Node {
   const std::function<bool()>& stop_requested_;
   const base::Digest digest_;
   observe::MetricsFile metrics_file_;
-  Data data_;
+  RunData data_;
   RankTeam ranks_;
   Trainer trainer_;
   RunMetrics metrics_;
@@ -119,6 +95,7 @@ class Node {
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
   bool has_local_progress_ = false;
+  bool is_whole_ = false;  // There was a step here, and what the node holds is that of step_.
   NodeSummary summary_;
   std::vector<int64_t> resumed_tokens_;
 };
@@ -130,7 +107,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       stop_requested_(stop_requested),
       digest_(shared_digest(config)),
       metrics_file_(config.node.run_directory + "/metrics.jsonl", config.node.name),
-      data_(open_data(config, storage)),
+      data_(open_data(config, net::kMembersMax, storage)),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
       metrics_(metrics_file_, config, ranks_.peak_flops()),
@@ -221,9 +198,14 @@ NodeSummary Node::run() {
   if (join()) {
     take_part();
     evaluate();
-    while (step_ < config_.training.steps && !stop_requested_()) one_step();
-    summary_.finished = step_ >= config_.training.steps;
-    if (summary_.finished && evaluated_step_ != step_) evaluate();
+    try {
+      while (step_ < config_.training.steps && !stop_requested_()) one_step();
+      summary_.finished = step_ >= config_.training.steps;
+      if (summary_.finished && evaluated_step_ != step_) evaluate();
+    } catch (...) {
+      save_after_error();
+      throw;
+    }
     if (saved_step_ != step_) save();
     leave(summary_.finished ? "done" : "stopped");
   }
@@ -240,11 +222,13 @@ NodeSummary Node::run() {
 
 void Node::one_step() {
   const data::Batch batch = loader_->next();
+  is_whole_ = false;
   const InnerStep step = trainer_.step(batch);
   metrics_.inner_step(step);
   step_ = step.step;
   tokens_ += step.tokens;
   after_inner_step(step);
+  is_whole_ = true;
   const auto due = [&](int64_t every) {
     return every > 0 && step_ % every == 0 && step_ < config_.training.steps;
   };
@@ -300,6 +284,7 @@ void Node::save() {
       .model_config = base::write_config(
           [&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); },
           -1),
+      .data_config = data_to_json(config_),
       .tokenizer = config_.data.tokenizer,
       .config = digest_,
       .data = data_.sampler->fingerprint(),
@@ -315,6 +300,16 @@ void Node::save() {
   saved_step_ = step_;
   metrics_.checkpoint(step_, report, seconds_since(begin));
   base::log_info("step {}: saved {}", step_, report.directory);
+}
+
+// An error that comes between two steps, of the data say, costs none of them.
+void Node::save_after_error() {
+  if (!is_whole_ || saved_step_ == step_) return;
+  try {
+    save();
+  } catch (const std::exception& error) {
+    base::log_warning("step {}: cannot be saved: {}", step_, error.what());
+  }
 }
 
 void Node::masters_changed() {

@@ -44,6 +44,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
                    .optimizer_updates = 1190,
                    .tokens_trained = 5'000'000'000,
                    .model_config = "{\"layers\": 4}",
+                   .data_config = "{\"seed\": 42}",
                    .tokenizer = "bytes",
                    .outer = {{.version = 12, .digest = base::sha256({})}},
                    .tokens_since_commit = {4096},
@@ -59,6 +60,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   "optimizer_updates": 1190,
   "tokens_trained": 5000000000,
   "model_config": "{\"layers\": 4}",
+  "data_config": "{\"seed\": 42}",
   "tokenizer": "bytes",
   "config": ")" + zeros + R"(",
   "data": ")" + zeros + R"(",
@@ -94,6 +96,15 @@ TEST_CASE("A manifest reads back as it was", "[checkpoint]") {
   REQUIRE(checkpoint::read_manifest(checkpoint::write_manifest(content), "x") == content);
   REQUIRE(checkpoint::read_manifest(checkpoint::write_manifest({}), "x") ==
           checkpoint::ManifestFile{});
+}
+
+TEST_CASE("A manifest of before there was data_config reads as one that does not know",
+          "[checkpoint]") {
+  auto content = make_content();
+  content.manifest.data_config = "";
+  const std::string text = checkpoint::write_manifest(content);
+  REQUIRE(checkpoint::read_manifest(sign(replace(text, "  \"data_config\": \"\",\n", "")), "x") ==
+          content);
 }
 
 TEST_CASE("Every flipped bit and every cut of a manifest is found", "[checkpoint]") {
