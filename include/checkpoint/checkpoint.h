@@ -70,7 +70,8 @@ SaveReport save(base::Storage& storage, const SaveOptions& options, const Manife
 // An opened checkpoint, verified: every file has the size and hash of the manifest.
 class Reader {
  public:
-  // Throws bad_input that names the file and what is wrong.
+  // Throws bad_input that names the file and what is wrong with its content; resource_lost where
+  // the disk does not give it.
   static std::unique_ptr<Reader> open(base::Storage& storage, const std::string& directory);
   virtual ~Reader() = default;
   virtual const Manifest& manifest() const = 0;
@@ -85,7 +86,8 @@ class Reader {
 // Complete checkpoints of a run, oldest first: their folders.
 std::vector<std::string> list(base::Storage& storage, const std::string& run_directory);
 // The newest one that is whole; damaged newer ones are reported through `warn` and passed over.
-// Nothing if there is none at all; bad_input if there are some and all are damaged.
+// Nothing if there is none at all; bad_input if there are some and all are damaged, or if another
+// version of Atoll wrote one; resource_lost if one cannot be read, which says nothing about it.
 std::unique_ptr<Reader> open_newest(base::Storage& storage, const std::string& run_directory,
                                     const std::function<void(const std::string&)>& warn);
 

@@ -191,9 +191,9 @@ ManifestFile read_manifest(const std::string& text, const std::string& path) {
   return content;
 }
 
-base::Error damaged(const std::string& path, const std::string& found) {
-  return base::bad_input(
-      fmt::format("{}: {}", path, found),
+Damaged damaged(const std::string& path, const std::string& found) {
+  return Damaged(
+      base::ExitCode::kBadInput, fmt::format("{}: {}", path, found),
       "the checkpoint is damaged; an older one can be used by removing this one's folder");
 }
 

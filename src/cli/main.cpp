@@ -4,6 +4,8 @@
 #include <csignal>
 #include <cstdio>
 #include <iostream>
+#include <string_view>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -24,6 +26,20 @@ void install_signal_handlers() {
   sigaction(SIGXFSZ, &action, nullptr);
 }
 
+// A page of a mapped file (a dataset, a checkpoint) that the disk does not give: nothing can be
+// thrown from here, and only what is safe in a signal handler may be called.
+void install_bus_error_handler() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {
+    constexpr std::string_view kText =
+        "atoll: a mapped file cannot be read: the disk has failed, or the file was cut short\n"
+        "Hint: see the kernel's log, and start again once the file can be read.\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText.data(), kText.size());
+    _exit(int(base::ExitCode::kResourceLost));
+  };
+  sigaction(SIGBUS, &action, nullptr);
+}
+
 int fail(const base::Error& error) {
   std::cerr << "atoll: " << error.what() << "\n";
   if (!error.hint().empty()) std::cerr << "Hint: " << error.hint() << "\n";
@@ -34,6 +50,7 @@ int fail(const base::Error& error) {
 
 int main(int argument_count, char** arguments) {
   install_signal_handlers();
+  install_bus_error_handler();
   CLI::App app(
       "Atoll trains large language models on machines that have only the internet in common.");
   app.require_subcommand(1);
