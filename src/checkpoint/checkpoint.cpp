@@ -72,7 +72,7 @@ std::vector<FolderName> list_folders(base::Storage& storage, const std::string& 
 }
 
 void remove_leftovers(base::Storage& storage, const std::string& parent) {
-  for (const std::string& entry : storage.list(parent)) {
+  for (const std::string& entry : read_disk([&] { return storage.list(parent); })) {
     if (!entry.ends_with(kPartialSuffix)) continue;
     if (parse_folder_name(entry.substr(0, entry.size() - kPartialSuffix.size()))) {
       storage.remove_all(parent + "/" + entry);
@@ -285,17 +285,21 @@ std::unique_ptr<Reader> Reader::open(base::Storage& storage, const std::string& 
   return std::make_unique<DiskReader>(storage, directory);
 }
 
-std::vector<std::string> list(base::Storage& storage, const std::string& run_directory) {
+std::vector<std::string> list(base::Storage& storage, const std::string& run_directory,
+                              int64_t step_begin, int64_t step_end) {
   const std::string parent = folder_of_run(run_directory);
   std::vector<std::string> directories;
-  for (const FolderName& folder : list_folders(storage, parent))
-    directories.push_back(parent + "/" + folder.text());
+  for (const FolderName& folder : list_folders(storage, parent)) {
+    if (folder.step >= step_begin && folder.step < step_end)
+      directories.push_back(parent + "/" + folder.text());
+  }
   return directories;
 }
 
 std::unique_ptr<Reader> open_newest(base::Storage& storage, const std::string& run_directory,
-                                    const std::function<void(const std::string&)>& warn) {
-  const auto directories = list(storage, run_directory);
+                                    const std::function<void(const std::string&)>& warn,
+                                    int64_t step_end) {
+  const auto directories = list(storage, run_directory, 0, step_end);
   for (auto directory = directories.rbegin(); directory != directories.rend(); ++directory) {
     try {
       return Reader::open(storage, *directory);
@@ -308,6 +312,14 @@ std::unique_ptr<Reader> open_newest(base::Storage& storage, const std::string& r
       fmt::format("{}: none of the {} checkpoints can be used", folder_of_run(run_directory),
                   directories.size()),
       "the warnings above say why; to start from the beginning, move the folder away");
+}
+
+std::string set_aside(base::Storage& storage, const std::string& directory) {
+  std::string name;
+  for (int64_t number = 1; name.empty() || storage.exists(name); ++number)
+    name = fmt::format("{}.aside-{}", directory, number);
+  storage.rename(directory, name);
+  return name;
 }
 
 }  // namespace checkpoint

@@ -30,7 +30,17 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
       .field("model_config", manifest.model_config)
       .field("tokenizer", manifest.tokenizer)
       .field("config", manifest.config.hex())
-      .field("data", manifest.data.hex());
+      .field("shared_config", manifest.shared_config);
+  out.key("changes").begin_array();
+  for (const ConfigChange& change : manifest.changes) {
+    out.begin_object()
+        .field("step", change.step)
+        .field("key", change.key)
+        .field("before", change.before)
+        .field("after", change.after)
+        .end_object();
+  }
+  out.end_array().field("data", manifest.data.hex());
   out.key("outer").begin_array();
   for (const net::FragmentState& fragment : manifest.outer) {
     out.begin_object()
@@ -52,6 +62,7 @@ class FieldReader {
   FieldReader(base::JsonValue object, const std::string& path)
       : object_(std::move(object)), path_(path) {}
 
+  bool has(const char* key) const { return object_.has(key); }
   std::string text(const char* key) const { return require(member(key).as_string()); }
   base::Digest digest(const char* key) const {
     const base::JsonValue value = member(key);
@@ -120,6 +131,16 @@ Manifest read_fields(const FieldReader& in) {
   manifest.model_config = in.text("model_config");
   manifest.tokenizer = in.text("tokenizer");
   manifest.config = in.digest("config");
+  // Older versions of Atoll did not write these two.
+  if (in.has("shared_config")) manifest.shared_config = in.text("shared_config");
+  if (in.has("changes")) {
+    for (const FieldReader& change : in.objects("changes")) {
+      manifest.changes.push_back({.step = change.count("step"),
+                                  .key = change.text("key"),
+                                  .before = change.text("before"),
+                                  .after = change.text("after")});
+    }
+  }
   manifest.data = in.digest("data");
   for (const FieldReader& fragment : in.objects("outer")) {
     manifest.outer.push_back(
