@@ -15,11 +15,21 @@ namespace {
 // The one thing that a signal handler may touch.
 volatile std::sig_atomic_t stop_signal = 0;
 
-void install_signal_handlers() {
+// For commands that have something to save or to tidy away: they are asked to end. Signals end all
+// others at once.
+void catch_stop_signals() {
   struct sigaction action {};
   action.sa_handler = [](int signal) { stop_signal = signal; };
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  // The terminal is gone; under nohup that is no reason to end.
+  struct sigaction inherited {};
+  if (sigaction(SIGHUP, nullptr, &inherited) == 0 && inherited.sa_handler != SIG_IGN)
+    sigaction(SIGHUP, &action, nullptr);
+}
+
+void ignore_harmless_signals() {
+  struct sigaction action {};
   action.sa_handler = SIG_IGN;
   // A closed pipe or socket and a file at its size limit are error values, not deaths.
   sigaction(SIGPIPE, &action, nullptr);
@@ -49,7 +59,7 @@ int fail(const base::Error& error) {
 }  // namespace
 
 int main(int argument_count, char** arguments) {
-  install_signal_handlers();
+  ignore_harmless_signals();
   install_bus_error_handler();
   CLI::App app(
       "Atoll trains large language models on machines that have only the internet in common.");
@@ -63,6 +73,8 @@ int main(int argument_count, char** arguments) {
   cli::add_generate(app);
   cli::add_inspect(app);
   cli::add_bench(app);
+  for (const char* const command : {"train", "coordinate", "prepare"})
+    app.get_subcommand(command)->preparse_callback([](size_t) { catch_stop_signals(); });
   try {
     app.parse(argument_count, arguments);
     return int(base::ExitCode::kDone);
