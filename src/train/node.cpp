@@ -383,8 +383,8 @@ void write_fields(base::JsonWriter& out, const NodeSummary& summary) {
 
 NodeSummary run_node(const RunConfig& config, base::Storage& storage,
                      const std::function<bool()>& stop_requested) {
+  Node node(config, storage, stop_requested);
   try {
-    Node node(config, storage, stop_requested);
     return node.run();
   } catch (const std::exception& error) {
     base::log_error("the node ends: {}", error.what());  // The log outlives the terminal.
