@@ -114,7 +114,7 @@ class Run:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.corpus = self.directory / "corpus"
         print("Preparing a corpus from the C and C++ headers under /usr/include")
-        report = self.json_of(["prepare", "--input", "/usr/include", "--output", self.corpus, "--max-bytes",
+        report = self.json_of(["prepare", "--input", "/usr/include", "--output", self.corpus, "--json-as-text", "--max-bytes",
                                CORPUS_BYTES_MAX, "--json"])
         print(f"  {report['documents']} files, {report['tokens'] / 1e6:.1f} M tokens (bytes)")
 

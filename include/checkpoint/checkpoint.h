@@ -1,7 +1,7 @@
 // A node's state on disk.
 //
 //   RUN/checkpoints/step-00001200/
-//     parameters.safetensors, optimizer.safetensors, ...   fp32 tensors under their names
+//     parameters.safetensors, optimizer_m.safetensors, ...   fp32 tensors under their names
 //     manifest.json   all that is not a tensor, and size and SHA-256 of every file
 //
 // A checkpoint is written under a temporary name, synced, and renamed: it is there whole or not at
@@ -52,6 +52,8 @@ struct Manifest {
   int64_t optimizer_updates = 0;
   int64_t tokens_trained = 0;  // By this node.
   std::string model_config;  // JSON of model::ModelConfig: evaluate and generate need nothing else.
+  std::string data_config;  // JSON of the run's seed and data section: evaluate holds out the same.
+                            // Empty in checkpoints of older versions.
   std::string tokenizer;
   base::Digest config;        // Of shared_config.
   std::string shared_config;  // JSON: what the nodes of the run share. Empty: an older version of

@@ -12,25 +12,47 @@
 namespace data {
 
 struct PrepareOptions {
-  // Files, or folders that are walked in sorted order (links to folders are not followed). A file
-  // is one document; of a
-  // *.jsonl file each line is one, with its text in `jsonl_field`.
+  // Files, or folders that are walked in sorted order (links to folders are not followed). What a
+  // file holds is told by the end of its name, in upper or lower case:
+  //   .jsonl, .ndjson   each line is a JSON object with one document in `json_field`
+  //   .json             such objects one after another, or an array of them or of texts
+  //   anything else     text: one document, or several with `separator` between them
   std::vector<std::string> inputs;
   std::string output_prefix;
-  std::string jsonl_field = "text";
-  int64_t document_bytes_max = 64 * 1024 * 1024;  // Longer documents or lines are bad input.
+  std::string json_field = "text";
+  std::string separator;        // Empty: none. What is only white space between two is no document.
+  bool json_is_text = false;    // JSON files are text like any other.
+  bool skip_bad_lines = false;  // JSON without a text in it is left out instead of ending it all.
+  // A longer text becomes several documents, cut behind a line's end where there is one; memory
+  // stays below about ten times this. A longer line or object of JSON is a bad one.
+  int64_t document_bytes_max = 64 * 1024 * 1024;
   int64_t input_bytes_max = 0;  // Stop when there are so many bytes of text; 0: no limit.
 };
+
+// Something in the inputs that did not become documents.
+struct LeftOut {
+  std::string place;  // A path, or path:line.
+  std::string reason;
+};
 struct PrepareReport {
+  static constexpr int64_t kBadLinesNamed = 10;
+
   int64_t documents = 0;
   int64_t tokens = 0;
   int64_t bytes = 0;
-  int64_t skipped_files = 0;  // Empty, or binary (a zero byte).
+  int64_t cut_texts = 0;  // Texts that became several documents.
+  std::vector<LeftOut> files;
+  int64_t bad_lines = 0;                 // Left out.
+  std::vector<LeftOut> first_bad_lines;  // At most kBadLinesNamed.
 };
+
 // `progress`, which may be empty, is called every few MiB and at the end with the bytes of text so
-// far. Inputs without any text are bad input.
+// far. `stop_requested`, which may be empty, is asked before each document: if it says yes,
+// resource_lost is thrown, and an older dataset is as it was. Inputs without any text are bad
+// input.
 PrepareReport prepare(base::Storage& storage, const Tokenizer& tokenizer,
                       const PrepareOptions& options,
-                      const std::function<void(int64_t bytes)>& progress);
+                      const std::function<void(int64_t bytes)>& progress,
+                      const std::function<bool()>& stop_requested = {});
 
 }  // namespace data

@@ -13,11 +13,12 @@
 // at least one), in a random order per block. The k-th sample of a dataset is window k of its
 // stream.
 //
-// Held out for validation: the documents whose random number (of seed and document) lies below
-// `validation_fraction`.
+// Held out for validation: the documents whose random number (of the seed and the document's
+// content) lies below `validation_fraction`. So equal documents are on one side, in whatever
+// datasets they are and wherever those stand in the list.
 //
 // Memory: 16 bytes per training document for each cached pass (at most two per dataset), and per
-// held-out document. docs/formats/token-dataset.md has the whole rule.
+// held-out document; one bit per document. docs/formats/token-dataset.md has the whole rule.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +28,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "data/dataset_content.h"
 #include "data/token_dataset.h"
 
 namespace data {
@@ -50,9 +52,10 @@ struct Row {
 // Thread safe.
 class Sampler {
  public:
-  // `datasets` outlive the object. Throws bad_input when there is too little data for one window
-  // per part, when nothing is held out although validation_fraction > 0, or when a dataset's
-  // vocabulary does not fit.
+  // `datasets` outlive the object and are read once in full, but for those of weight 0. Throws
+  // bad_input when there is too little data for one window per part, when nothing is held out
+  // although validation_fraction > 0, when two datasets hold the same, or when a dataset's
+  // vocabulary or any token id does not fit.
   Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions& options);
   ~Sampler();
 
@@ -70,9 +73,9 @@ class Sampler {
   void validation_row(int64_t row, const Row& out) const;
 
   int64_t training_window_count() const;  // Whole windows in one pass over every dataset.
+  const DatasetContent& content(size_t dataset) const;  // Empty for one of weight 0.
   // Names everything that decides which tokens come: a resumed run must find the same. Of the
-  // datasets it takes the lengths of all documents and the first tokens of some, not where they
-  // lie.
+  // datasets it takes what is in them, not where they lie.
   base::Digest fingerprint() const;
 
  private:

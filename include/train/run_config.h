@@ -107,6 +107,11 @@ RunConfig load_run_config(base::Storage& storage, const std::string& path,
 // The whole config as JSON, as resolved.
 std::string to_json(const RunConfig& config);
 
+// `seed` and `data` as JSON: what decides which documents the run holds out. And back; `source` is
+// where the text comes from. Throws bad_input as load_run_config() does.
+std::string data_to_json(const RunConfig& config);
+void read_data_json(const std::string& text, const std::string& source, RunConfig& config);
+
 // Everything that must be equal on all nodes of a run, and between a run and its checkpoints, as
 // JSON with the config's own keys: name, seed, model, optimiser, outer loop, number of steps. Equal
 // texts are equal values.

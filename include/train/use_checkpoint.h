@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,11 +14,13 @@ namespace train {
 
 struct EvaluateOptions {
   std::string checkpoint;  // A checkpoint's folder, or a run directory (then the newest).
-  std::string data_prefix;
-  double validation_fraction =
-      0.01;  // As in the run: the same documents are held out for the same seed.
-  int64_t seed = 42;
-  int64_t rows = 256;
+  // Instead of the run's own datasets, seed and fraction, which the manifest has. Hold-out is by
+  // content, so copies under other paths are as good; another seed or a larger fraction makes
+  // documents count that were trained on.
+  std::vector<std::string> data_prefixes;
+  std::optional<double> validation_fraction;
+  std::optional<int64_t> seed;
+  int64_t rows = 256;  // Held-out ones, at most, spread over all of them.
   int64_t threads = 0;
   std::string device = "auto";
 };

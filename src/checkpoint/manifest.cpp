@@ -28,6 +28,7 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
       .field("optimizer_updates", manifest.optimizer_updates)
       .field("tokens_trained", manifest.tokens_trained)
       .field("model_config", manifest.model_config)
+      .field("data_config", manifest.data_config)
       .field("tokenizer", manifest.tokenizer)
       .field("config", manifest.config.hex())
       .field("shared_config", manifest.shared_config);
@@ -64,6 +65,7 @@ class FieldReader {
 
   bool has(const char* key) const { return object_.has(key); }
   std::string text(const char* key) const { return require(member(key).as_string()); }
+  std::string text_or_empty(const char* key) const { return object_.has(key) ? text(key) : ""; }
   base::Digest digest(const char* key) const {
     const base::JsonValue value = member(key);
     const auto digest = base::parse_digest(require(value.as_string()));
@@ -129,10 +131,10 @@ Manifest read_fields(const FieldReader& in) {
   manifest.optimizer_updates = in.count("optimizer_updates");
   manifest.tokens_trained = in.count("tokens_trained");
   manifest.model_config = in.text("model_config");
+  manifest.data_config = in.text_or_empty("data_config");
   manifest.tokenizer = in.text("tokenizer");
   manifest.config = in.digest("config");
-  // Older versions of Atoll did not write these two.
-  if (in.has("shared_config")) manifest.shared_config = in.text("shared_config");
+  manifest.shared_config = in.text_or_empty("shared_config");
   if (in.has("changes")) {
     for (const FieldReader& change : in.objects("changes")) {
       manifest.changes.push_back({.step = change.count("step"),

@@ -11,10 +11,13 @@ class App;
 namespace cli {
 
 using StopRequested = std::function<bool()>;
+// From its call on SIGINT, SIGTERM and SIGHUP do not end the process at once: the result says
+// whether one came. A command that has nothing to put in order does not call it, and just ends.
+using WatchForStop = std::function<StopRequested()>;
 
-void add_train(CLI::App& app, const StopRequested& stop_requested);
-void add_coordinate(CLI::App& app, const StopRequested& stop_requested);
-void add_prepare(CLI::App& app);
+void add_train(CLI::App& app, const WatchForStop& watch_for_stop);
+void add_coordinate(CLI::App& app, const WatchForStop& watch_for_stop);
+void add_prepare(CLI::App& app, const WatchForStop& watch_for_stop);
 void add_evaluate(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);

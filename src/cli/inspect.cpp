@@ -11,7 +11,7 @@
 #include "base/math.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/commands.h"
-#include "data/token_dataset.h"
+#include "data/dataset_content.h"
 #include "train/memory_plan.h"
 #include "train/run_config.h"
 
@@ -157,15 +157,26 @@ void inspect_checkpoint(const InspectCommand& command) {
   std::cout << out.text() << std::endl;
 }
 
+void write_place(base::JsonWriter& out, const std::string& name, const data::TokenPlace& place) {
+  out.key(name);
+  place.document < 0 ? out.null() : out.value(place.id);
+}
+
 void inspect_data(const InspectCommand& command) {
   const auto storage = base::make_disk_storage();
   const auto dataset = data::TokenDataset::open(*storage, command.path);
+  const data::DatasetContent content = data::read_content(*dataset);
   if (!command.json) {
     std::cout << fmt::format(
         "{}: {} documents, {} tokens, tokenizer {}, vocabulary {}\n", command.path,
         dataset->document_count(), dataset->token_count(),
         dataset->tokenizer_name().empty() ? "unknown" : dataset->tokenizer_name(),
-        dataset->vocabulary());
+        dataset->vocabulary() == 0 ? "unknown" : fmt::format("{}", dataset->vocabulary()));
+    const data::TokenPlace& largest = content.largest;
+    if (largest.document >= 0)
+      std::cout << fmt::format(
+          "ids from {} to {}; the largest is first in document {} at position {}\n",
+          content.smallest.id, largest.id, largest.document, largest.position);
     return;
   }
   base::JsonWriter out;
@@ -173,8 +184,10 @@ void inspect_data(const InspectCommand& command) {
       .field("documents", dataset->document_count())
       .field("tokens", dataset->token_count())
       .field("tokenizer", dataset->tokenizer_name())
-      .field("vocabulary", dataset->vocabulary())
-      .end_object();
+      .field("vocabulary", dataset->vocabulary());
+  write_place(out, "smallest_id", content.smallest);
+  write_place(out, "largest_id", content.largest);
+  out.field("content", content.digest.hex()).end_object();
   std::cout << out.text() << std::endl;
 }
 

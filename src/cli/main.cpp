@@ -15,9 +15,7 @@ namespace {
 // The one thing that a signal handler may touch.
 volatile std::sig_atomic_t stop_signal = 0;
 
-// For commands that have something to save or to tidy away: they are asked to end. Signals end all
-// others at once.
-void catch_stop_signals() {
+cli::StopRequested watch_for_stop() {
   struct sigaction action {};
   action.sa_handler = [](int signal) { stop_signal = signal; };
   sigaction(SIGINT, &action, nullptr);
@@ -26,9 +24,10 @@ void catch_stop_signals() {
   struct sigaction inherited {};
   if (sigaction(SIGHUP, nullptr, &inherited) == 0 && inherited.sa_handler != SIG_IGN)
     sigaction(SIGHUP, &action, nullptr);
+  return [] { return stop_signal != 0; };
 }
 
-void ignore_harmless_signals() {
+void ignore_signals() {
   struct sigaction action {};
   action.sa_handler = SIG_IGN;
   // A closed pipe or socket and a file at its size limit are error values, not deaths.
@@ -59,22 +58,19 @@ int fail(const base::Error& error) {
 }  // namespace
 
 int main(int argument_count, char** arguments) {
-  ignore_harmless_signals();
+  ignore_signals();
   install_bus_error_handler();
   CLI::App app(
       "Atoll trains large language models on machines that have only the internet in common.");
   app.require_subcommand(1);
   app.set_version_flag("--version", ATOLL_VERSION);
-  const auto stop_requested = [] { return stop_signal != 0; };
-  cli::add_train(app, stop_requested);
-  cli::add_coordinate(app, stop_requested);
-  cli::add_prepare(app);
+  cli::add_train(app, watch_for_stop);
+  cli::add_coordinate(app, watch_for_stop);
+  cli::add_prepare(app, watch_for_stop);
   cli::add_evaluate(app);
   cli::add_generate(app);
   cli::add_inspect(app);
   cli::add_bench(app);
-  for (const char* const command : {"train", "coordinate", "prepare"})
-    app.get_subcommand(command)->preparse_callback([](size_t) { catch_stop_signals(); });
   try {
     app.parse(argument_count, arguments);
     return int(base::ExitCode::kDone);
@@ -83,7 +79,7 @@ int main(int argument_count, char** arguments) {
   } catch (const base::Error& error) {
     return fail(error);
   } catch (const std::bad_alloc&) {
-    return fail(
-        base::resource_lost("out of memory", "use a smaller model or training.micro_batch_rows"));
+    return fail(base::resource_lost(
+        "out of memory", "use a smaller model, training.micro_batch_rows or --document-bytes"));
   }
 }

@@ -83,26 +83,28 @@ void print_coordination(const net::CoordinatorReport& report, bool json) {
 
 }  // namespace
 
-void add_train(CLI::App& app, const StopRequested& stop_requested) {
+void add_train(CLI::App& app, const WatchForStop& watch_for_stop) {
   auto* command = app.add_subcommand(
       "train", "Train as one node; goes on from its run directory if there is something to resume");
   auto options = std::make_shared<RunOptions>();
   add_config_options(*command, *options);
-  command->callback([options, stop_requested] {
+  command->callback([options, watch_for_stop] {
+    const StopRequested stop_requested = watch_for_stop();
     const auto storage = base::make_disk_storage();
     const auto config = load_config(*storage, *options);
     print_summary(train::run_node(config, *storage, stop_requested), options->json);
   });
 }
 
-void add_coordinate(CLI::App& app, const StopRequested& stop_requested) {
+void add_coordinate(CLI::App& app, const WatchForStop& watch_for_stop) {
   auto* command = app.add_subcommand(
       "coordinate", "Be the meeting point of a run: admits members, opens and commits rounds");
   auto options = std::make_shared<RunOptions>();
   add_config_options(*command, *options);
   command->add_option("--listen", options->listen, "host:port; port 0 picks a free one")
       ->capture_default_str();
-  command->callback([options, stop_requested] {
+  command->callback([options, watch_for_stop] {
+    const StopRequested stop_requested = watch_for_stop();
     const auto storage = base::make_disk_storage();
     const auto config = load_config(*storage, *options);
     const auto listen = net::parse_endpoint(options->listen);

@@ -21,12 +21,15 @@ void add_evaluate(CLI::App& app) {
   command
       ->add_option("--checkpoint", options.checkpoint, "A checkpoint's folder or a run directory")
       ->required();
-  command->add_option("--data", options.data_prefix, "Prefix of the dataset")->required();
-  command->add_option("--validation-fraction", options.validation_fraction, "As in the run")
-      ->capture_default_str()
+  command->add_option("--data", options.data_prefixes,
+                      "Prefixes of datasets, instead of those of the run");
+  command
+      ->add_option("--validation-fraction", options.validation_fraction,
+                   "Share of the documents held out, instead of the run's")
       ->check(CLI::Range(1e-9, 1.0));
-  command->add_option("--seed", options.seed, "As in the run")->capture_default_str();
-  command->add_option("--rows", options.rows, "Held-out rows, at most")
+  command->add_option("--seed", options.seed, "Of the hold-out, instead of the run's")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--rows", options.rows, "Held-out rows, at most, spread over all of them")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   command->add_option("--threads", options.threads, "CPU threads; 0: all")

@@ -9,6 +9,7 @@
 
 #include "base/math.h"
 #include "data/mixture.h"
+#include "data/number_hash.h"
 #include "data/pair_sequence.h"
 #include "data/random_choice.h"
 #include "data/token_format.h"
@@ -57,42 +58,18 @@ void check_dataset(const TokenDataset& dataset, int64_t vocabulary) {
   }
 }
 
-// Hashes numbers in large pieces.
-class NumberHash {
- public:
-  void add(uint64_t number) {
-    numbers_.push_back(number);
-    if (numbers_.size() == 4096) flush();
-  }
-  base::Digest finish() {
-    flush();
-    return sha_.finish();
-  }
-
- private:
-  void flush() {
-    sha_.update(std::as_bytes(std::span(numbers_)));
-    numbers_.clear();
-  }
-  base::Sha256 sha_;
-  std::vector<uint64_t> numbers_;
-};
-
-// The lengths of all documents, and the first tokens of a few: that tells datasets apart without
-// reading them whole.
-void add_dataset(const TokenDataset& dataset, NumberHash& hash) {
-  constexpr int64_t kSampledDocuments = 64;
-  constexpr int64_t kSampledTokens = 16;
-  const int64_t document_count = dataset.document_count();
-  hash.add(uint64_t(document_count));
-  for (int64_t i = 0; i < document_count; ++i) hash.add(uint64_t(dataset.document_length(i)));
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < std::min(kSampledDocuments, document_count); ++i) {
-    const int64_t document = i * (document_count / std::min(kSampledDocuments, document_count));
-    tokens.resize(size_t(std::min(kSampledTokens, dataset.document_length(document))));
-    dataset.read(document, 0, tokens);
-    for (const int32_t token : tokens) hash.add(uint64_t(token));
-  }
+// A wrong id deep in the data would otherwise end a run after hours.
+void check_ids(const TokenDataset& dataset, const DatasetContent& content, int64_t vocabulary) {
+  const auto fail = [&](const TokenPlace& wrong) {
+    return base::bad_input(
+        fmt::format("dataset {}: document {} has token id {} at position {}, but the model's "
+                    "vocabulary has {}; the ids go from {} to {}",
+                    dataset.prefix(), wrong.document, wrong.id, wrong.position, vocabulary,
+                    content.smallest.id, content.largest.id),
+        "was the data made with another tokenizer, or is model.vocabulary too small?");
+  };
+  if (content.smallest.id < 0) throw fail(content.smallest);
+  if (content.largest.id >= vocabulary) throw fail(content.largest);
 }
 
 }  // namespace
@@ -101,6 +78,7 @@ struct Sampler::State {
   SamplerOptions options;
   Corpus corpus;
   Split split;
+  std::vector<DatasetContent> contents;  // Nothing for one without weight.
   int64_t window_count = 0;
   std::optional<Mixture> mixture;
   std::vector<std::unique_ptr<TrainingStream>>
@@ -108,6 +86,7 @@ struct Sampler::State {
   std::unique_ptr<PairSequence> validation;
 
   void split_documents();
+  void check_duplicates() const;
   void check_row(const Row& row) const {
     const size_t expected = size_t(options.sequence_length);
     CHECK(row.tokens.size() == expected && row.targets.size() == expected &&
@@ -116,7 +95,7 @@ struct Sampler::State {
   }
 };
 
-// One scan over all documents: counts the training pairs and collects what is held out.
+// One reading of all documents: counts the training pairs and collects what is held out.
 void Sampler::State::split_documents() {
   std::vector<DocumentRef> held_out;
   std::vector<double> pair_counts;
@@ -124,29 +103,48 @@ void Sampler::State::split_documents() {
     const TokenDataset& dataset = *corpus.datasets[d];
     check_dataset(dataset, options.vocabulary);
     streams.emplace_back();
+    contents.emplace_back();
     pair_counts.push_back(0);
     if (!options.weights.empty() && options.weights[d] == 0) continue;
     int64_t pairs = 0;
-    for (int64_t document = 0; document < dataset.document_count(); ++document) {
+    std::vector<bool> is_held_out(size_t(dataset.document_count()));
+    contents[d] = read_content(dataset, [&](int64_t document, DocumentName name) {
       const int64_t length = dataset.document_length(document);
-      if (length < kDocumentTokensMin) continue;
-      if (split.is_held_out(int64_t(d), document)) {
+      if (length < kDocumentTokensMin) return;
+      is_held_out[size_t(document)] = split.is_held_out(name);
+      if (is_held_out[size_t(document)]) {
         held_out.push_back({.dataset = uint32_t(d), .document = uint32_t(document)});
       } else {
         pairs += length - 1;
       }
-    }
+    });
+    check_ids(dataset, contents[d], options.vocabulary);
     if (pairs == 0) {
       throw base::bad_input(fmt::format(
           "dataset {}: no document of at least two tokens is left to train on", dataset.prefix()));
     }
     pair_counts.back() = double(pairs);
     window_count += pairs / options.sequence_length;
-    streams.back() = std::make_unique<TrainingStream>(corpus, split, uint32_t(d), pairs);
+    streams.back() = std::make_unique<TrainingStream>(corpus, options.seed, uint32_t(d),
+                                                      std::move(is_held_out), pairs);
   }
+  check_duplicates();
   mixture.emplace(options.weights.empty() ? pair_counts : options.weights, options.seed);
   shuffle(held_out, base::Random(random_key(options.seed, Purpose::kValidationOrder)));
   validation = std::make_unique<PairSequence>(corpus, std::move(held_out));
+}
+
+// What is there twice would be seen twice as often as its weight says.
+void Sampler::State::check_duplicates() const {
+  for (size_t d = 0; d < contents.size(); ++d) {
+    for (size_t other = 0; streams[d] && other < d; ++other) {
+      if (!streams[other] || contents[other].digest != contents[d].digest) continue;
+      throw base::bad_input(
+          fmt::format("datasets {} and {} hold the same documents",
+                      corpus.datasets[other]->prefix(), corpus.datasets[d]->prefix()),
+          "name one of them only, with the weight of both");
+    }
+  }
 }
 
 Sampler::Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions& options)
@@ -210,17 +208,23 @@ int64_t Sampler::training_window_count() const {
   return state_->window_count;
 }
 
+const DatasetContent& Sampler::content(size_t dataset) const {
+  return state_->contents.at(dataset);
+}
+
 base::Digest Sampler::fingerprint() const {
   const SamplerOptions& options = state_->options;
   NumberHash hash;
-  hash.add(1);  // The version of the rule.
+  hash.add(2);  // The version of the rule.
   hash.add(options.seed);
   hash.add(uint64_t(options.sequence_length));
   hash.add(uint64_t(options.parts));
   hash.add(std::bit_cast<uint64_t>(options.validation_fraction));
   hash.add(state_->corpus.datasets.size());
   for (const int64_t slots : state_->mixture->slots()) hash.add(uint64_t(slots));
-  for (const TokenDataset* dataset : state_->corpus.datasets) add_dataset(*dataset, hash);
+  for (const DatasetContent& content : state_->contents) {
+    for (const uint8_t byte : content.digest.bytes) hash.add(byte);
+  }
   return hash.finish();
 }
 

@@ -30,10 +30,10 @@ class Walk {
       throw base::bad_input(
           fmt::format("cannot read the input {}: neither a file nor a folder", path.string()));
     }
-    files.push_back(path.string());
+    found.paths.push_back(path.string());
   }
 
-  std::vector<std::string> files;
+  FoundFiles found;
 
  private:
   void add_folder(const fs::path& folder) {
@@ -46,13 +46,26 @@ class Walk {
     if (error) throw cannot_read(folder, error);
     std::sort(paths.begin(), paths.end());
     for (const fs::path& path : paths) {
-      // A link that leads nowhere is no regular file and is passed over, like sockets and devices.
       if (fs::is_directory(fs::symlink_status(path, error))) {
         add_folder(path);
-      } else if (fs::is_regular_file(fs::status(path, error)) && !is_excluded(path)) {
-        files.push_back(path.string());
+      } else if (!is_excluded(path)) {
+        add_file(path);
       }
     }
+  }
+
+  void add_file(const fs::path& path) {
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    const auto leave_out = [&](const char* reason) {
+      found.left_out.push_back({.place = path.string(), .reason = reason});
+    };
+    if (!fs::exists(status)) return leave_out("a link that leads nowhere");
+    if (fs::is_directory(status)) return leave_out("a link to a folder");
+    if (!fs::is_regular_file(status)) return leave_out("neither a file nor a folder");
+    if (path.extension() == ".json" && fs::exists(fs::path(path).replace_extension(".idx"), error))
+      return leave_out("it describes the token dataset beside it");
+    found.paths.push_back(path.string());
   }
 
   bool is_excluded(const fs::path& path) const {
@@ -67,11 +80,11 @@ class Walk {
 
 }  // namespace
 
-std::vector<std::string> find_files(const std::vector<std::string>& inputs,
-                                    const std::vector<std::string>& excluded) {
+FoundFiles find_files(const std::vector<std::string>& inputs,
+                      const std::vector<std::string>& excluded) {
   Walk walk(excluded);
   for (const std::string& input : inputs) walk.add_input(input);
-  return std::move(walk.files);
+  return std::move(walk.found);
 }
 
 }  // namespace data

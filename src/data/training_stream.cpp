@@ -11,14 +11,18 @@ namespace {
 constexpr size_t kCachedPasses = 2;
 }
 
-bool Split::is_held_out(int64_t dataset, int64_t document) const {
-  base::Random random(random_key(seed, Purpose::kHoldOut, dataset), uint64_t(document));
+bool Split::is_held_out(DocumentName name) const {
+  base::Random random(random_key(seed, Purpose::kHoldOut), name);
   return random.uniform() < validation_fraction;
 }
 
-TrainingStream::TrainingStream(const Corpus& corpus, const Split& split, uint32_t dataset,
-                               int64_t pairs_per_pass)
-    : corpus_(corpus), split_(split), dataset_(dataset), pairs_per_pass_(pairs_per_pass) {}
+TrainingStream::TrainingStream(const Corpus& corpus, uint64_t seed, uint32_t dataset,
+                               std::vector<bool> is_held_out, int64_t pairs_per_pass)
+    : corpus_(corpus),
+      seed_(seed),
+      dataset_(dataset),
+      is_held_out_(std::move(is_held_out)),
+      pairs_per_pass_(pairs_per_pass) {}
 
 void TrainingStream::fill(int64_t first_pair, const Row& row) const {
   for (int64_t position = 0; position < int64_t(row.tokens.size());) {
@@ -46,11 +50,11 @@ std::shared_ptr<const PairSequence> TrainingStream::make_pass(int64_t number) co
   std::vector<DocumentRef> documents;
   for (int64_t document = 0; document < dataset.document_count(); ++document) {
     if (dataset.document_length(document) < kDocumentTokensMin) continue;
-    if (split_.is_held_out(dataset_, document)) continue;
+    if (is_held_out_[size_t(document)]) continue;
     documents.push_back({.dataset = dataset_, .document = uint32_t(document)});
   }
   shuffle(documents,
-          base::Random(random_key(split_.seed, Purpose::kPassOrder, dataset_), uint64_t(number)));
+          base::Random(random_key(seed_, Purpose::kPassOrder, dataset_), uint64_t(number)));
   auto sequence = std::make_shared<PairSequence>(corpus_, std::move(documents));
   CHECK(sequence->pair_count() == pairs_per_pass_, "{} pairs, expected {}", sequence->pair_count(),
         pairs_per_pass_);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "data/dataset_content.h"
 #include "data/pair_sequence.h"
 
 namespace data {
@@ -17,7 +18,7 @@ namespace data {
 struct Split {
   uint64_t seed = 0;
   double validation_fraction = 0;
-  bool is_held_out(int64_t dataset, int64_t document) const;
+  bool is_held_out(DocumentName name) const;
 };
 
 // A document of fewer than two tokens has no pair and takes no part in anything.
@@ -26,10 +27,10 @@ inline constexpr int64_t kDocumentTokensMin = 2;
 // Thread safe. The orders of two passes are kept, because windows around a border need both.
 class TrainingStream {
  public:
-  // `corpus` outlives the object. REQUIRES: the dataset has training pairs; `pairs_per_pass` says
-  // how many.
-  TrainingStream(const Corpus& corpus, const Split& split, uint32_t dataset,
-                 int64_t pairs_per_pass);
+  // `corpus` outlives the object; `is_held_out` says it of every document. REQUIRES: the dataset
+  // has training pairs; `pairs_per_pass` says how many.
+  TrainingStream(const Corpus& corpus, uint64_t seed, uint32_t dataset,
+                 std::vector<bool> is_held_out, int64_t pairs_per_pass);
 
   // Fills the row with the pairs from `first_pair` on.
   void fill(int64_t first_pair, const Row& row) const;
@@ -39,8 +40,9 @@ class TrainingStream {
   std::shared_ptr<const PairSequence> make_pass(int64_t number) const;
 
   const Corpus& corpus_;
-  const Split split_;
+  const uint64_t seed_;
   const uint32_t dataset_;
+  const std::vector<bool> is_held_out_;
   const int64_t pairs_per_pass_;
   mutable std::mutex mutex_;
   mutable std::vector<std::pair<int64_t, std::shared_ptr<const PairSequence>>>

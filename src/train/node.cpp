@@ -16,6 +16,7 @@
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
 #include "train/resume.h"
+#include "train/run_data.h"
 #include "train/run_directory.h"
 #include "train/run_metrics.h"
 #include "train/save_schedule.h"
@@ -38,32 +39,6 @@ net::Endpoint endpoint_of(const std::string& text) {
   return *net::parse_endpoint(text);
 }  // Checked with the config.
 
-struct Data {
-  std::vector<std::unique_ptr<data::TokenDataset>> datasets;
-  std::unique_ptr<data::Sampler> sampler;
-};
-
-Data open_data(const RunConfig& config, base::Storage& storage) {
-  if (config.data.sources.empty())
-    throw base::bad_input("data.sources is empty",
-                          "make a dataset with atoll prepare and name its prefix there");
-  Data data;
-  data::SamplerOptions options = {.seed = uint64_t(config.seed),
-                                  .sequence_length = config.model.sequence_length,
-                                  .parts = net::kMembersMax,
-                                  .validation_fraction = config.data.validation_fraction,
-                                  .weights = {},
-                                  .vocabulary = config.model.vocabulary};
-  std::vector<const data::TokenDataset*> pointers;
-  for (const DataSource& source : config.data.sources) {
-    data.datasets.push_back(data::TokenDataset::open(storage, source.prefix));
-    pointers.push_back(data.datasets.back().get());
-    options.weights.push_back(source.weight);
-  }
-  data.sampler = std::make_unique<data::Sampler>(std::move(pointers), options);
-  return data;
-}
-
 // Everything of one node, in the order in which it is built.
 class Node {
  public:
@@ -83,6 +58,7 @@ class Node {
   void save_when_due();
   void save();
   void save_at_end();
+  void save_after_error();
   void masters_changed();
   void leave(const std::string& reason);
 
@@ -92,7 +68,7 @@ class Node {
   const base::Digest digest_;
   RunDirectory directory_;
   ResumePoint resume_point_;  // Early: what it refuses must not wait for a GPU.
-  Data data_;
+  RunData data_;
   RankTeam ranks_;
   Trainer trainer_;
   SaveSchedule save_schedule_;
@@ -112,6 +88,7 @@ class Node {
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
   bool has_local_progress_ = false;
+  bool is_whole_ = false;  // There was a step here, and what the node holds is that of step_.
   NodeSummary summary_;
   std::vector<int64_t> resumed_tokens_;
   std::vector<checkpoint::ConfigChange> changes_;  // Of the whole run so far.
@@ -125,7 +102,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       digest_(shared_digest(config)),
       directory_(config, storage),
       resume_point_(find_resume_point(storage, config)),
-      data_(open_data(config, storage)),
+      data_(open_data(config, net::kMembersMax, storage)),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
       save_schedule_(config.checkpoint.every_steps),
@@ -248,16 +225,21 @@ void Node::train() {
   } catch (const Diverged&) {
     note_failure(storage_, config_.node.run_directory, step_ + 1, saved_step_);
     throw;
+  } catch (...) {
+    save_after_error();
+    throw;
   }
 }
 
 void Node::one_step() {
   const data::Batch batch = loader_->next();
+  is_whole_ = false;
   const InnerStep step = trainer_.step(batch);
   metrics_->inner_step(step);
   step_ = step.step;
   tokens_ += step.tokens;
   after_inner_step(step);
+  is_whole_ = true;
   if (step_ >= config_.training.steps) return;
   const int64_t every = config_.evaluation.every_steps;
   if (every > 0 && step_ % every == 0) evaluate();
@@ -339,6 +321,7 @@ void Node::save() {
       .model_config = base::write_config(
           [&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); },
           -1),
+      .data_config = data_to_json(config_),
       .tokenizer = config_.data.tokenizer,
       .config = digest_,
       .shared_config = shared_config(config_),
@@ -356,6 +339,16 @@ void Node::save() {
   saved_step_ = step_;
   metrics_->checkpoint(step_, report, seconds_since(begin));
   base::log_info("step {}: saved {}", step_, report.directory);
+}
+
+// An error that comes between two steps, of the data say, costs none of them.
+void Node::save_after_error() {
+  if (!is_whole_) return;
+  try {
+    save_at_end();
+  } catch (const std::exception& error) {
+    base::log_warning("step {}: cannot be saved: {}", step_, error.what());
+  }
 }
 
 void Node::masters_changed() {

@@ -113,10 +113,20 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
          "host:port that other members dial; empty: the address the coordinator sees.");
 }
 
+void describe_seed(base::ConfigVisitor& v, RunConfig& c) {
+  v.integer("seed", c.seed, kNotNegative, "Seed of the initial parameters and of the data order.");
+}
+
+// What decides which documents are held out.
+void describe_hold_out(base::ConfigVisitor& v, RunConfig& c) {
+  describe_seed(v, c);
+  v.section("data", "", [&] { describe_data(v, c.data); });
+}
+
 // The part that must be equal on all nodes.
 void describe_shared(base::ConfigVisitor& v, RunConfig& c) {
   v.text("name", c.name, "Name of the run; nodes of another run are refused.");
-  v.integer("seed", c.seed, kNotNegative, "Seed of the initial parameters and of the data order.");
+  describe_seed(v, c);
   v.section("model", "The transformer.", [&] { model::describe(v, c.model); });
   v.section("optimizer", "The inner optimiser.", [&] { optim::describe(v, c.optimizer); });
   v.section("outer", "The outer loop (DiLoCo).", [&] { outer::describe(v, c.outer); });
@@ -224,6 +234,18 @@ RunConfig load_run_config(base::Storage& storage, const std::string& path,
 std::string to_json(const RunConfig& config) {
   RunConfig copy = config;
   return base::write_config([&](base::ConfigVisitor& v) { describe(v, copy); });
+}
+
+std::string data_to_json(const RunConfig& config) {
+  RunConfig copy = config;
+  return base::write_config([&](base::ConfigVisitor& v) { describe_hold_out(v, copy); }, -1);
+}
+
+void read_data_json(const std::string& text, const std::string& source, RunConfig& config) {
+  const auto document = base::JsonValue::parse(text);
+  if (!document) throw bad_input(fmt::format("{}: {}", source, document.reason()));
+  base::read_config(*document, source,
+                    [&](base::ConfigVisitor& v) { describe_hold_out(v, config); });
 }
 
 std::string shared_config(const RunConfig& config) {

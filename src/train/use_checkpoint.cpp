@@ -9,6 +9,7 @@
 #include "data/tokenizer.h"
 #include "train/engine.h"
 #include "train/node_checkpoint.h"
+#include "train/run_data.h"
 
 namespace train {
 namespace {
@@ -68,23 +69,61 @@ int32_t choose_token(std::span<const float> logits, const GenerateOptions& optio
   return candidates[std::min(size_t(at - cumulative.begin()), candidates.size() - 1)].token;
 }
 
+void warn_of_trained_documents(const RunConfig& run, const EvaluateOptions& options) {
+  const double fraction = options.validation_fraction.value_or(0);
+  if (options.seed.value_or(run.seed) == run.seed && fraction <= run.data.validation_fraction)
+    return;
+  base::log_warning(
+      "the run held out other documents (seed {}, validation fraction {}): some that it was "
+      "trained "
+      "on may count",
+      run.seed, run.data.validation_fraction);
+}
+
+// The run's seed and data, as far as `options` has nothing else, for its model.
+RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& model,
+                  const EvaluateOptions& options, base::Storage& storage) {
+  RunConfig run;
+  const std::string& text = reader.manifest().data_config;
+  if (!text.empty()) {
+    read_data_json(text, "manifest.json: data_config", run);
+    warn_of_trained_documents(run, options);
+  } else if (options.data_prefixes.empty()) {
+    throw base::bad_input("the checkpoint does not say on what data it was trained",
+                          "an older version wrote it: name datasets with --data");
+  } else {
+    base::log_warning(
+        "the checkpoint does not say which documents it was not trained on: others may count");
+  }
+  run.model = model;
+  if (options.seed) run.seed = *options.seed;
+  if (options.validation_fraction) run.data.validation_fraction = *options.validation_fraction;
+  if (!options.data_prefixes.empty()) {
+    run.data.sources.clear();
+    for (const std::string& prefix : options.data_prefixes)
+      run.data.sources.push_back({.prefix = prefix});
+    return run;
+  }
+  for (const DataSource& source : run.data.sources) {
+    if (source.weight == 0 || storage.exists(source.prefix + ".idx")) continue;
+    throw base::bad_input(
+        fmt::format("the run's dataset {} is not here", source.prefix),
+        "name it with --data PREFIX; a copy under another path has the same documents held out");
+  }
+  return run;
+}
+
 }  // namespace
 
 EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
-  const auto dataset = data::TokenDataset::open(storage, options.data_prefix);
-  const data::Sampler sampler({dataset.get()}, {.seed = uint64_t(options.seed),
-                                                .sequence_length = config.sequence_length,
-                                                .parts = 1,
-                                                .validation_fraction = options.validation_fraction,
-                                                .weights = {},
-                                                .vocabulary = config.vocabulary});
+  const RunData data = open_data(data_of(*reader, config, options, storage), /*parts=*/1, storage);
   constexpr int64_t kRowsAtOnce = 4;
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = kRowsAtOnce});
   load_trained_parameters(*reader, engine.parameters);
-  const Validation validation = mean_of(validate(engine, sampler, kRowsAtOnce, options.rows));
+  const Validation validation = mean_of(validate(engine, *data.sampler, kRowsAtOnce, options.rows));
   return {.loss = validation.loss,
           .perplexity = std::exp(validation.loss),
           .bits_per_token = validation.loss / std::log(2.0),

@@ -45,6 +45,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
            .optimizer_updates = 1190,
            .tokens_trained = 5'000'000'000,
            .model_config = "{\"layers\": 4}",
+           .data_config = "{\"seed\": 42}",
            .tokenizer = "bytes",
            .shared_config = "{\"seed\":42}",
            .changes = {{.step = 600, .key = "training.steps", .before = "1000", .after = "2000"}},
@@ -62,6 +63,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   "optimizer_updates": 1190,
   "tokens_trained": 5000000000,
   "model_config": "{\"layers\": 4}",
+  "data_config": "{\"seed\": 42}",
   "tokenizer": "bytes",
   "config": ")" + zeros + R"(",
   "shared_config": "{\"seed\":42}",
@@ -106,6 +108,25 @@ TEST_CASE("A manifest reads back as it was", "[checkpoint]") {
   REQUIRE(checkpoint::read_manifest(checkpoint::write_manifest(content), "x") == content);
   REQUIRE(checkpoint::read_manifest(checkpoint::write_manifest({}), "x") ==
           checkpoint::ManifestFile{});
+}
+
+TEST_CASE("A manifest of before there was data_config reads as one that does not know",
+          "[checkpoint]") {
+  auto content = make_content();
+  content.manifest.data_config = "";
+  const std::string text = checkpoint::write_manifest(content);
+  REQUIRE(checkpoint::read_manifest(sign(replace(text, "  \"data_config\": \"\",\n", "")), "x") ==
+          content);
+}
+
+TEST_CASE("A manifest of before there was shared_config reads as one that does not know",
+          "[checkpoint]") {
+  auto content = make_content();
+  content.manifest.shared_config = "";
+  content.manifest.changes = {};
+  const std::string text = replace(checkpoint::write_manifest(content),
+                                   "  \"shared_config\": \"\",\n  \"changes\": [],\n", "");
+  REQUIRE(checkpoint::read_manifest(sign(text), "x") == content);
 }
 
 TEST_CASE("Every flipped bit and every cut of a manifest is found", "[checkpoint]") {

@@ -69,6 +69,7 @@ inline Sample make_sample(int64_t step, uint64_t seed = 1) {
       .optimizer_updates = step + 3,
       .tokens_trained = int64_t(random.below(uint64_t{1} << 62)),
       .model_config = "{\"layers\": 2,\n \"name\": \"\\u00fc \\\"quoted\\\" \xc3\xa9\"}",
+      .data_config = "{\"seed\": 7}",
       .tokenizer = "bytes",
       .config = make_digest(random),
       .shared_config = "{\"seed\": 42}",

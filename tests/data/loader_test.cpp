@@ -101,10 +101,9 @@ TEST_CASE("loader: stops at any time, without a batch taken") {
 }
 
 TEST_CASE("loader: an error of the thread is thrown by next, after the good batches") {
-  auto documents = make_documents();
-  documents[30][1] = 500;
-  const MemoryDataset spoilt(documents);
+  MemoryDataset spoilt(make_documents());
   const data::Sampler sampler({&spoilt}, make_options());
+  spoilt.spoil(30, 1, 500);
   int64_t bad_step = 0;
   const int64_t end = sampler.training_window_count();  // Of one part, so four passes.
   while (bad_step < end && !is_bad_input([&] { training_row(sampler, 0, bad_step); })) ++bad_step;

@@ -67,7 +67,11 @@ TEST_CASE("prepare: files and folders in sorted order, binary and empty files sk
   REQUIRE(report.documents == 4);
   REQUIRE(report.bytes == 6 + 6 + 6 + 8);
   REQUIRE(report.tokens == report.bytes + 8);
-  REQUIRE(report.skipped_files == 2);
+  REQUIRE(report.files.size() == 2);
+  REQUIRE(report.files[0].place == shop.folder.file("in/c.txt"));
+  REQUIRE(report.files[0].reason == "empty");
+  REQUIRE(report.files[1].place == shop.folder.file("in/d.bin"));
+  REQUIRE(report.files[1].reason == "binary: byte 1 of it is zero");
   REQUIRE(shop.progress == std::vector<int64_t>{report.bytes});
 }
 
@@ -81,7 +85,7 @@ TEST_CASE("prepare: JSON lines") {
   REQUIRE(shop.texts() == Texts{"one\nline", std::string("\xc3\xa9\0", 3)});
 
   write_file(shop.folder.file("in/x.jsonl"), "{\"text\": \"no\", \"content\": \"yes\"}\n");
-  shop.options.jsonl_field = "content";
+  shop.options.json_field = "content";
   shop.prepare();
   REQUIRE(shop.texts() == Texts{"yes"});
 }
@@ -116,7 +120,7 @@ TEST_CASE("prepare: what is missing or empty is bad input") {
   SECTION("nothing but empty files") {
     write_file(shop.folder.file("in/a.txt"), "");
     shop.options.inputs = {shop.folder.file("in")};
-    REQUIRE(contains(shop.error().what(), "1 empty or binary"));
+    REQUIRE(contains(shop.error().what(), "1 files and 0 bad lines were left out; "));
   }
   SECTION("no output") {
     shop.options.output_prefix = "";
@@ -126,23 +130,196 @@ TEST_CASE("prepare: what is missing or empty is bad input") {
   REQUIRE(!shop.has_output());
 }
 
-TEST_CASE("prepare: too long a document or line is bad input, a long binary file is not") {
+TEST_CASE("prepare: every form of JSON, by the end of the name") {
+  const std::string lines = "{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
+  const std::string spread =
+      "{\n  \"text\": \"a\"\n}\n{\"n\": [{\"text\": \"\\\"]\"}],\"text\":\"b\"}";
+  const std::string array = "\n[ {\"text\": \"a\"}\n, {\"text\":\n\"b\"} ]\n";
+  const std::string texts = "[\"a\",\"b\"]";
+  const auto [name, content] =
+      GENERATE_REF(table<std::string, std::string>({{"x.jsonl", lines},
+                                                    {"x.JSONL", lines},
+                                                    {"x.ndjson", "\xef\xbb\xbf" + lines},
+                                                    {"x.json", lines},
+                                                    {"x.Json", spread},
+                                                    {"x.json", "\xef\xbb\xbf" + array},
+                                                    {"x.json", array + array.substr(0, 2) + "]"},
+                                                    {"x.json", texts}}));
+  INFO(name << ": " << content);
+  Workshop shop;
+  write_file(shop.folder.file("in/" + name), content);
+  shop.options.inputs = {shop.folder.file("in")};
+  shop.prepare();
+  REQUIRE(shop.texts() == Texts{"a", "b"});
+
+  shop.options.json_is_text = true;
+  shop.prepare();
+  REQUIRE(shop.texts() == Texts{content});
+}
+
+TEST_CASE("prepare: JSON without a text in it is named, or skipped and counted") {
+  struct Case {
+    std::string name, content;
+    std::vector<std::string> bad;  // line: reason
+    Texts texts;
+  };
+  const Case one = GENERATE(values<Case>({
+      {"x.jsonl",
+       "{\"text\":\"a\"}\n{\n\"lone\"\n[\"x\"]\n{\"text\":\"b\"}",
+       {"2: ", "3: ", "4: "},
+       {"a", "b"}},
+      {"x.json", "{\"name\": \"package\"}\n{\"text\":\"a\"}", {"1: "}, {"a"}},
+      // A missing quote costs its line, and what is behind is found again.
+      {"x.json",
+       "{\"text\":\"a\"}\n{\"text\":\"b}\n{\"text\":\"c\"}\n",
+       {"2: a value without"},
+       {"a", "c"}},
+      {"x.json",
+       "[{\"text\":\"a\"},\n3,\n\"b\",\n[\"c\"]]\n{\"text\":\"d\"}",
+       {"2: ", "4: "},
+       {"a", "b", "d"}},
+      {"x.json",
+       "[{\"text\":\"a\"},\n{\"text\":\"b},\n{\"text\":\"c\"}]",
+       {"2: a value without"},
+       {"a"}},
+      {"x.json", "[{\"text\":\"a\"},\n{\"text\"", {"2: a value without"}, {"a"}},
+      {"x.json", "[{\"text\":\"a\"},\n\n", {"3: the file ends"}, {"a"}},
+      {"x.json", "{\"text\":\"a\"}\n]}\n", {"2: "}, {"a"}},
+  }));
+  INFO(one.content);
+  Workshop shop;
+  const std::string path = shop.folder.file("in/" + one.name);
+  write_file(path, one.content);
+  shop.options.inputs = {shop.folder.file("in")};
+  const base::Error error = shop.error();
+  REQUIRE(error.code() == base::ExitCode::kBadInput);
+  REQUIRE(contains(error.what(), path + ":" + one.bad.front()));
+  REQUIRE(contains(error.hint(), "--skip-bad-lines"));
+  REQUIRE(!shop.has_output());
+
+  shop.options.skip_bad_lines = true;
+  const auto report = shop.prepare();
+  REQUIRE(shop.texts() == one.texts);
+  REQUIRE(report.bad_lines == int64_t(one.bad.size()));
+  for (size_t i = 0; i < one.bad.size(); ++i) {
+    const auto& line = report.first_bad_lines.at(i);
+    REQUIRE(contains(line.place + ": " + line.reason, path + ":" + one.bad[i]));
+    REQUIRE(!line.reason.empty());
+  }
+}
+
+TEST_CASE("prepare: of many bad lines the first are named and all are counted") {
+  Workshop shop;
+  std::string content = "{\"text\": \"good\"}\n";
+  for (int i = 0; i < 100; ++i) content += "bad\n";
+  write_file(shop.folder.file("in/x.jsonl"), content);
+  shop.options.inputs = {shop.folder.file("in")};
+  shop.options.skip_bad_lines = true;
+  const auto report = shop.prepare();
+  REQUIRE(report.bad_lines == 100);
+  REQUIRE(report.first_bad_lines.size() == 10);
+  REQUIRE(contains(report.first_bad_lines[9].place, "x.jsonl:11"));
+}
+
+TEST_CASE("prepare: a file that is no text is left out with what to do about it") {
+  const auto [content, reason] =
+      GENERATE(table<std::string, std::string>({{"\x1f\x8b\x08 x", "gzip"},
+                                                {"\x28\xb5\x2f\xfd x", "zstd"},
+                                                {"\xfd"
+                                                 "7zXZ",
+                                                 "xz"},
+                                                {"BZh9", "bzip2"},
+                                                {"PK\x03\x04", "zip"},
+                                                {"PAR1", "parquet"},
+                                                {std::string("\xff\xfe"
+                                                             "a\0",
+                                                             4),
+                                                 "UTF-16"}}));
+  Workshop shop;
+  write_file(shop.folder.file("in/a.txt"), "text");
+  write_file(shop.folder.file("in/b"), content);
+  shop.options.inputs = {shop.folder.file("in")};
+  const auto report = shop.prepare();
+  REQUIRE(shop.texts() == Texts{"text"});
+  REQUIRE(report.files.size() == 1);
+  REQUIRE(contains(report.files[0].reason, reason));
+}
+
+TEST_CASE("prepare: a separator stands between documents") {
+  Workshop shop;
+  shop.options.inputs = {shop.folder.file("in")};
+  shop.options.separator = "<|end|>\n";
+  write_file(shop.folder.file("in/a"),
+             "one\n<|end|>\n\ntwo <|end|><|end|>\n \n<|end|>\nthree<|end|>\n\n");
+  write_file(shop.folder.file("in/b"), "four");
+  REQUIRE(shop.prepare().documents == 4);
+  REQUIRE(shop.texts() == Texts{"one\n", "\ntwo <|end|>", "three", "four"});
+}
+
+TEST_CASE(
+    "prepare: a text that is too long becomes several documents, a line of JSON is a bad one") {
   Workshop shop;
   shop.options.document_bytes_max = 10;
   shop.options.inputs = {shop.folder.file("in")};
-  write_file(shop.folder.file("in/a.txt"), "0123456789");
-  write_file(shop.folder.file("in/b.bin"), std::string(100, '\0'));
-  REQUIRE(shop.prepare().skipped_files == 1);
-  SECTION("file") {
-    write_file(shop.folder.file("in/c"), "0123456789a");
+  SECTION("cut behind a line in the second half, or between characters") {
+    write_file(shop.folder.file("in/a"), "0123456789");
+    write_file(shop.folder.file("in/b"), "012345\n789abcdef\n");
+    write_file(shop.folder.file("in/c"), "0\n23456789a");
+    write_file(shop.folder.file("in/d"),
+               "01234567\xe2\x82\xac"
+               "b");
+    write_file(shop.folder.file("in/e"), std::string(13, '\x80'));
+    const auto report = shop.prepare();
+    REQUIRE(report.cut_texts == 4);
+    REQUIRE(shop.texts() == Texts{"0123456789", "012345\n", "789abcdef\n", "0\n23456789", "a",
+                                  "01234567",
+                                  "\xe2\x82\xac"
+                                  "b",
+                                  std::string(10, '\x80'), std::string(3, '\x80')});
   }
-  SECTION("line") {
+  SECTION("a long binary file") {
+    write_file(shop.folder.file("in/a"), "a");
+    write_file(shop.folder.file("in/b"), std::string(100, '\0'));
+    REQUIRE(shop.prepare().files.size() == 1);
+  }
+  SECTION("a line") {
+    write_file(shop.folder.file("in/a"), "older");
+    shop.prepare();
     write_file(shop.folder.file("in/c.jsonl"), "{\"text\": \"\"}\n");
+    const base::Error error = shop.error();
+    REQUIRE(error.code() == base::ExitCode::kBadInput);
+    REQUIRE(contains(error.what(), "in/c.jsonl:1: 12 bytes, at most 10"));
+    REQUIRE(shop.texts() == Texts{"older"});  // What was there before is still there.
   }
-  const base::Error error = shop.error();
-  REQUIRE(error.code() == base::ExitCode::kBadInput);
-  REQUIRE(contains(error.what(), "in/c"));
-  REQUIRE(shop.texts() == Texts{"0123456789"});  // What was there before is still there.
+}
+
+TEST_CASE("prepare: it can be stopped before any document, and an older dataset stays") {
+  Workshop shop;
+  shop.options.inputs = {shop.folder.file("in")};
+  shop.options.document_bytes_max = 16;
+  write_file(shop.folder.file("in/a"), "older");
+  shop.prepare();
+  write_file(shop.folder.file("in/a"), std::string(50, 'x'));
+  write_file(shop.folder.file("in/b.jsonl"), "{\"text\": \"\"}\n{\"text\":\"y\"}\n");
+  int64_t asked = 0;
+  const auto prepare_until = [&](int64_t stop) {
+    asked = 0;
+    data::prepare(*shop.storage, *shop.tokenizer, shop.options, {},
+                  [&] { return ++asked == stop; });
+  };
+  prepare_until(-1);
+  REQUIRE(shop.texts().size() == 5);
+  const int64_t questions = asked;
+  REQUIRE(questions >= 5);
+  write_file(shop.folder.file("in/c"), "more");
+  for (int64_t stop = 1; stop <= questions; ++stop) {
+    const base::Error error = error_of([&] { prepare_until(stop); });
+    REQUIRE(error.code() == base::ExitCode::kResourceLost);
+    REQUIRE(contains(error.what(), "was not written"));
+    REQUIRE(shop.texts().size() == 5);
+    for (const auto& entry : std::filesystem::directory_iterator(shop.folder.file("out")))
+      REQUIRE(entry.path().extension() != ".partial");
+  }
 }
 
 TEST_CASE("prepare: stops when there is enough") {
@@ -167,8 +344,13 @@ TEST_CASE("prepare: links cannot make a loop") {
   fs::create_symlink("../elsewhere/b.txt", shop.folder.file("in/b"));
   fs::create_directory_symlink("in", shop.folder.file("link"));
   shop.options.inputs = {shop.folder.file("link")};
-  shop.prepare();
+  const auto report = shop.prepare();
   REQUIRE(shop.texts() == Texts{"b", "a"});
+  std::vector<std::string> reasons;
+  for (const auto& file : report.files) reasons.push_back(file.reason);
+  // broken, itself, sub/up
+  REQUIRE(reasons == std::vector<std::string>{"a link that leads nowhere",
+                                              "a link that leads nowhere", "a link to a folder"});
 }
 
 TEST_CASE("prepare: its own result in the input folder is no input") {
@@ -180,6 +362,11 @@ TEST_CASE("prepare: its own result in the input folder is no input") {
     shop.prepare();
     REQUIRE(shop.texts() == Texts{"a"});
   }
+  // Another dataset there is none either, and its description no JSON to complain of.
+  shop.options.output_prefix = shop.folder.file("in/other");
+  const auto report = shop.prepare();
+  REQUIRE(shop.texts() == Texts{"a"});
+  REQUIRE(report.files.size() == 3);
 }
 
 TEST_CASE("prepare: tells its progress") {

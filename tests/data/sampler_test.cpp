@@ -281,6 +281,9 @@ TEST_CASE("sampler: the fingerprint changes with whatever changes the tokens") {
   std::set<base::Digest> seen = {fingerprint(first, options)};
   REQUIRE(seen.count(fingerprint(make_dataset(100, 16), options)) == 1);
   REQUIRE(seen.insert(fingerprint(second, options)).second);
+  MemoryDataset other_end = make_dataset(100, 16);
+  other_end.spoil(99, other_end.document_length(99) - 1, 0);
+  REQUIRE(seen.insert(fingerprint(other_end, options)).second);
   for (const auto& change : std::vector<void (*)(data::SamplerOptions&)>{
            [](auto& o) { o.seed = 17; }, [](auto& o) { o.sequence_length = 15; },
            [](auto& o) { o.parts = 4; }, [](auto& o) { o.validation_fraction = 0.2; }}) {
@@ -295,23 +298,86 @@ TEST_CASE("sampler: the fingerprint changes with whatever changes the tokens") {
   }
 }
 
-TEST_CASE("sampler: a token outside the vocabulary is named") {
+TEST_CASE("sampler: equal documents are on one side, in whatever datasets they are") {
+  // A dataset, the same one with more behind it and in another order, and documents twice.
+  const auto contents = [](int64_t first, int64_t count, int64_t turn) {
+    MemoryDataset::Documents documents;
+    for (int64_t i = 0; i < count; ++i) {
+      const auto number = int32_t(first + (i + turn) % count);
+      documents.push_back({number * 1000, number * 1000 + 1, number * 1000 + 2});
+    }
+    return documents;
+  };
+  auto twice = contents(50, 200, 0);
+  twice.insert(twice.end(), twice.begin(), twice.end());
+  const MemoryDataset one(contents(0, 200, 0)), other(contents(0, 300, 77)), doubled(twice);
+  const auto options = make_options(21);
+  std::set<int32_t> of_three;
+  for (const auto& datasets : std::vector<std::vector<const data::TokenDataset*>>{
+           {&one, &other, &doubled}, {&doubled, &one, &other}}) {
+    const data::Sampler sampler(datasets, options);
+    const auto held_out = documents_of(validation_pairs(sampler));
+    const auto trained = documents_of(training_pairs(sampler, 5, 20000));
+    REQUIRE(held_out.size() > 10);
+    REQUIRE(trained.size() + held_out.size() == 300);
+    for (const int32_t document : held_out) REQUIRE(trained.count(document) == 0);
+    // Neither the order of the list nor what else is in it changes who is held out.
+    if (!of_three.empty()) REQUIRE(held_out == of_three);
+    of_three = held_out;
+  }
+  for (const int32_t document : documents_of(validation_pairs(data::Sampler({&one}, options))))
+    REQUIRE(of_three.count(document) == 1);
+}
+
+TEST_CASE("sampler: a dataset that is named twice is refused, and so is its copy") {
+  const MemoryDataset original = make_dataset(100, 22), between = make_dataset(50, 23, 100);
+  const MemoryDataset copy = [] {
+    MemoryDataset::Documents documents;
+    const MemoryDataset same = make_dataset(100, 22);
+    for (int64_t i = 0; i < same.document_count(); ++i) {
+      documents.emplace_back(size_t(same.document_length(i)));
+      same.read(i, 0, documents.back());
+    }
+    return MemoryDataset(documents, 0, "elsewhere/copy");
+  }();
+  auto options = make_options(22);
+  for (const MemoryDataset* second : {&original, &copy}) {
+    const base::Error error = error_of([&] {
+      data::Sampler({&original, &between, second}, options);
+    });
+    REQUIRE(error.code() == base::ExitCode::kBadInput);
+    REQUIRE(contains(error.what(), "memory and " + second->prefix() + " hold the same documents"));
+    REQUIRE(contains(error.hint(), "weight"));
+  }
+  options.weights = {1, 1, 0};  // What takes no part cannot harm.
+  REQUIRE(!is_bad_input([&] { data::Sampler({&original, &between, &copy}, options); }));
+}
+
+TEST_CASE("sampler: a token outside the vocabulary is named before anything is trained on") {
   MemoryDataset::Documents documents(20, std::vector<int32_t>(30, 5));
+  for (size_t i = 0; i < documents.size(); ++i) documents[i][1] = int32_t(i / 2);
   const int32_t wrong = GENERATE(-1, 10, 1 << 30);
   const size_t position = GENERATE(size_t{0}, size_t{7}, size_t{29});
-  documents[13][position] = wrong;
-  const MemoryDataset dataset(documents, 10, "folder/spoilt");
-  const data::Sampler sampler(
-      {&dataset}, {.sequence_length = 8, .parts = 1, .validation_fraction = 0, .vocabulary = 10});
-  const base::Error error = error_of([&] {
+  const data::SamplerOptions options = {
+      .sequence_length = 8, .parts = 1, .validation_fraction = 0, .vocabulary = 10};
+  const auto check = [&](const base::Error& error) {
+    INFO(error.what());
+    REQUIRE(error.code() == base::ExitCode::kBadInput);
+    REQUIRE(contains(error.what(), "folder/spoilt"));
+    REQUIRE(contains(error.what(), "document 13 "));
+    REQUIRE(contains(error.what(), fmt::format("token id {} at position {},", wrong, position)));
+  };
+  MemoryDataset dataset(documents, 10, "folder/spoilt");
+  const data::Sampler sampler({&dataset}, options);
+  REQUIRE(sampler.content(0).largest.id == 9);
+  REQUIRE(sampler.content(0).largest.document == 18);
+  dataset.spoil(13, int64_t(position), wrong);
+  check(error_of([&] { data::Sampler({&dataset}, options); }));
+  // A file that is overwritten while it is in use.
+  check(error_of([&] {
     for (int64_t row = 0; row < sampler.training_window_count() + 1; ++row)
       training_row(sampler, 0, row);
-  });
-  INFO(error.what());
-  REQUIRE(error.code() == base::ExitCode::kBadInput);
-  REQUIRE(contains(error.what(), "folder/spoilt"));
-  REQUIRE(contains(error.what(), "document 13 "));
-  REQUIRE(contains(error.what(), fmt::format("token id {} at position {},", wrong, position)));
+  }));
 }
 
 TEST_CASE("sampler: what cannot work is bad input at once") {

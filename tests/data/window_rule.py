@@ -21,6 +21,19 @@ def philox(key, low, high=0):
     return c[0] | c[1] << 32
 
 
+def crc32c(data):
+    crc = MASK32
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ MASK32
+
+
+def name_of(document):
+    return len(document) << 32 | crc32c(b"".join((t & MASK32).to_bytes(4, "little") for t in document))
+
+
 def shuffle(items, key, stream):
     for step, i in enumerate(range(len(items) - 1, 0, -1)):
         j = philox(key, step, stream) * (i + 1) >> 64
@@ -32,13 +45,13 @@ class Sampler:
     def __init__(self, datasets, seed, length, parts, fraction, weights):
         self.seed, self.length, self.parts = seed, length, parts
         self.training, held_out = [], []
+        key = philox(seed, HOLD_OUT, 0)
         for d, documents in enumerate(datasets):
-            key = philox(seed, HOLD_OUT, d)
             self.training.append([])
-            for i, document in enumerate(documents):
+            for document in documents:
                 if len(document) < 2:
                     continue
-                is_held_out = (philox(key, 0, i) >> 11) * 2.0**-53 < fraction
+                is_held_out = (philox(key, 0, name_of(document)) >> 11) * 2.0**-53 < fraction
                 (held_out if is_held_out else self.training[d]).append(document)
         self.validation = self.pairs_of(shuffle(held_out, philox(seed, VALIDATION_ORDER, 0), 0))
         shares = [w / sum(weights) * BLOCK for w in weights]

@@ -3,10 +3,13 @@
 import json
 import os
 import pathlib
+import resource
+import signal
 import socket
+import subprocess
 import unittest
 
-from cluster import ClusterTest, run_atoll
+from cluster import ClusterTest, run_atoll, wait_until
 
 
 class BadInputTest(ClusterTest):
@@ -62,6 +65,37 @@ class BadInputTest(ClusterTest):
     def test_vocabulary_that_does_not_fit(self):
         self.fails(2, ["vocabulary", "Hint"], *self.train("model.vocabulary=128"))
 
+    def spoil_corpus(self, first_byte):
+        """0xff from there on, in place: each id is then 65535."""
+        with open(self.folder / "corpus.bin", "r+b") as file:
+            file.seek(0, 2)
+            count = file.tell() - first_byte
+            file.seek(first_byte)
+            file.write(b"\xff" * count)
+
+    def test_a_token_out_of_range_stops_the_start(self):
+        self.spoil_corpus((self.folder / "corpus.bin").stat().st_size - 2)
+        text = self.fails(2, ["document 39", "token id 65535", "vocabulary has 272", "from 10 to 65535", "Hint"], *self.train())
+        self.assertNotIn("step 0", text)
+        shown = json.loads(run_atoll("inspect", "data", self.folder / "corpus", "--json").stdout)
+        self.assertEqual(shown["largest_id"], 65535)
+
+    def test_a_dataset_twice_is_refused(self):
+        for ending in ("bin", "idx", "json"):
+            (self.folder / f"copy.{ending}").write_bytes((self.folder / f"corpus.{ending}").read_bytes())
+        sources = json.dumps([{"prefix": str(self.folder / name)} for name in ("corpus", "copy")])
+        self.fails(2, ["corpus and ", "copy hold the same documents", "Hint"], *self.train(f"data.sources={sources}"))
+
+    def test_an_error_after_the_first_step_saves_first(self):
+        node = self.start_node("run", solo=True, training__steps=100000)
+        node.wait_for_step(3)
+        self.spoil_corpus(0)
+        self.assertEqual(node.finish(), 2, node.tail())
+        self.assertIn("token id 65535", node.tail())
+        last = node.lines("inner_step")[-1]["step"]
+        report = json.loads(run_atoll("inspect", "checkpoint", node.directory, "--json").stdout)
+        self.assertEqual(report["step"], last)
+
     def test_corrupt_checkpoint(self):
         node = self.start_node("run", solo=True, training__steps=4)
         self.assert_finished(node)
@@ -82,8 +116,6 @@ class BadInputTest(ClusterTest):
         # A limit on the size of files stands in for a full disk: the next checkpoint cannot be written.
         limit = max(len(data) for data in before.values()) // 2
         command = [os.environ["ATOLL"], *map(str, self.train("training.steps=40", "checkpoint.every_steps=5"))]
-        import resource
-        import subprocess
         result = subprocess.run(command, capture_output=True, text=True,
                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
         self.assertEqual(result.returncode, 3, result.stderr)
@@ -130,6 +162,70 @@ class BadInputTest(ClusterTest):
 
     def test_prepare_without_input(self):
         self.fails(2, ["nowhere"], "prepare", "--input", "nowhere", "--output", self.folder / "x")
+
+    def test_prepare_names_what_it_leaves_out(self):
+        texts = self.folder / "mixed"
+        texts.mkdir()
+        (texts / "a.jsonl").write_text('{"text": "good"}\n{"text": 3}\nbad\n')
+        (texts / "b.gz").write_bytes(b"\x1f\x8b\x08\x00")
+        arguments = ["prepare", "--input", texts, "--output", self.folder / "x"]
+        self.fails(2, ["a.jsonl:2: text: ", "--skip-bad-lines"], *arguments)
+        self.assertFalse((self.folder / "x.idx").exists())
+        result = run_atoll(*arguments, "--skip-bad-lines")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for words in ["a.jsonl:2: text: ", "a.jsonl:3: ", "b.gz: compressed with gzip", "1 files and 2 bad lines left out"]:
+            self.assertIn(words, result.stderr)
+        report = json.loads(run_atoll(*arguments, "--skip-bad-lines", "--json").stdout)
+        self.assertEqual((report["documents"], report["bad_lines"], report["skipped_files"]), (1, 2, 1))
+        self.assertEqual([line["place"] for line in report["first_bad_lines"]], [f"{texts}/a.jsonl:{n}" for n in (2, 3)])
+        self.assertEqual([line["place"] for line in report["left_out"]], [f"{texts}/b.gz"])
+
+    def prepare_large(self, stderr=subprocess.PIPE, **process):
+        """A started `prepare` of 400 MB of text in lines of 1 MB."""
+        large = self.folder / "large.txt"
+        with open(large, "wb") as file:
+            for _ in range(400):
+                file.write(b"x" * 999_999 + b"\n")
+        command = [os.environ["ATOLL"], "prepare", "--input", large, "--output", self.folder / "large"]
+        return subprocess.Popen([*map(str, command)], stderr=stderr, text=True, **process)
+
+    def test_a_large_text_is_prepared_in_little_memory(self):
+        limit = 2**30  # Of memory of its own: ten times the longest document, and the libraries'. All ids have 1.6 GB.
+        process = self.prepare_large(env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+                                     preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)))
+        errors = process.communicate()[1]
+        self.assertEqual(process.returncode, 0, errors)
+        self.assertIn("became several documents", errors)
+        shown = json.loads(run_atoll("inspect", "data", self.folder / "large", "--json").stdout)
+        self.assertEqual(shown["tokens"], 400_000_000 + 2 * shown["documents"])
+
+    def test_prepare_can_be_interrupted(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # A pipe that is full: whatever happens, it cannot get past the first line that it logs.
+            read_end, write_end = os.pipe()
+            os.set_blocking(write_end, False)
+            try:
+                while True:
+                    os.write(write_end, b"." * 4096)
+            except BlockingIOError:
+                os.set_blocking(write_end, True)
+            process = self.prepare_large(stderr=write_end)
+            os.close(write_end)
+            wait_until((self.folder / "large.bin.partial").exists, "the beginning of the dataset")
+            process.send_signal(number)
+            with open(read_end) as pipe:
+                errors = pipe.read().lstrip(".")
+            self.assertEqual(process.wait(), 3, errors)
+            self.assertIn("large was not written", errors)
+            self.assertEqual([path.name for path in self.folder.glob("large*")], ["large.txt"])
+
+    def test_commands_that_put_nothing_in_order_end_at_once(self):
+        fifo = self.folder / "config_that_never_comes"
+        os.mkfifo(fifo)
+        process = subprocess.Popen([os.environ["ATOLL"], "inspect", "config", str(fifo)])
+        with open(fifo, "wb"):  # It opens only once the process has opened the other end.
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(process.wait(timeout=60), -signal.SIGINT)
 
     def test_unknown_command_line(self):
         self.assertEqual(run_atoll("trian").returncode, 2)

@@ -19,13 +19,13 @@ class CommandsTest(ClusterTest):
         self.assertEqual(report["tokens"], shown["tokens"])
         self.assertEqual(report["tokens"], report["bytes"] + 2 * report["documents"])
         self.assertEqual(shown["tokenizer"], "bytes")
+        self.assertEqual((shown["smallest_id"], shown["largest_id"]), (10, 257))
 
     def test_a_trained_model_evaluates_and_writes(self):
         node = self.start_node("run", solo=True, training__steps=300, optimizer__learning_rate=1e-2)
         self.assert_finished(node)
         summary = node.lines("summary")[-1]
-        report = self.json_of("evaluate", "--checkpoint", node.directory, "--data", self.folder / "corpus",
-                              "--validation-fraction", 0.05, "--rows", 8)
+        report = self.json_of("evaluate", "--checkpoint", node.directory, "--rows", 8)
         self.assertAlmostEqual(report["loss"], summary["validation_loss_after"], places=4)
         self.assertEqual(report["step"], 300)
         written = self.json_of("generate", "--checkpoint", node.directory, "--prompt", "int f", "--tokens", 60, "--seed", 3)
@@ -34,6 +34,33 @@ class CommandsTest(ClusterTest):
         self.assertTrue(written["text"])
         shown = self.json_of("inspect", "checkpoint", node.directory)
         self.assertEqual(shown["step"], 300)
+
+    def test_evaluate_takes_the_runs_hold_out(self):
+        other = self.folder / "other"
+        lines = "".join(json.dumps({"text": line}) + "\n" for line in self.CORPUS[60000:90000].splitlines())
+        (self.folder / "more.jsonl").write_text(lines)
+        self.json_of("prepare", "--input", self.folder / "more.jsonl", "--output", other)
+        sources = [{"prefix": str(other), "weight": 1}, {"prefix": str(self.folder / "corpus"), "weight": 2}]
+        settings = {"seed": 5, "data.sources": json.dumps(sources), "data.validation_fraction": 0.1}
+        node = self.start_node("run", solo=True, training__steps=3, **settings)
+        self.assert_finished(node)
+        loss = node.lines("summary")[-1]["validation_loss_after"]
+        evaluate = ["evaluate", "--checkpoint", node.directory, "--rows", 8]
+        self.assertAlmostEqual(self.json_of(*evaluate)["loss"], loss, places=4)
+
+        for prefix in (other, self.folder / "corpus"):
+            for ending in ("bin", "idx", "json"):
+                prefix.with_suffix("." + ending).rename(self.folder / f"moved_{prefix.name}.{ending}")
+        gone = run_atoll(*evaluate)
+        self.assertEqual(gone.returncode, 2)
+        self.assertIn(f"dataset {other} is not here", gone.stderr)
+        moved = ["--data", self.folder / "moved_other", self.folder / "moved_corpus"]
+        self.assertAlmostEqual(self.json_of(*evaluate, *moved)["loss"], loss, places=4)
+        for change, is_leak in [(["--seed", 6], True), (["--validation-fraction", 0.2], True),
+                                (["--validation-fraction", 0.05], False)]:
+            result = run_atoll(*evaluate, *moved, *change)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertEqual("was trained on may count" in " ".join(result.stderr.split()), is_leak, result.stderr)
 
     def test_metrics_have_the_promised_keys(self):
         self.start_coordinator()
