@@ -32,8 +32,10 @@ class MappedFile {
   virtual std::span<const std::byte> bytes() const = 0;
 };
 
-// Every function throws base::Error: a file that cannot be read is bad input (exit code 2), a disk
-// that cannot be written is a lost resource (3); the message has the path and the system's reason.
+// Every function throws base::Error: a path that names no file of ours is bad input (exit code 2),
+// a disk that cannot be read or written is a lost resource (3); the message has the path and the
+// system's reason. A mapping whose bytes the disk does not give raises SIGBUS, which main() ends
+// the process for with exit code 3.
 class Storage {
  public:
   virtual ~Storage() = default;

@@ -17,6 +17,9 @@ struct LogOptions {
   std::string prefix;                       // Stands in every line, e.g. "node-a". May be empty.
   std::string file;                         // Appended to; empty: no file.
   LogLevel stderr_level = LogLevel::kInfo;  // Lines below it go to the file only.
+  // Without a file: keep lines (the first thousand) for the file of a later call, for a process
+  // that does not know yet whether it may write one.
+  bool keep_lines = false;
 };
 void configure_log(const LogOptions& options);
 

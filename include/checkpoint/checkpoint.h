@@ -36,6 +36,16 @@ struct FileSource {
   std::vector<TensorSource> tensors;
 };
 
+// A value of the shared config that was changed on purpose when the run went on from `step`. Values
+// as JSON.
+struct ConfigChange {
+  int64_t step = 0;
+  std::string key;
+  std::string before;
+  std::string after;
+  bool operator==(const ConfigChange&) const = default;
+};
+
 // Everything that is not a tensor.
 struct Manifest {
   int64_t step = 0;  // Inner steps done: the next step to train.
@@ -45,8 +55,11 @@ struct Manifest {
   std::string data_config;  // JSON of the run's seed and data section: evaluate holds out the same.
                             // Empty in checkpoints of older versions.
   std::string tokenizer;
-  base::Digest config;  // Of what must not change in a run.
-  base::Digest data;    // Sampler::fingerprint(); the position in the data is `step`.
+  base::Digest config;        // Of shared_config.
+  std::string shared_config;  // JSON: what the nodes of the run share. Empty: an older version of
+                              // Atoll wrote this.
+  std::vector<ConfigChange> changes;  // Oldest first.
+  base::Digest data;                  // Sampler::fingerprint(); the position in the data is `step`.
   std::vector<net::FragmentState> outer;  // Empty: a run without outer loop.
   std::vector<int64_t> tokens_since_commit;
   std::vector<double> gradient_squares;  // Per unit, of a lean optimiser; else empty.
@@ -72,7 +85,8 @@ SaveReport save(base::Storage& storage, const SaveOptions& options, const Manife
 // An opened checkpoint, verified: every file has the size and hash of the manifest.
 class Reader {
  public:
-  // Throws bad_input that names the file and what is wrong.
+  // Throws bad_input that names the file and what is wrong with its content; resource_lost where
+  // the disk does not give it.
   static std::unique_ptr<Reader> open(base::Storage& storage, const std::string& directory);
   virtual ~Reader() = default;
   virtual const Manifest& manifest() const = 0;
@@ -84,11 +98,21 @@ class Reader {
                     int64_t first, std::span<float> elements) const = 0;
 };
 
-// Complete checkpoints of a run, oldest first: their folders.
-std::vector<std::string> list(base::Storage& storage, const std::string& run_directory);
-// The newest one that is whole; damaged newer ones are reported through `warn` and passed over.
-// Nothing if there is none at all; bad_input if there are some and all are damaged.
+inline constexpr int64_t kAnyStep = INT64_MAX;
+
+// Complete checkpoints of a run with a step in [step_begin, step_end), oldest first: their folders.
+std::vector<std::string> list(base::Storage& storage, const std::string& run_directory,
+                              int64_t step_begin = 0, int64_t step_end = kAnyStep);
+// The newest one before `step_end` that is whole; damaged newer ones are reported through `warn`
+// and passed over. Nothing if there is none at all; bad_input if there are some and all are
+// damaged, or if another version of Atoll wrote one; resource_lost if one cannot be read, which
+// says nothing about it.
 std::unique_ptr<Reader> open_newest(base::Storage& storage, const std::string& run_directory,
-                                    const std::function<void(const std::string&)>& warn);
+                                    const std::function<void(const std::string&)>& warn,
+                                    int64_t step_end = kAnyStep);
+
+// Renames a checkpoint's folder, so that it is neither opened as the newest nor removed any more,
+// but can be opened by its name, which is returned. Throws resource_lost.
+std::string set_aside(base::Storage& storage, const std::string& directory);
 
 }  // namespace checkpoint

@@ -63,7 +63,8 @@ struct BenchStepReport {
   double copy_gigabytes_per_second = 0;  // Of rank 0 inside its memory, read plus written.
   std::string ceiling_error;             // Why a rate is missing; empty: none is.
   double fraction_of_gemm_rate = 0;      // tflops_per_second / gemm_tflops_per_second.
-  // By the data sheet, in the compute dtype; where nobody knows it, as on CPUs, the measured rate.
+  // By the data sheet, in the compute dtype; where nobody knows it, as on CPUs, the highest rate
+  // seen, of products alone or of the steps.
   double peak_tflops_per_second = 0;
   // Over the peak. Those of whole rows are for one document per row; the other is for packed rows,
   // where most of what the conventions count is never computed. The ones that do not fit are 0.

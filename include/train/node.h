@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "base/file.h"
@@ -13,8 +14,9 @@ namespace train {
 struct NodeSummary {
   int64_t step = 0;
   int64_t tokens = 0;
-  double validation_loss_before = 0;  // Of this process's first and last evaluation; 0 without any.
-  double validation_loss_after = 0;
+  // Of this process's first and last evaluation; NaN, which JSON says as null, without any.
+  double validation_loss_before = std::numeric_limits<double>::quiet_NaN();
+  double validation_loss_after = std::numeric_limits<double>::quiet_NaN();
   int64_t rounds = 0;
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;
@@ -27,8 +29,10 @@ struct NodeSummary {
 void write_fields(base::JsonWriter& out, const NodeSummary& summary);
 
 // Trains until the last step, a signal (`stop_requested`), or a failure; resumes from the run
-// directory if there is something to resume. A stopped run has saved a checkpoint. Throws
-// base::Error.
+// directory if there is something to resume. A stopped run has saved a checkpoint, unless its last
+// steps were not finite. A checkpoint for which the disk has no room does not end the run, but for
+// the last one. Throws base::Error; until the node has been let in, that is a start that was
+// refused, and nothing on the disk has changed.
 NodeSummary run_node(const RunConfig& config, base::Storage& storage,
                      const std::function<bool()>& stop_requested);
 

@@ -92,15 +92,18 @@ struct RunConfig {
   EvaluationConfig evaluation;
   CheckpointConfig checkpoint;
   NodeConfig node;
+  // Not in the file: the keys given with --change, which may differ from a checkpoint's.
+  std::vector<std::string> changed_keys;
 };
 
 void describe(base::ConfigVisitor& v, RunConfig& config);
 
-// Reads the file, applies overrides ("a.b=value") in order, checks what fields mean together, fills
-// derived defaults (schedule.total_steps). Throws bad_input that names file, key and what was
-// found.
+// Reads the file, applies overrides ("a.b=value") and then changes (the same, of keys that may
+// change when a run goes on) in order, checks what fields mean together, fills derived defaults
+// (schedule.total_steps). Throws bad_input that names file, key and what was found.
 RunConfig load_run_config(base::Storage& storage, const std::string& path,
-                          const std::vector<std::string>& overrides);
+                          const std::vector<std::string>& overrides,
+                          const std::vector<std::string>& changes = {});
 
 // The whole config as JSON, as resolved.
 std::string to_json(const RunConfig& config);
@@ -110,8 +113,11 @@ std::string to_json(const RunConfig& config);
 std::string data_to_json(const RunConfig& config);
 void read_data_json(const std::string& text, const std::string& source, RunConfig& config);
 
-// Of everything that must be equal on all nodes of a run, and between a run and its checkpoints:
-// name, seed, model, optimiser, outer loop, number of steps.
+// Everything that must be equal on all nodes of a run, and between a run and its checkpoints, as
+// JSON with the config's own keys: name, seed, model, optimiser, outer loop, number of steps. Equal
+// texts are equal values.
+std::string shared_config(const RunConfig& config);
+// Of that text.
 base::Digest shared_digest(const RunConfig& config);
 
 }  // namespace train

@@ -22,9 +22,28 @@ std::string system_reason(int error) {
   return std::generic_category().message(error);
 }
 
+// What is wrong with the path is the caller's to mend; all else is wrong with the machine.
 Error cannot_read(const std::string& path, int error) {
-  return bad_input(fmt::format("cannot read {}: {}", path, system_reason(error)),
-                   error == EACCES ? "check the owner and the permissions of the file" : "");
+  const std::string message = fmt::format("cannot read {}: {}", path, system_reason(error));
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case ENAMETOOLONG:
+    case ELOOP:
+    case EINVAL:
+      return bad_input(message);
+    case EACCES:
+    case EPERM:
+      return bad_input(message, "check the owner and the permissions of the file");
+    case EMFILE:
+    case ENFILE:
+      return resource_lost(message, "raise the limit on open files (ulimit -n)");
+    case EIO:
+      return resource_lost(message, "the disk may be broken: see the kernel's log");
+    default:
+      return resource_lost(message);
+  }
 }
 
 Error cannot_write(const char* attempt, const std::string& path, int error) {

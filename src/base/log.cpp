@@ -60,10 +60,20 @@ std::shared_ptr<spdlog::logger> make_logger(const LogOptions& options) {
   return logger;
 }
 
+// A line that waits for a file.
+struct KeptLine {
+  spdlog::log_clock::time_point time;
+  LogLevel level;
+  std::string text;
+};
+constexpr size_t kKeptLinesMax = 1000;
+
 // The one logger of the process, exchanged by configure_log() while other threads write.
 struct CurrentLogger {
   std::mutex mutex;
   std::shared_ptr<spdlog::logger> logger = make_logger({});
+  bool keeps_lines = false;
+  std::vector<KeptLine> kept;
 };
 
 CurrentLogger& current_logger() {
@@ -78,6 +88,14 @@ void configure_log(const LogOptions& options) {
   auto logger = make_logger(options);
   CurrentLogger& current = current_logger();
   std::lock_guard lock(current.mutex);
+  if (!options.file.empty()) {
+    spdlog::sinks::sink& file = *logger->sinks().back();
+    for (const KeptLine& line : current.kept)
+      file.log({line.time, spdlog::source_loc{}, "", spdlog_level(line.level), line.text});
+    file.flush();
+  }
+  if (!options.keep_lines) current.kept.clear();
+  current.keeps_lines = options.keep_lines;
   current.logger = std::move(logger);
 }
 
@@ -87,6 +105,8 @@ void write_log(LogLevel level, std::string_view text) {
   {
     std::lock_guard lock(current.mutex);
     logger = current.logger;
+    if (current.keeps_lines && current.kept.size() < kKeptLinesMax)
+      current.kept.push_back({spdlog::log_clock::now(), level, std::string(text)});
   }
   logger->log(spdlog_level(level), spdlog::string_view_t(text.data(), text.size()));
 }

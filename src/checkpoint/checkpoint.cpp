@@ -48,10 +48,23 @@ std::string folder_of_run(const std::string& run_directory) {
   return run_directory + "/checkpoints";
 }
 
+// What the storage says while checkpoints are read is about the disk, not about them: they may be
+// whole, so no other one may take their place, and nothing may be changed.
+template <class Read>
+auto read_disk(const Read& read) {
+  try {
+    return read();
+  } catch (const base::Error& error) {
+    throw base::resource_lost(error.what(), error.hint().empty()
+                                                ? "start again once the disk can be read"
+                                                : error.hint());
+  }
+}
+
 // Sorted, oldest first.
 std::vector<FolderName> list_folders(base::Storage& storage, const std::string& parent) {
   std::vector<FolderName> folders;
-  for (const std::string& entry : storage.list(parent)) {
+  for (const std::string& entry : read_disk([&] { return storage.list(parent); })) {
     if (const auto name = parse_folder_name(entry)) folders.push_back(*name);
   }
   std::sort(folders.begin(), folders.end());
@@ -59,7 +72,7 @@ std::vector<FolderName> list_folders(base::Storage& storage, const std::string& 
 }
 
 void remove_leftovers(base::Storage& storage, const std::string& parent) {
-  for (const std::string& entry : storage.list(parent)) {
+  for (const std::string& entry : read_disk([&] { return storage.list(parent); })) {
     if (!entry.ends_with(kPartialSuffix)) continue;
     if (parse_folder_name(entry.substr(0, entry.size() - kPartialSuffix.size()))) {
       storage.remove_all(parent + "/" + entry);
@@ -152,8 +165,9 @@ class DiskReader : public Reader {
  public:
   DiskReader(base::Storage& storage, const std::string& directory) : directory_(directory) {
     const std::string manifest_path = directory + "/" + kManifestName;
-    if (!storage.exists(manifest_path)) throw damaged(manifest_path, "the file is missing");
-    ManifestFile content = read_manifest(storage.read_text(manifest_path), manifest_path);
+    require_there(storage, manifest_path);
+    ManifestFile content =
+        read_manifest(read_disk([&] { return storage.read_text(manifest_path); }), manifest_path);
     manifest_ = std::move(content.manifest);
     for (const auto& [name, record] : content.files)
       files_.emplace(name, open_file(storage, name, record));
@@ -190,10 +204,15 @@ class DiskReader : public Reader {
     std::map<std::string, SafetensorsView> tensors;
   };
 
+  static void require_there(base::Storage& storage, const std::string& path) {
+    if (!read_disk([&] { return storage.exists(path); }))
+      throw damaged(path, "the file is missing");
+  }
+
   File open_file(base::Storage& storage, const std::string& name, const FileRecord& record) const {
     const std::string path = directory_ + "/" + name;
-    if (!storage.exists(path)) throw damaged(path, "the file is missing");
-    File file = {.mapping = storage.map(path)};
+    require_there(storage, path);
+    File file = {.mapping = read_disk([&] { return storage.map(path); })};
     const auto bytes = file.mapping->bytes();
     if (int64_t(bytes.size()) != record.bytes) {
       throw damaged(path, fmt::format("expected {} bytes, found {}", record.bytes, bytes.size()));
@@ -266,22 +285,25 @@ std::unique_ptr<Reader> Reader::open(base::Storage& storage, const std::string& 
   return std::make_unique<DiskReader>(storage, directory);
 }
 
-std::vector<std::string> list(base::Storage& storage, const std::string& run_directory) {
+std::vector<std::string> list(base::Storage& storage, const std::string& run_directory,
+                              int64_t step_begin, int64_t step_end) {
   const std::string parent = folder_of_run(run_directory);
   std::vector<std::string> directories;
-  for (const FolderName& folder : list_folders(storage, parent))
-    directories.push_back(parent + "/" + folder.text());
+  for (const FolderName& folder : list_folders(storage, parent)) {
+    if (folder.step >= step_begin && folder.step < step_end)
+      directories.push_back(parent + "/" + folder.text());
+  }
   return directories;
 }
 
 std::unique_ptr<Reader> open_newest(base::Storage& storage, const std::string& run_directory,
-                                    const std::function<void(const std::string&)>& warn) {
-  const auto directories = list(storage, run_directory);
+                                    const std::function<void(const std::string&)>& warn,
+                                    int64_t step_end) {
+  const auto directories = list(storage, run_directory, 0, step_end);
   for (auto directory = directories.rbegin(); directory != directories.rend(); ++directory) {
     try {
       return Reader::open(storage, *directory);
-    } catch (const base::Error& error) {
-      if (error.code() != base::ExitCode::kBadInput) throw;
+    } catch (const Damaged& error) {
       warn(fmt::format("checkpoint passed over: {}", error.what()));
     }
   }
@@ -290,6 +312,14 @@ std::unique_ptr<Reader> open_newest(base::Storage& storage, const std::string& r
       fmt::format("{}: none of the {} checkpoints can be used", folder_of_run(run_directory),
                   directories.size()),
       "the warnings above say why; to start from the beginning, move the folder away");
+}
+
+std::string set_aside(base::Storage& storage, const std::string& directory) {
+  std::string name;
+  for (int64_t number = 1; name.empty() || storage.exists(name); ++number)
+    name = fmt::format("{}.aside-{}", directory, number);
+  storage.rename(directory, name);
+  return name;
 }
 
 }  // namespace checkpoint

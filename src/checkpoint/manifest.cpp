@@ -31,7 +31,17 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
       .field("data_config", manifest.data_config)
       .field("tokenizer", manifest.tokenizer)
       .field("config", manifest.config.hex())
-      .field("data", manifest.data.hex());
+      .field("shared_config", manifest.shared_config);
+  out.key("changes").begin_array();
+  for (const ConfigChange& change : manifest.changes) {
+    out.begin_object()
+        .field("step", change.step)
+        .field("key", change.key)
+        .field("before", change.before)
+        .field("after", change.after)
+        .end_object();
+  }
+  out.end_array().field("data", manifest.data.hex());
   out.key("outer").begin_array();
   for (const net::FragmentState& fragment : manifest.outer) {
     out.begin_object()
@@ -53,6 +63,7 @@ class FieldReader {
   FieldReader(base::JsonValue object, const std::string& path)
       : object_(std::move(object)), path_(path) {}
 
+  bool has(const char* key) const { return object_.has(key); }
   std::string text(const char* key) const { return require(member(key).as_string()); }
   std::string text_or_empty(const char* key) const { return object_.has(key) ? text(key) : ""; }
   base::Digest digest(const char* key) const {
@@ -123,6 +134,15 @@ Manifest read_fields(const FieldReader& in) {
   manifest.data_config = in.text_or_empty("data_config");
   manifest.tokenizer = in.text("tokenizer");
   manifest.config = in.digest("config");
+  manifest.shared_config = in.text_or_empty("shared_config");
+  if (in.has("changes")) {
+    for (const FieldReader& change : in.objects("changes")) {
+      manifest.changes.push_back({.step = change.count("step"),
+                                  .key = change.text("key"),
+                                  .before = change.text("before"),
+                                  .after = change.text("after")});
+    }
+  }
   manifest.data = in.digest("data");
   for (const FieldReader& fragment : in.objects("outer")) {
     manifest.outer.push_back(
@@ -194,9 +214,9 @@ ManifestFile read_manifest(const std::string& text, const std::string& path) {
   return content;
 }
 
-base::Error damaged(const std::string& path, const std::string& found) {
-  return base::bad_input(
-      fmt::format("{}: {}", path, found),
+Damaged damaged(const std::string& path, const std::string& found) {
+  return Damaged(
+      base::ExitCode::kBadInput, fmt::format("{}: {}", path, found),
       "the checkpoint is damaged; an older one can be used by removing this one's folder");
 }
 

@@ -28,8 +28,13 @@ std::string write_manifest(const ManifestFile& content);
 // made.
 ManifestFile read_manifest(const std::string& text, const std::string& path);
 
-// The error for a checkpoint that cannot be used.
-base::Error damaged(const std::string& path, const std::string& found);
+// The content of a checkpoint is wrong: nothing that the disk can give later makes it right. The
+// only reason to take an older one instead.
+class Damaged : public base::Error {
+ public:
+  using Error::Error;
+};
+Damaged damaged(const std::string& path, const std::string& found);
 
 // Letters, digits, points, dashes and underlines before ".safetensors": never a way out of the
 // checkpoint's folder.

@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "base/math.h"
+#include "checkpoint/manifest.h"
 
 namespace checkpoint {
 namespace {
@@ -46,9 +47,10 @@ std::string header_of(std::span<const TensorSource> tensors) {
   return text;
 }
 
-base::Error malformed(const std::string& path, const std::string& found) {
-  return base::bad_input(fmt::format("{}: not a safetensors file: {}", path, found),
-                         "the file is damaged: use another copy of it");
+Damaged malformed(const std::string& path, const std::string& found) {
+  return Damaged(base::ExitCode::kBadInput,
+                 fmt::format("{}: not a safetensors file: {}", path, found),
+                 "the file is damaged: use another copy of it");
 }
 
 // Turns what JsonValue found into the one error that this file has.

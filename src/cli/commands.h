@@ -11,8 +11,8 @@ class App;
 namespace cli {
 
 using StopRequested = std::function<bool()>;
-// From its call on SIGINT and SIGTERM do not end the process at once: the result says whether one
-// came. A command that has nothing to put in order does not call it, and just ends.
+// From its call on SIGINT, SIGTERM and SIGHUP do not end the process at once: the result says
+// whether one came. A command that has nothing to put in order does not call it, and just ends.
 using WatchForStop = std::function<StopRequested()>;
 
 void add_train(CLI::App& app, const WatchForStop& watch_for_stop);

@@ -4,6 +4,9 @@
 #include <csignal>
 #include <cstdio>
 #include <iostream>
+#include <string_view>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "cli/commands.h"
@@ -18,6 +21,10 @@ cli::StopRequested watch_for_stop() {
   action.sa_handler = [](int signal) { stop_signal = signal; };
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  // The terminal is gone; under nohup that is no reason to end.
+  struct sigaction inherited {};
+  if (sigaction(SIGHUP, nullptr, &inherited) == 0 && inherited.sa_handler != SIG_IGN)
+    sigaction(SIGHUP, &action, nullptr);
   return [] { return stop_signal != 0; };
 }
 
@@ -27,6 +34,29 @@ void ignore_signals() {
   // A closed pipe or socket and a file at its size limit are error values, not deaths.
   sigaction(SIGPIPE, &action, nullptr);
   sigaction(SIGXFSZ, &action, nullptr);
+}
+
+// A page of a mapped file (a dataset, a checkpoint) that the disk does not give: nothing can be
+// thrown from here, and only what is safe in a signal handler may be called.
+void install_bus_error_handler() {
+  struct sigaction action {};
+  action.sa_handler = [](int) {
+    constexpr std::string_view kText =
+        "atoll: a mapped file cannot be read: the disk has failed, or the file was cut short\n"
+        "Hint: see the kernel's log, and start again once the file can be read.\n";
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText.data(), kText.size());
+    _exit(int(base::ExitCode::kResourceLost));
+  };
+  sigaction(SIGBUS, &action, nullptr);
+}
+
+// Links to other nodes and files share them. The soft limit is often 1024 for the sake of programs
+// that use select(2), which this one does not.
+void use_all_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int fail(const base::Error& error) {
@@ -39,6 +69,8 @@ int fail(const base::Error& error) {
 
 int main(int argument_count, char** arguments) {
   ignore_signals();
+  install_bus_error_handler();
+  use_all_descriptors();
   CLI::App app(
       "Atoll trains large language models on machines that have only the internet in common.");
   app.require_subcommand(1);

@@ -17,6 +17,7 @@ namespace {
 struct RunOptions {
   std::string config;
   std::vector<std::string> overrides;
+  std::vector<std::string> changes;
   std::string listen = "0.0.0.0:29500";
   bool json = false;
 };
@@ -27,7 +28,17 @@ void add_config_options(CLI::App& command, RunOptions& options) {
       .add_option("--set", options.overrides,
                   "Override one key: --set training.steps=100 (may be given often)")
       ->allow_extra_args(false);
+  command
+      .add_option("--change", options.changes,
+                  "Like --set, for what may change when a run goes on: training.steps, "
+                  "optimizer.learning_rate, optimizer.schedule.*; give the coordinator and every "
+                  "node the same ones")
+      ->allow_extra_args(false);
   command.add_flag("--json", options.json, "Print reports as JSON");
+}
+
+train::RunConfig load_config(base::Storage& storage, const RunOptions& options) {
+  return train::load_run_config(storage, options.config, options.overrides, options.changes);
 }
 
 void print_summary(const train::NodeSummary& summary, bool json) {
@@ -80,7 +91,7 @@ void add_train(CLI::App& app, const WatchForStop& watch_for_stop) {
   command->callback([options, watch_for_stop] {
     const StopRequested stop_requested = watch_for_stop();
     const auto storage = base::make_disk_storage();
-    const auto config = train::load_run_config(*storage, options->config, options->overrides);
+    const auto config = load_config(*storage, *options);
     print_summary(train::run_node(config, *storage, stop_requested), options->json);
   });
 }
@@ -95,7 +106,7 @@ void add_coordinate(CLI::App& app, const WatchForStop& watch_for_stop) {
   command->callback([options, watch_for_stop] {
     const StopRequested stop_requested = watch_for_stop();
     const auto storage = base::make_disk_storage();
-    const auto config = train::load_run_config(*storage, options->config, options->overrides);
+    const auto config = load_config(*storage, *options);
     const auto listen = net::parse_endpoint(options->listen);
     if (!listen) throw base::bad_input("--listen: " + listen.reason(), "write it as host:port");
     base::configure_log({.prefix = "coordinator", .file = {}});

@@ -90,9 +90,14 @@ Engine::Engine(backend::Backend& chosen, const model::ModelConfig& model,
 Engine::Engine(backend::Backend& chosen, const RunConfig& run, const MemoryPlan& plan)
     : Engine(chosen, run.model, transformer_options(run, plan), parameter_options(plan)) {}
 
-// Ranks take turns, micro-batch by micro-batch.
-model::LossSums validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
-                         int64_t rows) {
+int64_t validation_turns(const Engine& engine, const data::Sampler& sampler,
+                         int64_t micro_batch_rows, int64_t rows) {
+  const int64_t row_count = std::min(rows, sampler.validation_row_count());
+  return base::div_ceil(row_count, micro_batch_rows * engine.backend.communicator->rank_count());
+}
+
+model::LossSums validate_turn(Engine& engine, const data::Sampler& sampler,
+                              int64_t micro_batch_rows, int64_t rows, int64_t turn) {
   const int64_t length = engine.config.sequence_length;
   const int64_t all_rows = sampler.validation_row_count();
   const int64_t row_count = std::min(rows, all_rows);
@@ -100,23 +105,26 @@ model::LossSums validate(Engine& engine, const data::Sampler& sampler, int64_t m
   std::vector<int32_t> tokens(size_t(micro_batch_rows * length));
   std::vector<int32_t> targets(tokens.size());
   std::vector<int32_t> starts(tokens.size());
-  model::LossSums total;
-  for (int64_t turn = 0; turn < row_count; turn += micro_batch_rows * communicator.rank_count()) {
-    const int64_t first = turn + micro_batch_rows * communicator.rank();
-    for (int64_t i = 0; i < micro_batch_rows; ++i) {
-      const auto at = [&](std::vector<int32_t>& all) {
-        return std::span(all).subspan(size_t(i * length), size_t(length));
-      };
-      // Spread over all that is held out: neighbouring rows are of one document.
-      const int64_t row = std::min(first + i, row_count - 1) * all_rows / row_count;
-      sampler.validation_row(row, {at(tokens), at(targets), at(starts)});
-      // A batch that is not full is filled up with rows that do not count.
-      if (first + i >= row_count) std::ranges::fill(at(targets), -1);
-    }
-    const model::LossSums sums = engine.transformer.evaluate({tokens, targets, starts});
-    total.loss += sums.loss;
-    total.count += sums.count;
+  const int64_t first = (turn * communicator.rank_count() + communicator.rank()) * micro_batch_rows;
+  for (int64_t i = 0; i < micro_batch_rows; ++i) {
+    const auto at = [&](std::vector<int32_t>& all) {
+      return std::span(all).subspan(size_t(i * length), size_t(length));
+    };
+    // Spread over all that is held out: neighbouring rows are of one document.
+    const int64_t row = std::min(first + i, row_count - 1) * all_rows / row_count;
+    sampler.validation_row(row, {at(tokens), at(targets), at(starts)});
+    // A batch that is not full is filled up with rows that do not count.
+    if (first + i >= row_count) std::ranges::fill(at(targets), -1);
   }
+  return engine.transformer.evaluate({tokens, targets, starts});
+}
+
+model::LossSums validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
+                         int64_t rows) {
+  model::LossSums total;
+  const int64_t turns = validation_turns(engine, sampler, micro_batch_rows, rows);
+  for (int64_t turn = 0; turn < turns; ++turn)
+    add(total, validate_turn(engine, sampler, micro_batch_rows, rows, turn));
   return total;
 }
 

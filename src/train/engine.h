@@ -48,8 +48,18 @@ inline Validation mean_of(const model::LossSums& sums) {
   return {.loss = sums.count > 0 ? sums.loss / double(sums.count) : 0, .tokens = sums.count};
 }
 
-// Cross-entropy over at most `rows` held-out rows: this rank's share of them. All ranks call it;
-// `micro_batch_rows` are the transformer's.
+inline void add(model::LossSums& total, const model::LossSums& sums) {
+  total.loss += sums.loss;
+  total.count += sums.count;
+}
+
+// Cross-entropy over at most `rows` held-out rows. In each turn every rank computes a micro-batch
+// of `micro_batch_rows`, which are the transformer's; all ranks call it for the same turns.
+int64_t validation_turns(const Engine& engine, const data::Sampler& sampler,
+                         int64_t micro_batch_rows, int64_t rows);
+model::LossSums validate_turn(Engine& engine, const data::Sampler& sampler,
+                              int64_t micro_batch_rows, int64_t rows, int64_t turn);
+// All turns: this rank's share of the rows.
 model::LossSums validate(Engine& engine, const data::Sampler& sampler, int64_t micro_batch_rows,
                          int64_t rows);
 

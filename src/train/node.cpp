@@ -1,11 +1,10 @@
 #include "train/node.h"
 
-#include <charconv>
 #include <chrono>
 #include <ctime>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <random>
+#include <optional>
 
 #include "base/log.h"
 #include "base/thread.h"
@@ -13,10 +12,14 @@
 #include "data/tokenizer.h"
 #include "observe/metrics.h"
 #include "outer/outer_loop.h"
+#include "train/failure_record.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
+#include "train/resume.h"
 #include "train/run_data.h"
+#include "train/run_directory.h"
 #include "train/run_metrics.h"
+#include "train/save_schedule.h"
 #include "train/trainer.h"
 
 namespace train {
@@ -36,23 +39,6 @@ net::Endpoint endpoint_of(const std::string& text) {
   return *net::parse_endpoint(text);
 }  // Checked with the config.
 
-// The same number after every restart in the same run directory, so that the coordinator knows the
-// node again.
-uint64_t load_node_key(base::Storage& storage, const std::string& run_directory) {
-  const std::string path = run_directory + "/node_key";
-  if (storage.exists(path)) {
-    const std::string text = storage.read_text(path);
-    uint64_t key = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), key, 16);
-    if (error == std::errc() && key != 0) return key;
-    base::log_warning("{} does not hold a node key; a new one is made", path);
-  }
-  std::random_device random;
-  const uint64_t key = (uint64_t{random()} << 32 | random()) | 1;
-  storage.write_atomically(path, fmt::format("{:016x}\n", key));
-  return key;
-}
-
 // Everything of one node, in the order in which it is built.
 class Node {
  public:
@@ -63,11 +49,15 @@ class Node {
  private:
   void resume();
   bool join();
+  void claim_directory();
   void take_part();
+  void train();
   void one_step();
   void after_inner_step(const InnerStep& step);
   void evaluate();
+  void save_when_due();
   void save();
+  void save_at_end();
   void save_after_error();
   void masters_changed();
   void leave(const std::string& reason);
@@ -76,11 +66,14 @@ class Node {
   base::Storage& storage_;
   const std::function<bool()>& stop_requested_;
   const base::Digest digest_;
-  observe::MetricsFile metrics_file_;
+  RunDirectory directory_;
+  ResumePoint resume_point_;  // Early: what it refuses must not wait for a GPU.
   RunData data_;
   RankTeam ranks_;
   Trainer trainer_;
-  RunMetrics metrics_;
+  SaveSchedule save_schedule_;
+  std::optional<observe::MetricsFile> metrics_file_;  // Once the directory is claimed.
+  std::optional<RunMetrics> metrics_;
 
   base::ThreadPool pool_;
   MasterParameters masters_;
@@ -98,6 +91,7 @@ class Node {
   bool is_whole_ = false;  // There was a step here, and what the node holds is that of step_.
   NodeSummary summary_;
   std::vector<int64_t> resumed_tokens_;
+  std::vector<checkpoint::ConfigChange> changes_;  // Of the whole run so far.
 };
 
 Node::Node(const RunConfig& config, base::Storage& storage,
@@ -106,11 +100,12 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       storage_(storage),
       stop_requested_(stop_requested),
       digest_(shared_digest(config)),
-      metrics_file_(config.node.run_directory + "/metrics.jsonl", config.node.name),
+      directory_(config, storage),
+      resume_point_(find_resume_point(storage, config)),
       data_(open_data(config, net::kMembersMax, storage)),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
-      metrics_(metrics_file_, config, ranks_.peak_flops()),
+      save_schedule_(config.checkpoint.every_steps),
       pool_(int(config.node.threads)),
       masters_(ranks_.parameters(), *ranks_.first().engine.backend.device) {
   base::log_info("{}: {} parameters on {}{}", config.node.name,
@@ -122,19 +117,11 @@ Node::Node(const RunConfig& config, base::Storage& storage,
 }
 
 void Node::resume() {
-  const auto reader =
-      checkpoint::open_newest(storage_, config_.node.run_directory,
-                              [](const std::string& text) { base::log_warning("{}", text); });
+  const auto reader = std::move(resume_point_.reader);  // Its files are mapped only in here.
   if (!reader) return;
   const checkpoint::Manifest& manifest = reader->manifest();
-  if (manifest.config != digest_) {
-    throw base::bad_input(fmt::format("the checkpoint of step {} in {} was made with another "
-                                      "config (name, seed, model, optimizer, outer, "
-                                      "steps or validation part)",
-                                      manifest.step, config_.node.run_directory),
-                          "resume with the config that the run was started with, or choose another "
-                          "node.run_directory");
-  }
+  changes_ = manifest.changes;
+  changes_.insert(changes_.end(), resume_point_.changes.begin(), resume_point_.changes.end());
   if (manifest.data != data_.sampler->fingerprint())
     base::log_warning(
         "the data differs from what the checkpoint of step {} was trained on: its order is a new "
@@ -148,16 +135,32 @@ void Node::resume() {
   base::log_info("going on from step {}", step_);
 }
 
+// The start was not refused: from here on the disk may be changed.
+void Node::claim_directory() {
+  directory_.claim(resume_point_.abandoned);
+  metrics_file_.emplace(directory_.path("metrics.jsonl"), config_.node.name);
+  const bool is_peak_measured = ranks_.first().engine.backend.device->peak_flops() <= 0;
+  metrics_.emplace(*metrics_file_, config_, ranks_.peak_flops(), is_peak_measured);
+  for (const checkpoint::ConfigChange& change : resume_point_.changes) {
+    metrics_->change(change);
+    base::log_info("{} is {} from step {} on; it was {}", change.key, change.after, change.step,
+                   change.before);
+  }
+}
+
 // False if a stop was requested before the swarm took us.
 bool Node::join() {
-  if (!outer_) return true;
+  if (!outer_) {
+    claim_directory();
+    return true;
+  }
   const SwarmConfig& swarm = config_.swarm;
   swarm_ = net::Swarm::join(
       {.listen = endpoint_of(config_.node.listen)},
       {.run_name = config_.name,
        .config = digest_,
        .node_name = config_.node.name,
-       .node_key = load_node_key(storage_, config_.node.run_directory),
+       .node_key = directory_.node_key(),
        .coordinator = endpoint_of(swarm.coordinator),
        .advertise =
            config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
@@ -171,8 +174,9 @@ bool Node::join() {
   if (!resumed_tokens_.empty()) outer_loop_->restore_tokens_since_commit(resumed_tokens_);
   const auto entry = outer_loop_->join(has_local_progress_, stop_requested_);
   if (!entry) return false;
-  for (const auto& membership : entry->memberships) metrics_.membership(membership);
-  for (const auto& standing : entry->standings) metrics_.standing(standing);
+  claim_directory();
+  for (const auto& membership : entry->memberships) metrics_->membership(membership);
+  for (const auto& standing : entry->standings) metrics_->standing(standing);
   part_ = entry->peer;
   step_ = int64_t(entry->step);
   masters_changed();
@@ -199,14 +203,14 @@ NodeSummary Node::run() {
     take_part();
     evaluate();
     try {
-      while (step_ < config_.training.steps && !stop_requested_()) one_step();
+      train();
       summary_.finished = step_ >= config_.training.steps;
       if (summary_.finished && evaluated_step_ != step_) evaluate();
     } catch (...) {
       save_after_error();
       throw;
     }
-    if (saved_step_ != step_) save();
+    save_at_end();
     leave(summary_.finished ? "done" : "stopped");
   }
   summary_.step = step_;
@@ -216,34 +220,44 @@ NodeSummary Node::run() {
     summary_.bytes_received = swarm_->bytes_received();
   }
   summary_.seconds = seconds_since(begin);
-  metrics_.summary(summary_);
+  if (metrics_) metrics_->summary(summary_);
+  base::log_info("{} at step {}", summary_.finished ? "all steps are done" : "stopped by a signal",
+                 step_);
   return summary_;
+}
+
+void Node::train() {
+  try {
+    while (step_ < config_.training.steps && !stop_requested_()) one_step();
+  } catch (const Diverged&) {
+    note_failure(storage_, config_.node.run_directory, step_ + 1, saved_step_);
+    throw;
+  }
 }
 
 void Node::one_step() {
   const data::Batch batch = loader_->next();
   is_whole_ = false;
   const InnerStep step = trainer_.step(batch);
-  metrics_.inner_step(step);
+  metrics_->inner_step(step);
   step_ = step.step;
   tokens_ += step.tokens;
   after_inner_step(step);
   is_whole_ = true;
-  const auto due = [&](int64_t every) {
-    return every > 0 && step_ % every == 0 && step_ < config_.training.steps;
-  };
-  if (due(config_.evaluation.every_steps)) evaluate();
-  if (due(config_.checkpoint.every_steps)) save();
+  if (step_ >= config_.training.steps) return;
+  const int64_t every = config_.evaluation.every_steps;
+  if (every > 0 && step_ % every == 0) evaluate();
+  save_when_due();
 }
 
 void Node::after_inner_step(const InnerStep& step) {
   if (!outer_loop_) return;
   const auto outcome =
       outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_);
-  for (const auto& membership : outcome.memberships) metrics_.membership(membership);
-  for (const auto& standing : outcome.standings) metrics_.standing(standing);
+  for (const auto& membership : outcome.memberships) metrics_->membership(membership);
+  for (const auto& standing : outcome.standings) metrics_->standing(standing);
   for (const auto& round : outcome.rounds) {
-    metrics_.round(round);
+    metrics_->round(round);
     ++summary_.rounds;
     if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
@@ -258,7 +272,7 @@ void Node::after_inner_step(const InnerStep& step) {
   if (has_moved) part_ = *outcome.peer;
   if (has_jumped || has_moved) take_part();
   if (outcome.lost) {
-    save();
+    save_at_end();
     throw base::resource_lost(
         fmt::format("the swarm is lost: {}", *outcome.lost),
         "the state is saved; start the node again once the coordinator can be reached");
@@ -266,13 +280,41 @@ void Node::after_inner_step(const InnerStep& step) {
 }
 
 void Node::evaluate() {
-  const Validation validation = ranks_.validate(*data_.sampler, config_.evaluation.rows);
-  if (validation.tokens == 0) return;
-  if (evaluated_step_ < 0) summary_.validation_loss_before = validation.loss;
-  summary_.validation_loss_after = validation.loss;
+  const auto validation = ranks_.validate(*data_.sampler, config_.evaluation.rows, stop_requested_);
+  if (!validation || validation->tokens == 0) return;
+  if (evaluated_step_ < 0) summary_.validation_loss_before = validation->loss;
+  summary_.validation_loss_after = validation->loss;
   evaluated_step_ = step_;
-  metrics_.evaluation(step_, validation);
-  base::log_info("step {}: validation loss {:.4f}", step_, validation.loss);
+  metrics_->evaluation(step_, *validation);
+  base::log_info("step {}: validation loss {:.4f}", step_, validation->loss);
+}
+
+// A disk that is full now may have room later: training goes on from memory meanwhile.
+void Node::save_when_due() {
+  if (!save_schedule_.is_due(step_, trainer_.skipped_in_a_row() > 0)) return;
+  try {
+    save();
+  } catch (const base::Error& error) {
+    if (error.code() != base::ExitCode::kResourceLost) throw;
+    const int64_t next = save_schedule_.failed(step_);
+    base::log_warning(
+        "step {}: no checkpoint: {}. The next attempt is after step {}; until then a "
+        "crash costs all steps since step {}",
+        step_, error.what(), next, std::max<int64_t>(saved_step_, 0));
+    metrics_->checkpoint_failed(step_, error.what(), next);
+  }
+}
+
+// The state in a streak of skipped steps is where training fails: whoever is stopped there goes on
+// from the checkpoint before. A run that is done has nothing to fail at any more.
+void Node::save_at_end() {
+  if (saved_step_ == step_) return;
+  const int64_t skipped = trainer_.skipped_in_a_row();
+  if (skipped > 0 && step_ < config_.training.steps) {
+    base::log_warning("step {}: not saved, for the last {} steps were not finite", step_, skipped);
+    return;
+  }
+  save();
 }
 
 void Node::save() {
@@ -287,6 +329,8 @@ void Node::save() {
       .data_config = data_to_json(config_),
       .tokenizer = config_.data.tokenizer,
       .config = digest_,
+      .shared_config = shared_config(config_),
+      .changes = changes_,
       .data = data_.sampler->fingerprint(),
       .outer = outer_ ? outer_->states() : std::vector<net::FragmentState>{},
       .tokens_since_commit =
@@ -298,15 +342,15 @@ void Node::save() {
       storage_, {.run_directory = config_.node.run_directory, .keep = config_.checkpoint.keep},
       manifest, {ranks_, masters_, outer_.get()});
   saved_step_ = step_;
-  metrics_.checkpoint(step_, report, seconds_since(begin));
+  metrics_->checkpoint(step_, report, seconds_since(begin));
   base::log_info("step {}: saved {}", step_, report.directory);
 }
 
 // An error that comes between two steps, of the data say, costs none of them.
 void Node::save_after_error() {
-  if (!is_whole_ || saved_step_ == step_) return;
+  if (!is_whole_) return;
   try {
-    save();
+    save_at_end();
   } catch (const std::exception& error) {
     base::log_warning("step {}: cannot be saved: {}", step_, error.what());
   }
@@ -337,11 +381,13 @@ void write_fields(base::JsonWriter& out, const NodeSummary& summary) {
 
 NodeSummary run_node(const RunConfig& config, base::Storage& storage,
                      const std::function<bool()>& stop_requested) {
-  storage.make_directories(config.node.run_directory);
-  base::configure_log({.prefix = config.node.name, .file = config.node.run_directory + "/log.txt"});
-  storage.write_atomically(config.node.run_directory + "/config.json", to_json(config) + "\n");
   Node node(config, storage, stop_requested);
-  return node.run();
+  try {
+    return node.run();
+  } catch (const std::exception& error) {
+    base::log_error("the node ends: {}", error.what());  // The log outlives the terminal.
+    throw;
+  }
 }
 
 }  // namespace train

@@ -30,8 +30,13 @@ Rank::StepPart Rank::step(const data::Batch& batch) {
   return part;
 }
 
-model::LossSums Rank::validate(const data::Sampler& sampler, int64_t rows) {
-  const model::LossSums sums = train::validate(engine, sampler, share_.micro_batch_rows, rows);
+int64_t Rank::validation_turns(const data::Sampler& sampler, int64_t rows) const {
+  return train::validation_turns(engine, sampler, share_.micro_batch_rows, rows);
+}
+
+model::LossSums Rank::validate_turn(const data::Sampler& sampler, int64_t rows, int64_t turn) {
+  const model::LossSums sums =
+      train::validate_turn(engine, sampler, share_.micro_batch_rows, rows, turn);
   engine.backend.communicator->barrier();  // As at the end of a step.
   return sums;
 }

@@ -22,7 +22,8 @@ class Rank {
   };
   // Its rows of `batch`, whose number is the step's.
   StepPart step(const data::Batch& batch);
-  model::LossSums validate(const data::Sampler& sampler, int64_t rows);
+  int64_t validation_turns(const data::Sampler& sampler, int64_t rows) const;
+  model::LossSums validate_turn(const data::Sampler& sampler, int64_t rows, int64_t turn);
 
   int number() const { return engine.backend.communicator->rank(); }
 

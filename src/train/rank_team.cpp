@@ -71,14 +71,19 @@ Rank::StepPart RankTeam::step(const data::Batch& batch) {
   return all;
 }
 
-Validation RankTeam::validate(const data::Sampler& sampler, int64_t rows) {
+// Turn by turn, for all ranks must stop after the same one.
+std::optional<Validation> RankTeam::validate(const data::Sampler& sampler, int64_t rows,
+                                             const std::function<bool()>& stop_requested) {
   std::vector<model::LossSums> parts(ranks_.size());
-  run([&](Rank& rank) { parts[size_t(rank.number())] = rank.validate(sampler, rows); });
-  model::LossSums all;
-  for (const model::LossSums& part : parts) {
-    all.loss += part.loss;
-    all.count += part.count;
+  const int64_t turns = first().validation_turns(sampler, rows);
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    if (stop_requested()) return std::nullopt;
+    run([&](Rank& rank) {
+      add(parts[size_t(rank.number())], rank.validate_turn(sampler, rows, turn));
+    });
   }
+  model::LossSums all;
+  for (const model::LossSums& part : parts) add(all, part);
   return mean_of(all);
 }
 

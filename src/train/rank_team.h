@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "train/rank.h"
@@ -32,7 +33,9 @@ class RankTeam {
 
   // One step of all; the losses are those of the whole batch.
   Rank::StepPart step(const data::Batch& batch);
-  Validation validate(const data::Sampler& sampler, int64_t rows);
+  // Nothing if a stop was requested before the end: it is asked for after every micro-batch.
+  std::optional<Validation> validate(const data::Sampler& sampler, int64_t rows,
+                                     const std::function<bool()>& stop_requested);
   // What model FLOPS utilisation is a share of: of all devices together. FLOP/s.
   double peak_flops();
 

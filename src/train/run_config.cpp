@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include "net/types.h"
+#include "train/config_override.h"
+#include "train/shared_config.h"
 
 namespace train {
 namespace {
@@ -211,18 +213,20 @@ void describe(base::ConfigVisitor& v, RunConfig& c) {
 }
 
 RunConfig load_run_config(base::Storage& storage, const std::string& path,
-                          const std::vector<std::string>& overrides) {
+                          const std::vector<std::string>& overrides,
+                          const std::vector<std::string>& changes) {
   auto document = base::JsonValue::parse(storage.read_text(path));
   if (!document) throw bad_input(fmt::format("{}: {}", path, document.reason()));
-  for (const std::string& override_text : overrides) {
-    const size_t equals = override_text.find('=');
-    if (equals == std::string::npos || equals == 0)
-      throw bad_input(fmt::format("--set {}: expected key=value", override_text),
-                      "--set training.steps=100");
-    document = document->with(override_text.substr(0, equals), override_text.substr(equals + 1));
-    if (!document) throw bad_input(fmt::format("--set {}: {}", override_text, document.reason()));
-  }
   RunConfig config;
+  for (const std::string& text : overrides) document = apply_override(*document, "--set", text);
+  for (const std::string& text : changes) {
+    const std::string& key = config.changed_keys.emplace_back(override_key("--change", text));
+    if (!may_change(key)) {
+      throw bad_input(fmt::format("--change {}: {} may not change in a run", text, key),
+                      fmt::format("{} may", changeable_keys()));
+    }
+    document = apply_override(*document, "--change", text);
+  }
   base::read_config(*document, path, [&](base::ConfigVisitor& v) { describe(v, config); });
   if (config.optimizer.schedule.total_steps == 0)
     config.optimizer.schedule.total_steps = config.training.steps;
@@ -247,15 +251,20 @@ void read_data_json(const std::string& text, const std::string& source, RunConfi
                     [&](base::ConfigVisitor& v) { describe_hold_out(v, config); });
 }
 
-base::Digest shared_digest(const RunConfig& config) {
+std::string shared_config(const RunConfig& config) {
   RunConfig copy = config;
-  const std::string text = base::write_config(
+  return base::write_config(
       [&](base::ConfigVisitor& v) {
         describe_shared(v, copy);
-        v.integer("steps", copy.training.steps, kPositive, "");
-        v.number("validation_fraction", copy.data.validation_fraction, {}, "");
+        v.section("training", "", [&] { v.integer("steps", copy.training.steps, kPositive, ""); });
+        v.section("data", "",
+                  [&] { v.number("validation_fraction", copy.data.validation_fraction, {}, ""); });
       },
       -1);
+}
+
+base::Digest shared_digest(const RunConfig& config) {
+  const std::string text = shared_config(config);
   return base::sha256(std::as_bytes(std::span(text)));
 }
 

@@ -1,5 +1,7 @@
 #include "train/run_metrics.h"
 
+#include <algorithm>
+
 namespace train {
 namespace {
 
@@ -11,11 +13,14 @@ void write_members(base::JsonWriter& line, const std::vector<net::PeerId>& membe
 
 }  // namespace
 
-RunMetrics::RunMetrics(observe::MetricsFile& file, const RunConfig& config, double peak_flops)
-    : file_(file), config_(config), peak_flops_(peak_flops) {}
+RunMetrics::RunMetrics(observe::MetricsFile& file, const RunConfig& config, double peak_flops,
+                       bool is_measured)
+    : file_(file), config_(config), peak_flops_(peak_flops), is_peak_measured_(is_measured) {}
 
 void RunMetrics::inner_step(const InnerStep& step) {
   const double tokens_per_second = double(step.tokens) / step.seconds;
+  const double flops = tokens_per_second * model::flops_per_token_palm(config_.model);
+  if (is_peak_measured_) peak_flops_ = std::max(peak_flops_, flops);
   auto line = file_.begin_line("inner_step");
   line.field("step", step.step)
       .field("loss", step.loss)
@@ -24,7 +29,7 @@ void RunMetrics::inner_step(const InnerStep& step) {
       .field("lr", step.learning_rate)
       .field("tokens", step.tokens)
       .field("tokens_per_second", tokens_per_second)
-      .field("mfu", tokens_per_second * model::flops_per_token_palm(config_.model) / peak_flops_)
+      .field("mfu", flops / peak_flops_)
       .field("seconds", step.seconds);
   if (step.skipped) line.field("skipped", true);
   file_.write(line);
@@ -77,6 +82,21 @@ void RunMetrics::checkpoint(int64_t step, const checkpoint::SaveReport& report, 
       .field("directory", report.directory)
       .field("bytes", report.bytes)
       .field("seconds", seconds);
+  file_.write(line);
+}
+
+void RunMetrics::checkpoint_failed(int64_t step, const std::string& reason, int64_t next_attempt) {
+  auto line = file_.begin_line("checkpoint_failed");
+  line.field("step", step).field("reason", reason).field("next_attempt", next_attempt);
+  file_.write(line);
+}
+
+void RunMetrics::change(const checkpoint::ConfigChange& change) {
+  auto line = file_.begin_line("change");
+  line.field("step", change.step)
+      .field("key", change.key)
+      .field("before", change.before)
+      .field("after", change.after);
   file_.write(line);
 }
 

@@ -15,8 +15,10 @@ namespace train {
 
 class RunMetrics {
  public:
-  // `peak_flops`: what MFU is a share of.
-  RunMetrics(observe::MetricsFile& file, const RunConfig& config, double peak_flops);
+  // `peak_flops`: what MFU is a share of. One that `is_measured` rises to what a step reaches,
+  // which shows that the measurement was too low.
+  RunMetrics(observe::MetricsFile& file, const RunConfig& config, double peak_flops,
+             bool is_measured);
 
   void inner_step(const InnerStep& step);
   void round(const outer::RoundReport& round);
@@ -24,12 +26,15 @@ class RunMetrics {
   void standing(const outer::StandingReport& standing);
   void evaluation(int64_t step, const Validation& validation);
   void checkpoint(int64_t step, const checkpoint::SaveReport& report, double seconds);
+  void checkpoint_failed(int64_t step, const std::string& reason, int64_t next_attempt);
+  void change(const checkpoint::ConfigChange& change);
   void summary(const NodeSummary& summary);
 
  private:
   observe::MetricsFile& file_;
   const RunConfig& config_;
-  const double peak_flops_;
+  double peak_flops_;
+  const bool is_peak_measured_;
 };
 
 }  // namespace train

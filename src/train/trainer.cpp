@@ -37,11 +37,12 @@ void Trainer::count_skipped(const InnerStep& report) {
   base::log_warning("step {}: the gradient norm is {}: the step is skipped ({} in a row)",
                     report.step, report.gradient_norm, skipped_in_a_row_);
   if (skipped_in_a_row_ >= config_.nonfinite_steps_max) {
-    throw base::bad_input(fmt::format("{} steps in a row had a loss or gradient that is not finite",
-                                      skipped_in_a_row_),
-                          "lower optimizer.learning_rate or lengthen "
-                          "optimizer.schedule.warmup_steps, and go on from an "
-                          "earlier checkpoint");
+    throw Diverged(
+        base::ExitCode::kBadInput,
+        fmt::format("{} steps in a row, up to step {}, had a loss or gradient that is not finite",
+                    skipped_in_a_row_, report.step),
+        "go on from the newest checkpoint with a lower --change optimizer.learning_rate=...; the "
+        "second failure in a row at one step makes the next start go back one checkpoint");
   }
 }
 

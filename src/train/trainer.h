@@ -21,14 +21,22 @@ struct InnerStep {
   bool skipped = false;  // Not finite: nothing was changed.
 };
 
+// Too many steps in a row were not finite.
+class Diverged : public base::Error {
+ public:
+  using Error::Error;
+};
+
 class Trainer {
  public:
   // Arguments outlive the object.
   Trainer(const TrainingConfig& config, RankTeam& ranks);
 
-  // Trains on `batch`, whose number is the step's. Throws bad_input after too many skipped steps in
-  // a row.
+  // Trains on `batch`, whose number is the step's. Throws Diverged (bad input) after too many
+  // skipped steps in a row.
   InnerStep step(const data::Batch& batch);
+  // The newest steps were skipped: so many.
+  int64_t skipped_in_a_row() const { return skipped_in_a_row_; }
 
  private:
   void count_skipped(const InnerStep& report);

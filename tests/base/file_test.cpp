@@ -3,6 +3,7 @@
 #include "base/file.h"
 
 #include <cstring>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "support/fault_storage.h"
@@ -114,6 +115,23 @@ TEST_CASE("What cannot be read is bad input and names the path", "[file]") {
   require_error(ExitCode::kBadInput, missing + ": No such file", [&] { disk->read_text(missing); });
   require_error(ExitCode::kBadInput, folder.path(), [&] { disk->map(folder.path()); });
   require_error(ExitCode::kBadInput, folder.path(), [&] { disk->read_text(folder.path()); });
+}
+
+TEST_CASE("A machine that cannot read a file says nothing about the file", "[file]") {
+  const TemporaryFolder folder;
+  const auto disk = base::make_disk_storage();
+  const std::string path = folder.file("a");
+  disk->write_atomically(path, std::string("whole"));
+  rlimit limit{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = limit.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+  const auto code = ExitCode::kResourceLost;
+  require_error(code, path + ": Too many open files", [&] { disk->map(path); });
+  require_error(code, path + ": Too many open files", [&] { disk->read_text(path); });
+  require_error(code, folder.path() + ": Too many open files", [&] { disk->list(folder.path()); });
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  REQUIRE(disk->read_text(path) == "whole");
 }
 
 TEST_CASE("What cannot be written is a lost resource and names the path", "[file]") {

@@ -53,6 +53,24 @@ TEST_CASE("A line has time, level, prefix and text", "[log]") {
   REQUIRE(std::regex_match(lines[2], std::regex(time + R"(W \[node-100%d\] c)")));
 }
 
+TEST_CASE("Lines from before the file is known can be kept for it", "[log]") {
+  const test::TemporaryFolder folder;
+  const std::string path = folder.file("log.txt");
+  {
+    const LogScope scope({.prefix = "early", .file = {}, .keep_lines = true});
+    base::log_warning("one");
+    base::configure_log({.prefix = "late", .file = path, .stderr_level = base::LogLevel::kError});
+    base::log_info("two");
+  }
+  const auto lines = lines_of(path);
+  REQUIRE(lines.size() == 2);
+  const std::string time = R"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} )";
+  REQUIRE(std::regex_match(lines[0], std::regex(time + R"(W \[late\] one)")));
+  REQUIRE(std::regex_match(lines[1], std::regex(time + R"(I \[late\] two)")));
+  const LogScope without({.file = folder.file("other")});
+  REQUIRE(lines_of(folder.file("other")).empty());
+}
+
 TEST_CASE("Configuring the log again moves it, and an old file is appended to", "[log]") {
   const test::TemporaryFolder folder;
   {

@@ -5,6 +5,7 @@
 
 #include "quick_folder.h"
 #include "sample.h"
+#include "support/fault_storage.h"
 
 #undef CHECK
 #include "support/catch.h"
@@ -27,6 +28,7 @@ class DamagedRun {
     directory_ = save(*disk_, folder_.path(), make_sample(20)).directory;
   }
 
+  const std::string& run() const { return folder_.path(); }
   Names files() const { return disk_->list(directory_); }
   std::string path(const std::string& file) const { return directory_ + "/" + file; }
   std::string read(const std::string& file) const { return disk_->read_text(path(file)); }
@@ -57,7 +59,98 @@ class DamagedRun {
   std::string directory_;
 };
 
+// A disk that does not give one file, with whatever error; everything else works.
+class UnreadableFile : public test::FaultStorage {
+ public:
+  UnreadableFile(base::Storage& inner, std::string path, const base::Error& error)
+      : FaultStorage(inner, 0, test::FaultMode::kFail), path_(std::move(path)), error_(error) {}
+
+  std::unique_ptr<base::MappedFile> map(const std::string& path) override {
+    if (path == path_) throw error_;
+    return FaultStorage::map(path);
+  }
+  std::string read_text(const std::string& path) override {
+    if (path == path_) throw error_;
+    return FaultStorage::read_text(path);
+  }
+  bool exists(const std::string& path) override {
+    if (path == path_ && is_hidden) throw error_;
+    return FaultStorage::exists(path);
+  }
+  std::vector<std::string> list(const std::string& path) override {
+    if (path == path_) throw error_;
+    return FaultStorage::list(path);
+  }
+
+  bool is_hidden = false;  // Not even whether it is there can be told.
+
+ private:
+  const std::string path_;
+  const base::Error error_;
+};
+
+// What open_newest() throws; nothing may be passed over.
+base::Error stop_of(base::Storage& storage, const std::string& run) {
+  try {
+    checkpoint::open_newest(storage, run, [](const std::string& warning) { FAIL(warning); });
+  } catch (const base::Error& error) {
+    return error;
+  }
+  FAIL("no exception");
+  return base::bad_input("");
+}
+
 }  // namespace
+
+TEST_CASE("A checkpoint that the disk does not give is not damaged", "[checkpoint]") {
+  const DamagedRun run;
+  const auto disk = base::make_disk_storage();
+  Names paths = {run.run() + "/checkpoints"};
+  for (const std::string& file : run.files()) paths.push_back(run.path(file));
+  for (const std::string& path : paths) {
+    for (const base::Error& error : {base::resource_lost("Input/output error"),
+                                     base::bad_input("Permission denied", "a hint")}) {
+      for (const bool is_hidden : {false, true}) {
+        INFO(path << ": " << error.what());
+        UnreadableFile storage(*disk, path, error);
+        storage.is_hidden = is_hidden;
+        const base::Error stop = stop_of(storage, run.run());
+        REQUIRE(stop.code() == base::ExitCode::kResourceLost);
+        REQUIRE(contains(stop.what(), error.what()));
+        REQUIRE(!stop.hint().empty());
+        REQUIRE(storage.operation_count() == 0);  // Nothing was touched.
+      }
+    }
+  }
+  run.require_whole();
+}
+
+TEST_CASE("A folder in a file's place is nothing that Atoll or a crash makes", "[checkpoint]") {
+  const DamagedRun run;
+  const auto disk = base::make_disk_storage();
+  for (const std::string& file : run.files()) {
+    const std::string whole = run.read(file);
+    std::filesystem::remove(run.path(file));
+    std::filesystem::create_directory(run.path(file));
+    REQUIRE(stop_of(*disk, run.run()).code() == base::ExitCode::kResourceLost);
+    std::filesystem::remove(run.path(file));
+    write_file(run.path(file), whole);
+  }
+}
+
+TEST_CASE("A checkpoint of another version of Atoll is not passed over", "[checkpoint]") {
+  const DamagedRun run;
+  const auto disk = base::make_disk_storage();
+  std::string text = run.read("manifest.json");
+  const std::string key = "\"format_version\": ";
+  text.replace(text.find(key) + key.size(), 1, "9");
+  const size_t digest_at = text.size() - 4 - 64;  // See docs/formats/checkpoint.md.
+  const auto digest = base::sha256(std::as_bytes(std::span(text)).first(digest_at));
+  write_file(run.path("manifest.json"), text.replace(digest_at, 64, digest.hex()));
+  const base::Error stop = stop_of(*disk, run.run());
+  REQUIRE(stop.code() == base::ExitCode::kBadInput);
+  REQUIRE(contains(stop.what(), "format_version"));
+}
 
 TEST_CASE("A changed byte anywhere is found", "[checkpoint]") {
   const DamagedRun run;
@@ -93,9 +186,6 @@ TEST_CASE("A file that is too short, too long or missing is found", "[checkpoint
     run.require_refused(file);
     std::filesystem::remove(run.path(file));
     run.require_refused(file);
-    std::filesystem::create_directory(run.path(file));
-    run.require_refused(file);
-    std::filesystem::remove(run.path(file));
     write_file(run.path(file), whole);
     run.require_whole();
   }

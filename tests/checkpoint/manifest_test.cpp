@@ -40,16 +40,19 @@ std::string replace(std::string text, std::string_view part, std::string_view ot
 
 TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   const checkpoint::ManifestFile content = {
-      .manifest = {.step = 1200,
-                   .optimizer_updates = 1190,
-                   .tokens_trained = 5'000'000'000,
-                   .model_config = "{\"layers\": 4}",
-                   .data_config = "{\"seed\": 42}",
-                   .tokenizer = "bytes",
-                   .outer = {{.version = 12, .digest = base::sha256({})}},
-                   .tokens_since_commit = {4096},
-                   .gradient_squares = {0.25, 3.5e-8},
-                   .wall_time = "2026-01-31T12:00:00Z"},
+      .manifest =
+          {.step = 1200,
+           .optimizer_updates = 1190,
+           .tokens_trained = 5'000'000'000,
+           .model_config = "{\"layers\": 4}",
+           .data_config = "{\"seed\": 42}",
+           .tokenizer = "bytes",
+           .shared_config = "{\"seed\":42}",
+           .changes = {{.step = 600, .key = "training.steps", .before = "1000", .after = "2000"}},
+           .outer = {{.version = 12, .digest = base::sha256({})}},
+           .tokens_since_commit = {4096},
+           .gradient_squares = {0.25, 3.5e-8},
+           .wall_time = "2026-01-31T12:00:00Z"},
       .files = {{"parameters.safetensors", {.bytes = 123, .sha256 = base::sha256({})}}}};
   const std::string zeros(64, '0');
   const std::string empty_hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -63,6 +66,15 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   "data_config": "{\"seed\": 42}",
   "tokenizer": "bytes",
   "config": ")" + zeros + R"(",
+  "shared_config": "{\"seed\":42}",
+  "changes": [
+    {
+      "step": 600,
+      "key": "training.steps",
+      "before": "1000",
+      "after": "2000"
+    }
+  ],
   "data": ")" + zeros + R"(",
   "outer": [
     {
@@ -105,6 +117,16 @@ TEST_CASE("A manifest of before there was data_config reads as one that does not
   const std::string text = checkpoint::write_manifest(content);
   REQUIRE(checkpoint::read_manifest(sign(replace(text, "  \"data_config\": \"\",\n", "")), "x") ==
           content);
+}
+
+TEST_CASE("A manifest of before there was shared_config reads as one that does not know",
+          "[checkpoint]") {
+  auto content = make_content();
+  content.manifest.shared_config = "";
+  content.manifest.changes = {};
+  const std::string text = replace(checkpoint::write_manifest(content),
+                                   "  \"shared_config\": \"\",\n  \"changes\": [],\n", "");
+  REQUIRE(checkpoint::read_manifest(sign(text), "x") == content);
 }
 
 TEST_CASE("Every flipped bit and every cut of a manifest is found", "[checkpoint]") {

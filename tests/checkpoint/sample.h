@@ -72,6 +72,8 @@ inline Sample make_sample(int64_t step, uint64_t seed = 1) {
       .data_config = "{\"seed\": 7}",
       .tokenizer = "bytes",
       .config = make_digest(random),
+      .shared_config = "{\"seed\": 42}",
+      .changes = {{.step = 3, .key = "training.steps", .before = "4", .after = "8"}},
       .data = make_digest(random),
       .outer = {{.version = 7, .digest = make_digest(random)},
                 {.version = uint64_t{1} << 62, .digest = make_digest(random)}},

@@ -55,6 +55,13 @@ class BadInputTest(ClusterTest):
         path.write_bytes(path.read_bytes()[:-1000])
         self.fails(2, ["corpus.idx", ".bin file", "Hint"], *self.train())
 
+    def test_a_dataset_that_the_disk_no_longer_gives(self):
+        node = self.start_node("run", solo=True, training__steps=1000000)
+        node.wait_for_step(2)
+        os.truncate(self.folder / "corpus.bin", 0)  # Its pages are gone from the mapping, as those of a broken disk are.
+        self.assertEqual(node.finish(), 3, node.tail())
+        self.assertIn("mapped file cannot be read", node.tail())
+
     def test_vocabulary_that_does_not_fit(self):
         self.fails(2, ["vocabulary", "Hint"], *self.train("model.vocabulary=128"))
 

@@ -48,15 +48,17 @@ def run_atoll(*arguments, timeout=DEADLINE_SECONDS):
 
 
 class Node:
-    def __init__(self, config, directory, settings):
+    def __init__(self, config, directory, settings, changes=(), **popen):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.output = self.directory / "output.txt"
         command = [ATOLL, "train", "--config", str(config), "--json"]
         for key, value in {"node.name": self.directory.name, "node.run_directory": self.directory, **settings}.items():
             command += ["--set", f"{key}={value}"]
+        for change in changes:
+            command += ["--change", change]
         with open(self.output, "ab") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, **popen)
 
     def lines(self, event=None):
         try:
@@ -104,10 +106,12 @@ class Node:
 
 
 class Coordinator:
-    def __init__(self, config, log, settings, listen="127.0.0.1:0"):
+    def __init__(self, config, log, settings, listen="127.0.0.1:0", changes=()):
         command = [ATOLL, "coordinate", "--config", str(config), "--listen", listen, "--json"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
+        for change in changes:
+            command += ["--change", change]
         with open(log, "ab") as errors:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         self.address = json.loads(self.process.stdout.readline())["listening"]
@@ -150,17 +154,17 @@ class ClusterTest(unittest.TestCase):
             self.addCleanup(context.__exit__, None, None, None)
             return value
 
-    def start_coordinator(self, listen="127.0.0.1:0", **settings):
-        coordinator = Coordinator(self.config, self.folder / "coordinator.txt", dotted(settings), listen)
+    def start_coordinator(self, listen="127.0.0.1:0", changes=(), **settings):
+        coordinator = Coordinator(self.config, self.folder / "coordinator.txt", dotted(settings), listen, changes)
         self.children.append(coordinator)
         self.address = coordinator.address
         return coordinator
 
-    def start_node(self, name, solo=False, **settings):
+    def start_node(self, name, solo=False, changes=(), popen=None, **settings):
         values = dotted(settings)
         if not solo:
             values.setdefault("swarm.coordinator", self.address)
-        node = Node(self.config, self.folder / name, values)
+        node = Node(self.config, self.folder / name, values, changes, **(popen or {}))
         self.children.append(node)
         return node
 

@@ -108,6 +108,70 @@ TEST_CASE("links beyond the limit are closed at once") {
   REQUIRE(server.machine.story().incoming.size() == 2);
 }
 
+TEST_CASE("links beyond what one address may have are closed at once") {
+  HostOptions options;
+  options.links_per_address_max = 1;
+  TestNode server(options);
+  server.host->start();
+  TestNode client;
+  client.host->start();
+  const LinkId first = dial(client, server.endpoint());
+  require_works(client, first, server, 1);
+  PlainSocket second;
+  REQUIRE(second.connect(server.endpoint().port));
+  REQUIRE(second.is_closed_by_peer());
+  require_works(client, first, server, 2);
+  // Links that are dialled from here do not count.
+  TestNode other;
+  other.host->start();
+  (void)dial(server, other.endpoint());
+  require_works(client, first, server, 3);
+}
+
+// The limit is of the process: a child has one of its own.
+TEST_CASE("descriptors are kept back for files") {
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const rlimit few{150, 150};
+    if (setrlimit(RLIMIT_NOFILE, &few) != 0) _exit(2);
+    TestNode server;
+    server.host->start();
+    std::vector<std::unique_ptr<PlainSocket>> guests;
+    int64_t kept = 0;
+    for (int i = 0; i < 40; ++i) {
+      guests.push_back(std::make_unique<PlainSocket>());
+      if (!guests.back()->connect(server.endpoint().port)) _exit(3);
+    }
+    // Each of those that were let in was told to the machine; the last ones were not.
+    server.machine.wait_until([](const ScriptedMachine::Story& s) { return s.ticks >= 5; });
+    kept = int64_t(server.machine.story().incoming.size());
+    _exit(kept >= 1 && kept <= 22 ? 0 : 4);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  REQUIRE(WIFEXITED(status));
+  REQUIRE(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("a link whose other side does not read is ended, and its bytes count no more") {
+  HostOptions options;
+  options.write_stall_timeout = std::chrono::milliseconds(500);
+  TestNode server(options);
+  const auto payload = std::make_shared<const std::vector<std::byte>>(size_t{4} << 20);
+  server.machine.opened = [&](LinkId link, Outbox& out) {
+    for (uint32_t i = 0; i < 4; ++i) out.send(link, message_of(MessageType::kChunk, payload, i));
+  };
+  server.host->start();
+  PlainSocket guest;
+  REQUIRE(guest.connect(server.endpoint().port));
+  REQUIRE(guest.send(frame_of(message_of(MessageType::kDataHello, encode(DataHello{1})))));
+  REQUIRE(server.machine.wait_until(
+      [](const ScriptedMachine::Story& story) { return story.closed.size() == 1; }));
+  REQUIRE(server.machine.story().closed.begin()->second == "it takes nothing");
+  REQUIRE(on_loop(*server.host, [](Outbox& out) { return out.all_queued_bytes(); }) == 0);
+}
+
 TEST_CASE("failures to connect are told with what was tried and why") {
   PlainSocket nobody;
   const uint16_t port = nobody.bind_to_free_port();

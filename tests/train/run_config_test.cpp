@@ -53,6 +53,34 @@ TEST_CASE("RunConfig: overrides come after the file, in order") {
   REQUIRE(config.optimizer.schedule.total_steps == 3000);
 }
 
+TEST_CASE("RunConfig: a key's type says how an override is read") {
+  const auto config = load(R"({"data": {"sources": [{"prefix": "a"}]}})",
+                           {"node.name=12345678", "name=true", "data.sources.0.prefix=007",
+                            "comment=\"quoted\"", "node.device=cpu", "node.threads=3"});
+  REQUIRE(config.node.name == "12345678");
+  REQUIRE(config.name == "true");
+  REQUIRE(config.data.sources[0].prefix == "007");
+  REQUIRE(config.comment == "quoted");
+  REQUIRE(config.node.device == "cpu");
+  REQUIRE(config.node.threads == 3);
+  REQUIRE(contains(error_of("{}", {"node.threads=many"}), "expected an integer"));
+  REQUIRE(contains(error_of("{}", {"node.nme=1"}), "node.name"));
+}
+
+TEST_CASE("RunConfig: changes come after overrides, and only of what may change") {
+  const test::TemporaryFolder folder;
+  const auto storage = base::make_disk_storage();
+  const std::string path = folder.file("run.json");
+  storage->write_atomically(path, std::string("{}"));
+  const auto config =
+      train::load_run_config(*storage, path, {"training.steps=1000"}, {"training.steps=2000"});
+  REQUIRE(config.training.steps == 2000);
+  REQUIRE(config.optimizer.schedule.total_steps == 2000);
+  REQUIRE(config.changed_keys == std::vector<std::string>{"training.steps"});
+  REQUIRE_THROWS_WITH(train::load_run_config(*storage, path, {}, {"seed=1"}),
+                      "--change seed=1: seed may not change in a run");
+}
+
 TEST_CASE("RunConfig: what it prints reads back as the same") {
   const auto config = load(
       R"({"data": {"sources": [{"prefix": "a", "weight": 0.25}, {"prefix": "b"}]}, "name": "x"})");
