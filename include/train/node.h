@@ -15,6 +15,7 @@ struct NodeSummary {
   int64_t tokens = 0;
   double validation_loss_before = 0;  // Of this process's first and last evaluation; 0 without any.
   double validation_loss_after = 0;
+  int64_t skipped_steps = 0;  // Of this process: loss or gradient was not finite.
   int64_t rounds = 0;
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;
