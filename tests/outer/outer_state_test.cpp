@@ -100,7 +100,9 @@ TEST_CASE("the weighted mean is exact where it can be", "[outer][state]") {
 
 TEST_CASE("parts are summed in the given order, and one part alone is passed on",
           "[outer][state]") {
-  TestNode node(averaging_config(), make_layout({3}));
+  OuterConfig config = averaging_config();
+  config.contribution_norm_max = 0;  // Parts that differ so much are what is looked at.
+  TestNode node(config, make_layout({3}));
   const auto reduce_all = [&](const std::vector<float>& numbers) {
     std::vector<net::FragmentStore::Part> parts;
     for (const float number : numbers) {
@@ -109,7 +111,7 @@ TEST_CASE("parts are summed in the given order, and one part alone is passed on"
       parts.push_back(make_part(0, 0, {bytes.begin(), bytes.end()}));
     }
     float first;
-    std::memcpy(&first, node.state->reduce(0, 0, parts).data(), 4);
+    std::memcpy(&first, node.state->reduce(0, 0, parts).encoded.data(), 4);
     return first;
   };
   REQUIRE(reduce_all({0x1p23f, 1, 1, -0x1p23f}) == 0.5f);  // The quarters survive next to 2^21.
@@ -325,6 +327,28 @@ TEST_CASE("numbers that are not finite do not spread", "[outer][state]") {
     }
     node.state->apply(exchange({node.state.get()}, 0, {0}), Merge::kOverwrite);
     REQUIRE(node.state->local_is_finite(0));
+  }
+}
+
+TEST_CASE("a state that is not finite is neither taken from a checkpoint nor fit to be saved",
+          "[outer][state]") {
+  TestNode node(make_config("int8", 2), make_layout({9000, 50, 100}), random_start(7));
+  const std::vector<float> good = copy(node.state->outer_parameters(0));
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    std::vector<float> broken = good;
+    broken.back() = bad;
+    const auto before = node.state->states();
+    REQUIRE_THROWS_AS(node.state->restore(0, 5, broken, good), base::Error);
+    REQUIRE_THROWS_AS(node.state->restore(0, 5, good, broken), base::Error);
+    REQUIRE(node.state->states() == before);
+    REQUIRE(copy(node.state->outer_parameters(0)) == good);
+    REQUIRE(node.state->outer_is_finite(0));
+    // Memory that went bad.
+    const auto memory = node.state->outer_parameters(0);
+    const_cast<float&>(memory.back()) = bad;
+    REQUIRE(!node.state->outer_is_finite(0));
+    REQUIRE(node.state->outer_is_finite(1));
+    const_cast<float&>(memory.back()) = good.back();
   }
 }
 
