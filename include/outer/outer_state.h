@@ -6,7 +6,9 @@
 // machine:
 //   m = momentum * m + d;  theta = theta - learning_rate * (d + momentum * m)
 // with d the decoded mean pseudo-gradient (DiLoCo, Douillard et al. 2023, arXiv 2311.08105,
-// algorithm 1, with Nesterov as PyTorch's SGD defines it).
+// algorithm 1, with Nesterov as PyTorch's SGD defines it). A round over fewer than H steps
+// (steps_covered) takes the mean of the nodes' parameters as it is, theta = theta - d, and leaves
+// the momentum alone: a whole step of the momentum would move farther than its few steps did.
 //
 // What no node should be able to do to the others:
 //   - A contribution reaches so far as ReachRule (outer/chunk_mean.h) lets it. The embedding moves

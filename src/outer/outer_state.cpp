@@ -81,6 +81,7 @@ class HostOuterState final : public OuterState {
   // How the chunks of a round are applied.
   struct Step {
     Merge merge = Merge::kOverwrite;
+    bool is_short = false;
     double mean_rms_max = 0;
   };
   // False: refused.
@@ -338,7 +339,10 @@ net::FragmentState HostOuterState::apply(const net::Committed& commit, Merge mer
   CHECK(!r.is_being_replaced && commit.round == r.state.version + 1, "round {} on version {}",
         commit.round, r.state.version);
   CHECK(int64_t(commit.results.size()) == r.chunk_count());
-  const Step step{.merge = merge, .mean_rms_max = mean_rms_max(r)};
+  const int64_t covered =
+      steps_covered(int64_t(commit.step), config_.inner_steps, config_.fragments, commit.fragment);
+  const Step step{
+      .merge = merge, .is_short = covered < config_.inner_steps, .mean_rms_max = mean_rms_max(r)};
   std::vector<char> is_refused(commit.results.size());
   for_each_chunk(r, [&](int64_t chunk) {
     is_refused[size_t(chunk)] =
@@ -371,7 +375,11 @@ bool HostOuterState::apply_chunk(FragmentRecord& record, Slice slice,
   codec_->decode(encoded, mean);
   std::vector<float> parameters(old_parameters.begin(), old_parameters.end());
   std::vector<float> momentum(old_momentum.begin(), old_momentum.end());
-  optimizer_.step(mean, parameters, momentum);
+  if (step.is_short) {
+    subtract(parameters, mean);
+  } else {
+    optimizer_.step(mean, parameters, momentum);
+  }
   const bool is_absurd = norm_of(mean) > step.mean_rms_max * std::sqrt(double(slice.count));
   if (is_absurd || !all_finite(parameters) || !all_finite(momentum)) {
     if (step.merge == Merge::kOverwrite) keep_progress(record, slice);

@@ -352,6 +352,33 @@ TEST_CASE("a state that is not finite is neither taken from a checkpoint nor fit
   }
 }
 
+TEST_CASE("a round over fewer than H steps is the mean of the nodes", "[outer][state]") {
+  const std::vector<int64_t> weights = {1, 1};
+  TestNode a(make_config("fp32"), make_layout(kUnits), random_start(3)),
+      b(make_config("fp32"), make_layout(kUnits), random_start(3));
+  const auto round = [&](uint64_t step) {
+    take_steps(a, step);
+    take_steps(b, step + 1000);
+    net::Committed commit = exchange({a.state.get(), b.state.get()}, 0, weights);
+    commit.step = step;
+    std::vector<float> mean = a.local.all();
+    for (size_t i = 0; i < mean.size(); ++i) mean[i] = (mean[i] + b.local.all()[i]) / 2;
+    a.state->apply(commit, Merge::kOverwrite);
+    b.state->apply(commit, Merge::kOverwrite);
+    REQUIRE(a.state->states() == b.state->states());
+    double distance = 0;
+    for (size_t i = 0; i < mean.size(); ++i)
+      distance = std::max(distance, std::abs(double(mean[i]) - a.state->outer_parameters(0)[i]));
+    return distance;
+  };
+  const auto inner_steps = uint64_t(OuterConfig().inner_steps);
+  REQUIRE(round(inner_steps) > 1e-3);  // The outer optimiser's step.
+  const std::vector<float> momentum = copy(a.state->outer_momentum(0));
+  REQUIRE(round(inner_steps + 1) < 1e-6);
+  REQUIRE(copy(a.state->outer_momentum(0)) == momentum);
+  REQUIRE(round(2 * inner_steps) > 1e-3);
+}
+
 TEST_CASE("blocks are not read while a commit is applied", "[outer][state]") {
   TestNode node(make_config("int8"), make_layout(kUnits), random_start(8));
   const net::Committed commit = exchange({node.state.get()}, 0, {1});
