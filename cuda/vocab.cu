@@ -1,5 +1,6 @@
 // The two ends of the model, which know the vocabulary: embedding and cross-entropy.
 #include <algorithm>
+#include <cmath>
 
 #include "base/math.h"
 #include "cuda/access.h"
@@ -224,8 +225,9 @@ __global__ void __launch_bounds__(kRowThreadsMax, 1) cross_entropy_kernel(const 
   const float max =
       block_combine(seen.max, kLowest, slots, [](float a, float b) { return fmaxf(a, b); });
   const float sum = block_sum(seen.sum * __expf(seen.max - max), slots + kWarp);
+  const float loss = logf(sum) + (max - target_logit);
   if (threadIdx.x == 0) {
-    p.loss[n] = logf(sum) + (max - target_logit);
+    p.loss[n] = loss;
     p.z_loss[n] = p.z_weight * max * max;
   }
   if (!p.compute_gradient) return;
@@ -233,7 +235,9 @@ __global__ void __launch_bounds__(kRowThreadsMax, 1) cross_entropy_kernel(const 
   const int first = block_combine(seen.max == max ? seen.first : kNowhere, kNowhere,
                                   reinterpret_cast<int*>(slots + 2 * kWarp),
                                   [](int a, int b) { return min(a, b); });
-  const float factor = p.gradient_scale / sum;
+  // A loss that is not finite has no gradient: with a NaN here the step is skipped.
+  const float factor =
+      std::isfinite(loss) ? p.gradient_scale / sum : __int_as_float(0x7fc00000);  // NaN.
   visit_row(row, p.vocabulary, [&](auto x, int column) {
     for (float& value : x.at) value = __expf(value - max) * factor;
     store_lanes(row + column, x);

@@ -114,7 +114,8 @@ struct SwigluBackwardArgs {
 //   logits (M, V);  targets (M) int32 in [-1, V);  loss, z_loss (M) fp32.
 // A target of -1 is not counted: both losses and the gradient are 0.
 // If `compute_gradient`, logits are overwritten by gradient_scale * d(loss + z_loss) / d logits,
-// where the gradient of the maximum goes to the first largest logit. Otherwise they are left.
+// where the gradient of the maximum goes to the first largest logit. Otherwise they are left. Where
+// the loss is not finite, the row's gradient is NaN.
 struct CrossEntropyArgs {
   Tensor loss, z_loss, logits, targets;
   float z_weight = 0;

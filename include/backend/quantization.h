@@ -20,6 +20,9 @@ inline constexpr float kInt8SmallestMaximum = 0x1p-100f;
 // The largest float whose product with 127 is finite; FLT_MAX / 127 rounds to the one above it.
 inline constexpr float kInt8ScaleMax = 0x810203p98f;
 
+// The scale of a block whose largest absolute value is kInt8SmallestMaximum: but for 0, the least.
+inline constexpr float kInt8ScaleMin = kInt8SmallestMaximum / 127.0f;
+
 // As integers, absolute values are ordered like the numbers, with infinity and then NaN on top.
 inline constexpr int32_t kInfinityBits = 0x7f800000;
 constexpr int32_t absolute_bits(float value) {

@@ -39,9 +39,13 @@ class FragmentStore {
   virtual base::Result<void> check(int64_t fragment, int64_t chunk,
                                    std::span<const std::byte> encoded) const = 0;
   // Mean of the parts, weighted by tokens (all weights 0: the plain mean), summed in fp32 in the
-  // given order (by peer), and encoded once. REQUIRES: every part passed check().
-  virtual std::vector<std::byte> reduce(int64_t fragment, int64_t chunk,
-                                        std::span<const Part> parts) = 0;
+  // given order (by peer), and encoded once. Parts that would spoil it may be left out: they have
+  // no weight in it. At least one is in. REQUIRES: every part passed check().
+  struct Mean {
+    std::vector<std::byte> encoded;
+    std::vector<PeerId> left_out;
+  };
+  virtual Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) = 0;
 
   // Committed state, for joiners. read_block returns nothing while the state is being changed: ask
   // again later.

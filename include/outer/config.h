@@ -14,6 +14,8 @@ struct OuterConfig {
   double learning_rate = 0.7;
   double momentum = 0.9;       // Nesterov.
   std::string codec = "int8";  // int8 | fp32
+  // A contribution's norm in a chunk, times the median's; 0: no bound.
+  double contribution_norm_max = 10;
 };
 void describe(base::ConfigVisitor& v, OuterConfig& config);
 

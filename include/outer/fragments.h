@@ -28,6 +28,11 @@ std::vector<Fragment> make_fragments(const shard::Layout& layout, int64_t count)
 std::vector<int64_t> due_fragments(int64_t steps_done, int64_t inner_steps, int64_t fragment_count,
                                    int64_t steps_total);
 
+// How many inner steps a fragment's round after `steps_done` steps is about: H, but for its first
+// round where it comes earlier, and for the round at the end of a run.
+int64_t steps_covered(int64_t steps_done, int64_t inner_steps, int64_t fragment_count,
+                      int64_t fragment);
+
 // A fragment is cut into chunks of this many elements (the last is shorter) for the all-reduce.
 int64_t chunk_elements(int64_t fragment_elements);
 int64_t chunk_count(int64_t fragment_elements);

@@ -40,6 +40,8 @@ struct RoundReport {
   double exposed_seconds = 0;  // The trainer stood still for so long.
   double apply_seconds = 0;
   bool contributed = false;
+  bool was_damaged = false;  // This node's parameters were not finite: it brought nothing.
+  RoundFindings findings;
 };
 
 struct MembershipReport {

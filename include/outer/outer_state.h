@@ -6,9 +6,19 @@
 // machine:
 //   m = momentum * m + d;  theta = theta - learning_rate * (d + momentum * m)
 // with d the decoded mean pseudo-gradient (DiLoCo, Douillard et al. 2023, arXiv 2311.08105,
-// algorithm 1, with Nesterov as PyTorch's SGD defines it).
+// algorithm 1, with Nesterov as PyTorch's SGD defines it). A round over fewer than H steps
+// (steps_covered) takes the mean of the nodes' parameters as it is, theta = theta - d, and leaves
+// the momentum alone: a whole step of the momentum would move farther than its few steps did.
 //
-// Memory: 8 bytes per parameter, plus scratch of two chunks per thread.
+// What no node should be able to do to the others:
+//   - A contribution reaches so far as ReachRule (outer/chunk_mean.h) lets it. The embedding moves
+//     only where its tokens occurred, so that honest nodes differ there: there a contribution may
+//     always be as long as the parameters.
+//   - A mean that is absurd (its RMS is beyond contribution_norm_max^2 times that of the fragment's
+//     parameters), or after whose step a number would not be finite, is refused: its chunk stays as
+//     it is, on every node alike, and the nodes keep their own progress in it.
+//
+// Memory: 8 bytes per parameter, plus scratch of four chunks per thread.
 //
 // Threads: the net thread encodes, reduces, reads and writes blocks; the trainer's thread calls the
 // rest, for which it has the pool to itself. A lock covers each fragment; while the trainer
@@ -55,6 +65,18 @@ enum class Merge {
   kRebase,  // local += new outer - old outer: ours is not in it and stays whole for the next round.
 };
 
+// What was not as it should be in a fragment's round, as this node saw it.
+struct RoundFindings {
+  // Contributions that reached too far, in the chunks that this node summed.
+  struct Outlier {
+    net::PeerId peer = net::kNobody;
+    int64_t shortened_chunks = 0;
+    int64_t left_out_chunks = 0;  // It had no weight in them.
+  };
+  std::vector<Outlier> outliers;  // By peer.
+  int64_t refused_chunks = 0;     // Of the round's result; the same on every node.
+};
+
 class OuterState : public net::FragmentStore {
  public:
   // Starts at version 0 with outer parameters = local parameters and zero momentum. Arguments
@@ -73,6 +95,8 @@ class OuterState : public net::FragmentStore {
   // raises the version, and returns the new state with its digest. REQUIRES: commit.round ==
   // version + 1.
   virtual net::FragmentState apply(const net::Committed& commit, Merge merge) = 0;
+  // Since the last call for this fragment.
+  virtual RoundFindings take_findings(int64_t fragment) = 0;
 
   // Replacing the state by a peer's. begin_replace() turns local into (local - outer) where
   // `keep_local_progress` (and does nothing while a replacement is going on); then the net thread
@@ -83,11 +107,13 @@ class OuterState : public net::FragmentStore {
   virtual void begin_replace(bool keep_local_progress) = 0;
   virtual base::Result<void> end_replace(const std::vector<net::FragmentState>& expected) = 0;
 
+  // Outer parameters and momentum: is there something that may be saved?
+  virtual bool outer_is_finite(int64_t fragment) = 0;
   // For checkpoints: the flat fp32 state of a fragment. The trainer's thread only.
   virtual std::span<const float> outer_parameters(int64_t fragment) const = 0;
   virtual std::span<const float> outer_momentum(int64_t fragment) const = 0;
   // Takes a checkpoint's state; digests are computed and returned by states(). Local parameters are
-  // left alone.
+  // left alone. Throws bad_input if a number is not finite.
   virtual void restore(int64_t fragment, uint64_t version, std::span<const float> parameters,
                        std::span<const float> momentum) = 0;
 };

@@ -17,6 +17,7 @@ struct NodeSummary {
   // Of this process's first and last evaluation; NaN, which JSON says as null, without any.
   double validation_loss_before = std::numeric_limits<double>::quiet_NaN();
   double validation_loss_after = std::numeric_limits<double>::quiet_NaN();
+  int64_t skipped_steps = 0;  // Of this process: loss or gradient was not finite.
   int64_t rounds = 0;
   int64_t bytes_sent = 0;
   int64_t bytes_received = 0;

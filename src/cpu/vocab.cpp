@@ -106,11 +106,15 @@ void CpuOps::cross_entropy(const CrossEntropyArgs& args, Stream&) {
       const int64_t first_max = std::find(logits, logits + vocabulary, max) - logits;
       const float sum = exp_sum(logits, max, logits, vocabulary);
       loss[row] = std::log(sum) + (max - target_logit);
-      const float factor = args.gradient_scale / sum;
+      // A loss that is not finite has no gradient: with a NaN here the step is skipped.
+      const float factor = std::isfinite(loss[row]) ? args.gradient_scale / sum
+                                                    : std::numeric_limits<float>::quiet_NaN();
 #pragma omp simd
       for (int64_t v = 0; v < vocabulary; ++v) logits[v] *= factor;
       logits[target] -= args.gradient_scale;
-      logits[first_max] += args.gradient_scale * 2.0f * args.z_weight * max;
+      // Among NaNs alone none is the largest; the whole row's gradient is NaN then.
+      if (first_max < vocabulary)
+        logits[first_max] += args.gradient_scale * 2.0f * args.z_weight * max;
     }
   });
 }

@@ -277,12 +277,16 @@ void Exchange::reduce(int64_t chunk) {
     }
     if (!bytes) continue;
     const Contributor& contributor = setup_.open.contributors[size_t(index)];
-    header.contributors |= ContributorMask{1} << index;
-    header.weight_tokens += contributor.weight_tokens;
     parts.push_back({contributor.peer, contributor.weight_tokens, std::move(bytes), offset});
   }
   if (parts.empty()) return;  // The others will notice that this chunk does not come.
-  c.result = result_payload(header, store_.reduce(fragment, chunk, parts));
+  const FragmentStore::Mean mean = store_.reduce(fragment, chunk, parts);
+  for (const FragmentStore::Part& part : parts) {
+    if (std::ranges::find(mean.left_out, part.peer) != mean.left_out.end()) continue;
+    header.contributors |= ContributorMask{1} << *index_of(part.peer);
+    header.weight_tokens += part.weight_tokens;
+  }
+  c.result = result_payload(header, mean.encoded);
   c.header = header;
   c.parts.clear();
   has_new_results_ = true;

@@ -13,6 +13,7 @@ using backend::absolute_bits;
 using backend::kInfinityBits;
 using backend::kInt8Block;
 using backend::kInt8ScaleMax;
+using backend::kInt8ScaleMin;
 
 static_assert(std::endian::native == std::endian::little,
               "the encoded bytes are little endian, and so is every machine that Atoll runs on");
@@ -117,10 +118,14 @@ class Int8Codec final : public Codec {
     for (int64_t block = 0; block < blocks; ++block) {
       uint32_t bits;
       std::memcpy(&bits, encoded.data() + 4 * block, 4);
-      // As unsigned integers, everything negative and everything that is not finite is above.
-      if (bits > std::bit_cast<uint32_t>(kInt8ScaleMax)) {
+      // As unsigned integers, everything negative and everything that is not finite is above. What
+      // is below would be subnormal, or make subnormal numbers, which not every machine computes
+      // with: replicas would differ.
+      const bool is_small = bits != 0 && bits < std::bit_cast<uint32_t>(kInt8ScaleMin);
+      if (is_small || bits > std::bit_cast<uint32_t>(kInt8ScaleMax)) {
         return base::Failure{fmt::format(
-            "int8 chunk: scale {} of {} is negative, too large or not finite", block, blocks)};
+            "int8 chunk: scale {} of {} is negative, too small, too large or not finite", block,
+            blocks)};
       }
     }
     const auto* quantised = reinterpret_cast<const int8_t*>(encoded.data() + 4 * blocks);

@@ -11,6 +11,9 @@ void describe(base::ConfigVisitor& v, OuterConfig& config) {
            "Of the outer optimiser, SGD with Nesterov momentum");
   v.number("momentum", config.momentum, {.minimum = 0, .maximum = 0.9999},
            "Nesterov momentum of the outer optimiser");
+  v.number("contribution_norm_max", config.contribution_norm_max, {.minimum = 0, .maximum = 1e6},
+           "A node's contribution to a chunk is shortened to so many times the median length of "
+           "all, and has no weight beyond its square; 0: never");
   v.choice("codec", config.codec, {{"int8", "fp32"}}, "How pseudo-gradients travel between nodes");
 }
 

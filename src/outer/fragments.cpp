@@ -37,6 +37,14 @@ std::vector<Fragment> make_fragments(const shard::Layout& layout, int64_t count)
   return fragments;
 }
 
+namespace {
+
+int64_t first_turn(int64_t fragment, int64_t inner_steps, int64_t fragment_count) {
+  return (fragment + 1) * inner_steps / fragment_count;
+}
+
+}  // namespace
+
 std::vector<int64_t> due_fragments(int64_t steps_done, int64_t inner_steps, int64_t fragment_count,
                                    int64_t steps_total) {
   CHECK(inner_steps >= 1 && fragment_count >= 1);
@@ -44,11 +52,20 @@ std::vector<int64_t> due_fragments(int64_t steps_done, int64_t inner_steps, int6
   if (steps_done <= 0) return due;
   const bool is_end = steps_total != 0 && steps_done == steps_total;
   for (int64_t f = 0; f < fragment_count; ++f) {
-    const int64_t first = (f + 1) * inner_steps / fragment_count;
+    const int64_t first = first_turn(f, inner_steps, fragment_count);
     const bool is_turn = steps_done >= first && (steps_done - first) % inner_steps == 0;
     if (is_end || is_turn) due.push_back(f);
   }
   return due;
+}
+
+int64_t steps_covered(int64_t steps_done, int64_t inner_steps, int64_t fragment_count,
+                      int64_t fragment) {
+  CHECK(inner_steps >= 1 && fragment >= 0 && fragment < fragment_count);
+  const int64_t first = first_turn(fragment, inner_steps, fragment_count);
+  if (first > 0 && steps_done <= first) return std::max<int64_t>(steps_done, 0);
+  const int64_t since_turn = (steps_done - first) % inner_steps;
+  return since_turn == 0 ? inner_steps : since_turn;
 }
 
 int64_t chunk_elements(int64_t fragment_elements) {

@@ -74,6 +74,7 @@ class BlockingOuterLoop final : public OuterLoop {
   void on_event(const net::StandingChanged& event, StepOutcome& outcome);
   void on_event(const net::Committed& event, StepOutcome& outcome);
   void on_event(const net::Stopped& event, StepOutcome& outcome);
+  RoundFindings report_findings(const net::Committed& event);
 
   const Options options_;
   OuterState& state_;
@@ -301,7 +302,8 @@ void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outco
       state_.apply(event, overwrite ? Merge::kOverwrite : Merge::kRebase);
   swarm_.applied(event.fragment, state);
   const Clock::time_point waited_from = progress.is_announced ? progress.announced_at : start;
-  if (progress.is_damaged) outcome.state_replaced = true;
+  const bool was_damaged = progress.is_damaged;
+  if (was_damaged) outcome.state_replaced = true;
   if (overwrite) progress.tokens = 0;
   progress.is_damaged = false;
   if (event.contributed) {
@@ -327,7 +329,21 @@ void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outco
                             .seconds = event.seconds,
                             .exposed_seconds = seconds_since(waited_from),
                             .apply_seconds = seconds_since(start),
-                            .contributed = event.contributed});
+                            .contributed = event.contributed && !was_damaged,
+                            .was_damaged = was_damaged,
+                            .findings = report_findings(event)});
+}
+
+RoundFindings BlockingOuterLoop::report_findings(const net::Committed& event) {
+  RoundFindings findings = state_.take_findings(event.fragment);
+  for (const RoundFindings::Outlier& outlier : findings.outliers) {
+    base::log_warning(
+        "outer: round {} of fragment {}: what member {} brought is far longer than what the others "
+        "did: shortened in {} of the chunks that this node sums, left out of {}",
+        event.round, event.fragment, outlier.peer, outlier.shortened_chunks,
+        outlier.left_out_chunks);
+  }
+  return findings;
 }
 
 void BlockingOuterLoop::on_event(const net::Stopped& event, StepOutcome&) {

@@ -2,36 +2,20 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
-#include <mutex>
 #include <numeric>
 
 #include "base/log.h"
-#include "base/math.h"
+#include "outer/chunk_mean.h"
 #include "outer/codec.h"
+#include "outer/fragment_record.h"
 #include "outer/outer_optimizer.h"
 #include "outer/state_digest.h"
 
 namespace outer {
 
 namespace {
-
-// A block of state for a joiner: so many parameters, then as many momenta; 1 MiB.
-constexpr int64_t kBlockElements = base::kMiB / int64_t{2 * sizeof(float)};
-
-struct Slice {
-  int64_t first = 0;  // In elements of the fragment.
-  int64_t count = 0;
-};
-
-Slice slice_at(int64_t index, int64_t slice_elements, int64_t total) {
-  const int64_t first = index * slice_elements;
-  return {.first = first, .count = std::min(slice_elements, total - first)};
-}
-
-std::span<float> part_of(std::span<float> values, Slice slice) {
-  return values.subspan(size_t(slice.first), size_t(slice.count));
-}
 
 void subtract(std::span<float> from, std::span<const float> what) {
   for (size_t i = 0; i < from.size(); ++i) from[i] = from[i] - what[i];
@@ -40,39 +24,6 @@ void subtract(std::span<float> from, std::span<const float> what) {
 void add(std::span<float> to, std::span<const float> what) {
   for (size_t i = 0; i < to.size(); ++i) to[i] = to[i] + what[i];
 }
-
-// The one copy of a fragment's committed state on this node.
-//
-// The mutex is held by the trainer's thread while it changes the fragment as a whole, and by the
-// net thread for a chunk or a block at a time. A fragment has its own, so that one that is applied
-// does not stop the traffic of another.
-struct FragmentRecord {
-  Fragment fragment;
-  int64_t chunk_elements = 0;
-  std::mutex mutex;
-  std::unique_ptr<backend::Buffer> memory;  // Of the two.
-  std::span<float> parameters;
-  std::span<float> momentum;
-  net::FragmentState state;
-  bool is_being_replaced = false;
-  bool keeps_progress = false;  // While being replaced: local holds (local - outer).
-
-  int64_t element_count() const { return fragment.element_count; }
-  int64_t chunk_count() const { return base::div_ceil(element_count(), chunk_elements); }
-  int64_t block_count() const { return base::div_ceil(element_count(), kBlockElements); }
-  Slice chunk(int64_t index) const { return slice_at(index, chunk_elements, element_count()); }
-  Slice block(int64_t index) const { return slice_at(index, kBlockElements, element_count()); }
-};
-
-class HeapBuffer final : public backend::Buffer {
- public:
-  explicit HeapBuffer(int64_t byte_count) : bytes_(size_t(byte_count)) {}
-  void* data() const override { return const_cast<std::byte*>(bytes_.data()); }
-  int64_t byte_count() const override { return int64_t(bytes_.size()); }
-
- private:
-  std::vector<std::byte> bytes_;
-};
 
 class HostOuterState final : public OuterState {
  public:
@@ -86,8 +37,7 @@ class HostOuterState final : public OuterState {
   std::vector<std::byte> encode_contribution(int64_t fragment, int64_t chunk) override;
   base::Result<void> check(int64_t fragment, int64_t chunk,
                            std::span<const std::byte> encoded) const override;
-  std::vector<std::byte> reduce(int64_t fragment, int64_t chunk,
-                                std::span<const Part> parts) override;
+  Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) override;
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
   base::Result<void> write_block(int64_t fragment, int64_t block,
                                  std::span<const std::byte> bytes) override;
@@ -96,8 +46,10 @@ class HostOuterState final : public OuterState {
   std::vector<net::FragmentState> states() const override;
   bool local_is_finite(int64_t fragment) override;
   net::FragmentState apply(const net::Committed& commit, Merge merge) override;
+  RoundFindings take_findings(int64_t fragment) override;
   void begin_replace(bool keep_local_progress) override;
   base::Result<void> end_replace(const std::vector<net::FragmentState>& expected) override;
+  bool outer_is_finite(int64_t fragment) override;
   std::span<const float> outer_parameters(int64_t fragment) const override {
     return record(fragment).parameters;
   }
@@ -126,10 +78,22 @@ class HostOuterState final : public OuterState {
   template <class Body>
   void update_local(FragmentRecord& record, const Body& merge);
 
-  void apply_chunk(FragmentRecord& record, Slice slice, std::span<const std::byte> encoded,
-                   Merge merge);
+  // How the chunks of a round are applied.
+  struct Step {
+    Merge merge = Merge::kOverwrite;
+    bool is_short = false;
+    double mean_rms_max = 0;
+  };
+  // False: refused.
+  bool apply_chunk(FragmentRecord& record, Slice slice, std::span<const std::byte> encoded,
+                   const Step& step);
+  void keep_progress(FragmentRecord& record, Slice slice);
+  void report_refused(FragmentRecord& record, const net::Committed& commit,
+                      const std::vector<char>& is_refused);
+  double mean_rms_max(const FragmentRecord& record);
   base::Digest digest_of(const FragmentRecord& record, int64_t fragment, uint64_t version);
 
+  const OuterConfig config_;
   const shard::Layout& layout_;
   LocalParameters& local_;
   base::ThreadPool& pool_;
@@ -140,7 +104,8 @@ class HostOuterState final : public OuterState {
 
 HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& layout,
                                LocalParameters& local, base::ThreadPool& pool)
-    : layout_(layout),
+    : config_(config),
+      layout_(layout),
       local_(local),
       pool_(pool),
       codec_(make_codec(config.codec)),
@@ -269,30 +234,26 @@ base::Result<void> HostOuterState::check(int64_t fragment, int64_t chunk,
   return codec_->check(encoded, r.chunk(chunk).count);
 }
 
-std::vector<std::byte> HostOuterState::reduce(int64_t fragment, int64_t chunk,
-                                              std::span<const Part> parts) {
-  const Slice slice = record(fragment).chunk(chunk);
-  CHECK(!parts.empty());
-  int64_t total = 0;
-  for (const Part& part : parts) total += part.weight_tokens;
-
-  std::vector<float> values(static_cast<size_t>(slice.count));
-  std::vector<float> sum(static_cast<size_t>(slice.count));
-  for (const Part& part : parts) {
-    codec_->decode(part.encoded(), values);
-    const float factor = total > 0 ? float(double(part.weight_tokens) / double(total))
-                                   : float(1.0 / double(parts.size()));
-    for (size_t i = 0; i < sum.size(); ++i) sum[i] = sum[i] + factor * values[i];
+net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
+                                                std::span<const Part> parts) {
+  FragmentRecord& r = record(fragment);
+  const Slice slice = r.chunk(chunk);
+  ReachRule rule{.norm_max = config_.contribution_norm_max};
+  const bool is_embedding =
+      r.fragment.units.front() == 0 && slice.first < layout_.units.front().element_count;
+  if (is_embedding) {
+    std::lock_guard lock(r.mutex);
+    rule.norm_floor = norm_of(part_of(r.parameters, slice));
   }
-  std::vector<std::byte> encoded(static_cast<size_t>(codec_->encoded_bytes(slice.count)));
-  if (!codec_->encode(sum, encoded)) {
-    // Parts are finite, but a sum of parts close to the largest float may round up to infinity;
-    // never to NaN.
-    constexpr float kLargest = std::numeric_limits<float>::max();
-    for (float& value : sum) value = std::clamp(value, -kLargest, kLargest);
-    CHECK(codec_->encode(sum, encoded).ok());
+  ChunkMean result = mean_of(parts, slice.count, *codec_, rule);
+  std::lock_guard lock(r.mutex);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (result.reach[i] == 1) continue;
+    RoundFindings::Outlier& outlier = r.outliers[parts[i].peer];
+    outlier.peer = parts[i].peer;
+    ++(result.reach[i] > 0 ? outlier.shortened_chunks : outlier.left_out_chunks);
   }
-  return encoded;
+  return std::move(result.mean);
 }
 
 // State transfer, on the net thread.
@@ -361,36 +322,109 @@ bool HostOuterState::local_is_finite(int64_t fragment) {
   return is_finite;
 }
 
+bool HostOuterState::outer_is_finite(int64_t fragment) {
+  const FragmentRecord& r = record(fragment);
+  std::atomic<bool> is_finite = true;
+  for_each_chunk(r, [&](int64_t chunk) {
+    for (const std::span<float> all : {r.parameters, r.momentum}) {
+      if (!all_finite(part_of(all, r.chunk(chunk)))) is_finite = false;
+    }
+  });
+  return is_finite;
+}
+
 net::FragmentState HostOuterState::apply(const net::Committed& commit, Merge merge) {
   FragmentRecord& r = record(commit.fragment);
   std::lock_guard lock(r.mutex);
   CHECK(!r.is_being_replaced && commit.round == r.state.version + 1, "round {} on version {}",
         commit.round, r.state.version);
   CHECK(int64_t(commit.results.size()) == r.chunk_count());
+  const int64_t covered =
+      steps_covered(int64_t(commit.step), config_.inner_steps, config_.fragments, commit.fragment);
+  const Step step{
+      .merge = merge, .is_short = covered < config_.inner_steps, .mean_rms_max = mean_rms_max(r)};
+  std::vector<char> is_refused(commit.results.size());
   for_each_chunk(r, [&](int64_t chunk) {
-    apply_chunk(r, r.chunk(chunk), commit.results[size_t(chunk)].encoded(), merge);
+    is_refused[size_t(chunk)] =
+        !apply_chunk(r, r.chunk(chunk), commit.results[size_t(chunk)].encoded(), step);
   });
+  report_refused(r, commit, is_refused);
   r.state = {.version = commit.round, .digest = digest_of(r, commit.fragment, commit.round)};
   return r.state;
 }
 
-void HostOuterState::apply_chunk(FragmentRecord& record, Slice slice,
-                                 std::span<const std::byte> encoded, Merge merge) {
-  const std::span<float> parameters = part_of(record.parameters, slice);
-  const std::span<float> momentum = part_of(record.momentum, slice);
+// A multiple of the parameters' own RMS, which every node computes alike: chunks are summed up in
+// their order.
+double HostOuterState::mean_rms_max(const FragmentRecord& record) {
+  std::vector<double> norms(static_cast<size_t>(record.chunk_count()));
+  for_each_chunk(record, [&](int64_t chunk) {
+    norms[size_t(chunk)] = norm_of(part_of(record.parameters, record.chunk(chunk)));
+  });
+  double squares = 0;
+  for (const double norm : norms) squares += norm * norm;
+  const double factor = config_.contribution_norm_max * config_.contribution_norm_max;
+  const double bound = factor * std::sqrt(squares / double(record.element_count()));
+  return bound > 0 ? bound : std::numeric_limits<double>::infinity();
+}
+
+bool HostOuterState::apply_chunk(FragmentRecord& record, Slice slice,
+                                 std::span<const std::byte> encoded, const Step& step) {
+  const std::span<float> old_parameters = part_of(record.parameters, slice);
+  const std::span<float> old_momentum = part_of(record.momentum, slice);
   std::vector<float> mean(static_cast<size_t>(slice.count));
   codec_->decode(encoded, mean);
-  if (merge == Merge::kOverwrite) {
+  std::vector<float> parameters(old_parameters.begin(), old_parameters.end());
+  std::vector<float> momentum(old_momentum.begin(), old_momentum.end());
+  if (step.is_short) {
+    subtract(parameters, mean);
+  } else {
     optimizer_.step(mean, parameters, momentum);
-    write_local(record, slice, parameters);
-    return;
   }
+  const bool is_absurd = norm_of(mean) > step.mean_rms_max * std::sqrt(double(slice.count));
+  if (is_absurd || !all_finite(parameters) || !all_finite(momentum)) {
+    if (step.merge == Merge::kOverwrite) keep_progress(record, slice);
+    return false;
+  }
+  if (step.merge == Merge::kOverwrite) {
+    write_local(record, slice, parameters);
+  } else {
+    std::vector<float> values(static_cast<size_t>(slice.count));
+    read_local(record, slice, values);
+    subtract(values, old_parameters);
+    add(values, parameters);
+    write_local(record, slice, values);
+  }
+  std::ranges::copy(parameters, old_parameters.begin());
+  std::ranges::copy(momentum, old_momentum.begin());
+  return true;
+}
+
+// What the node has in a chunk that is refused stays, if it is something.
+void HostOuterState::keep_progress(FragmentRecord& record, Slice slice) {
   std::vector<float> values(static_cast<size_t>(slice.count));
   read_local(record, slice, values);
-  subtract(values, parameters);
-  optimizer_.step(mean, parameters, momentum);
-  add(values, parameters);
-  write_local(record, slice, values);
+  if (!all_finite(values)) write_local(record, slice, part_of(record.parameters, slice));
+}
+
+void HostOuterState::report_refused(FragmentRecord& record, const net::Committed& commit,
+                                    const std::vector<char>& is_refused) {
+  const int64_t count = std::ranges::count(is_refused, char{1});
+  if (count == 0) return;
+  record.refused_chunks += count;
+  const size_t first = size_t(std::ranges::find(is_refused, char{1}) - is_refused.begin());
+  base::log_error(
+      "outer: round {} of fragment {}: {} of {} chunks are refused, as their means would ruin the "
+      "parameters; the first is chunk {}, which member {} summed",
+      commit.round, commit.fragment, count, is_refused.size(), first, commit.results[first].peer);
+}
+
+RoundFindings HostOuterState::take_findings(int64_t fragment) {
+  FragmentRecord& r = record(fragment);
+  std::lock_guard lock(r.mutex);
+  RoundFindings findings{.outliers = {}, .refused_chunks = std::exchange(r.refused_chunks, 0)};
+  for (const auto& [peer, outlier] : std::exchange(r.outliers, {}))
+    findings.outliers.push_back(outlier);
+  return findings;
 }
 
 void HostOuterState::begin_replace(bool keep_local_progress) {
@@ -442,16 +476,17 @@ void HostOuterState::restore(int64_t fragment, uint64_t version, std::span<const
   FragmentRecord& r = record(fragment);
   std::lock_guard lock(r.mutex);
   CHECK(int64_t(parameters.size()) == r.element_count() && momentum.size() == parameters.size());
+  if (!all_finite(parameters) || !all_finite(momentum)) {
+    throw base::bad_input(
+        fmt::format("the outer state of fragment {} in the checkpoint is not finite", fragment),
+        "use an older checkpoint by removing this one's folder");
+  }
   std::ranges::copy(parameters, r.parameters.begin());
   std::ranges::copy(momentum, r.momentum.begin());
   r.state = {.version = version, .digest = digest_of(r, fragment, version)};
 }
 
 }  // namespace
-
-std::unique_ptr<backend::Buffer> LocalParameters::allocate(int64_t byte_count) {
-  return std::make_unique<HeapBuffer>(byte_count);
-}
 
 std::unique_ptr<OuterState> OuterState::create(const OuterConfig& config,
                                                const shard::Layout& layout, LocalParameters& local,

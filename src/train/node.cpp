@@ -242,6 +242,7 @@ void Node::one_step() {
   metrics_->inner_step(step);
   step_ = step.step;
   tokens_ += step.tokens;
+  if (step.skipped) ++summary_.skipped_steps;
   after_inner_step(step);
   is_whole_ = true;
   if (step_ >= config_.training.steps) return;
@@ -371,6 +372,7 @@ void write_fields(base::JsonWriter& out, const NodeSummary& summary) {
       .field("tokens", summary.tokens)
       .field("validation_loss_before", summary.validation_loss_before)
       .field("validation_loss_after", summary.validation_loss_after)
+      .field("skipped_steps", summary.skipped_steps)
       .field("rounds", summary.rounds)
       .field("bytes_sent", summary.bytes_sent)
       .field("bytes_received", summary.bytes_received)

@@ -151,6 +151,12 @@ void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout
 checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveOptions& options,
                                  const checkpoint::Manifest& manifest, const NodeTensors& node) {
   const shard::Layout& layout = node.ranks.first().engine.layout;
+  for (int64_t f = 0; node.outer && f < node.outer->fragment_count(); ++f) {
+    if (node.outer->outer_is_finite(f)) continue;
+    throw base::resource_lost(
+        fmt::format("the outer state of fragment {} is not finite: it is not saved", f),
+        "start the node again: it goes on from its last checkpoint");
+  }
   std::vector<checkpoint::FileSource> files;
   for (const FlatCopy& copy : inner_copies(node)) files.push_back(file_source(layout, copy));
   if (node.outer) {

@@ -11,6 +11,21 @@ void write_members(base::JsonWriter& line, const std::vector<net::PeerId>& membe
   line.end_array();
 }
 
+// Only what is not as it should be.
+void write_findings(base::JsonWriter& line, const outer::RoundFindings& findings) {
+  if (findings.refused_chunks > 0) line.field("refused_chunks", findings.refused_chunks);
+  if (findings.outliers.empty()) return;
+  line.key("outliers").begin_array();
+  for (const auto& outlier : findings.outliers) {
+    line.begin_object()
+        .field("member", int64_t{outlier.peer})
+        .field("shortened_chunks", outlier.shortened_chunks)
+        .field("left_out_chunks", outlier.left_out_chunks)
+        .end_object();
+  }
+  line.end_array();
+}
+
 }  // namespace
 
 RunMetrics::RunMetrics(observe::MetricsFile& file, const RunConfig& config, double peak_flops,
@@ -52,6 +67,8 @@ void RunMetrics::round(const outer::RoundReport& round) {
       .field("contributed", round.contributed)
       .field("codec", config_.outer.codec)
       .field("plan", "direct");
+  if (round.was_damaged) line.field("damaged", true);
+  write_findings(line, round.findings);
   file_.write(line);
 }
 

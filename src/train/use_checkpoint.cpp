@@ -44,6 +44,14 @@ backend::Backend one_backend(const std::string& device, int64_t threads) {
   return std::move(backends.front());
 }
 
+// Numbers that are no numbers have no order, and what is chosen among infinities means nothing.
+void require_finite(std::span<const float> logits, int64_t step) {
+  if (std::ranges::all_of(logits, [](float logit) { return std::isfinite(logit); })) return;
+  throw base::bad_input(
+      fmt::format("the model of step {} says nothing: its logits are not finite", step),
+      "its training diverged; name an older checkpoint");
+}
+
 struct Candidate {
   float logit;
   int32_t token;
@@ -149,6 +157,7 @@ void generate_text(base::Storage& storage, const GenerateOptions& options,
     const size_t window = std::min(tokens.size(), size_t(config.sequence_length));
     engine.transformer.next_logits(std::span(tokens).last(window), logits);
     const std::span<const float> known = std::span(logits).first(size_t(tokenizer->vocabulary()));
+    require_finite(known, reader->manifest().step);
     const int32_t next = choose_token(known, options, random);
     if (next == tokenizer->end_id()) return;
     tokens.push_back(next);

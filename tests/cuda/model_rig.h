@@ -89,6 +89,14 @@ class Rig {
         parameters_.copy_masters_to_host(int64_t(u), tensor.offset, all.at(tensor.name));
     }
   }
+  // All of them the same number.
+  void fill_masters(float value) {
+    for (size_t u = 0; u < layout_.units.size(); ++u) {
+      const std::vector<float> all(size_t(layout_.units[u].element_count), value);
+      parameters_.copy_masters_from_host(int64_t(u), 0, all);
+    }
+    parameters_.masters_changed();
+  }
   model_test::Values masters() const {
     return read([&](int64_t unit, std::span<float> out) {
       parameters_.copy_masters_to_host(unit, 0, out);

@@ -97,6 +97,26 @@ TEST_CASE("cuda model: lean training learns too", "[model]") {
   REQUIRE(std::abs(lean_loss - standard_loss) < 0.05 + 0.1 * standard_loss);
 }
 
+TEST_CASE("cuda model: with weights that are not finite steps are skipped", "[model]") {
+  for (const float bad : {NAN, INFINITY}) {
+    for (const auto memory : {Parameters::Memory::kStandard, Parameters::Memory::kLean}) {
+      Rig rig(cuda_test::make_device_under_test(),
+              {.options = {.rows = 2, .head_chunk_tokens = 64}, .memory = memory});
+      rig.fill_masters(bad);
+      for (int64_t step = 0; step < 2; ++step) {
+        rig.begin_step(step);
+        rig.forward_backward(periodic_batch(uint64_t(step)));
+        REQUIRE(rig.end_step().report.skipped);
+      }
+      if (bad != INFINITY) continue;
+      for (const auto& [name, values] : rig.masters()) {
+        INFO(name);
+        REQUIRE(values == std::vector<float>(values.size(), bad));
+      }
+    }
+  }
+}
+
 TEST_CASE("cuda model: where the moments lie changes no bits", "[model]") {
   for (const auto memory : {Parameters::Memory::kStandard, Parameters::Memory::kLean}) {
     Setup setup;

@@ -99,8 +99,8 @@ base::Result<void> FakeTrainer::check(int64_t, int64_t chunk,
   return {};
 }
 
-std::vector<std::byte> FakeTrainer::reduce(int64_t fragment, int64_t chunk,
-                                           std::span<const Part> parts) {
+FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
+                                        std::span<const Part> parts) {
   Encoded sum{.base_version = version(fragment), .base_digest = digest_word(fragment)};
   PeerId last = 0;
   for (const Part& part : parts) {
@@ -121,7 +121,7 @@ std::vector<std::byte> FakeTrainer::reduce(int64_t fragment, int64_t chunk,
   }
   std::vector<std::byte> bytes(sizeof(sum) + size_t(options_.padding_bytes));
   std::memcpy(bytes.data(), &sum, sizeof(sum));
-  return bytes;
+  return {std::move(bytes), {}};
 }
 
 // Block b: the chunks whose number is b modulo the number of blocks.

@@ -73,8 +73,7 @@ class FakeTrainer : public FragmentStore {
   std::vector<std::byte> encode_contribution(int64_t fragment, int64_t chunk) override;
   base::Result<void> check(int64_t fragment, int64_t chunk,
                            std::span<const std::byte> encoded) const override;
-  std::vector<std::byte> reduce(int64_t fragment, int64_t chunk,
-                                std::span<const Part> parts) override;
+  Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) override;
   int64_t block_count(int64_t) const override { return options_.block_count; }
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
   base::Result<void> write_block(int64_t fragment, int64_t block,

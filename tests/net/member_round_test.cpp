@@ -24,6 +24,14 @@ TEST_CASE("member: it wants its parts and the others' results, and sums in the o
   }
 }
 
+TEST_CASE("member: a part that the store leaves out has no weight in the result") {
+  InRound stage;
+  stage.store.left_out = {2};
+  stage.finish();
+  REQUIRE(stage.out.last<Done>(stage.coordinator(), MessageType::kDone)->results ==
+          stage.results_digest(result(0b011, 100 + 101, 1 + 2 + 11)));
+}
+
 TEST_CASE("member: nothing is given to the trainer before the commit") {
   InRound stage;
   stage.finish();

@@ -42,11 +42,11 @@ class TinyStore : public FragmentStore {
     if (encoded.size() != 1) return base::Failure{"not one byte"};
     return {};
   }
-  std::vector<std::byte> reduce(int64_t, int64_t, std::span<const Part> parts) override {
+  Mean reduce(int64_t, int64_t, std::span<const Part> parts) override {
     int sum = 0;
     for (const Part& part : parts) sum += int(part.encoded()[0]);
     last_parts.assign(parts.begin(), parts.end());
-    return one_byte(sum);
+    return {one_byte(sum), left_out};
   }
   int64_t block_count(int64_t) const override { return 8; }
   std::optional<StateBlock> read_block(int64_t, int64_t block) override {
@@ -61,6 +61,7 @@ class TinyStore : public FragmentStore {
   }
 
   std::vector<Part> last_parts;
+  std::vector<PeerId> left_out;  // Of every mean.
   std::map<int64_t, int> written;
   uint64_t version = 0;
   bool is_changing = false;
@@ -204,10 +205,10 @@ class InRound : public Stage {
     }
     give(2, name(WantKind::kResult, 2), result(0b101, 202, 42));
   }
-  base::Digest results_digest() const {
+  base::Digest results_digest(Bytes ours = result(0b111, 303, 1 + 2 + 11)) const {
     base::Sha256 hash;
     hash.update(*result(0b111, 303, 40));
-    hash.update(*result(0b111, 303, 1 + 2 + 11));
+    hash.update(*ours);
     hash.update(*result(0b101, 202, 42));
     hash.update(*result(0b111, 303, 43));
     return hash.finish();

@@ -173,8 +173,11 @@ TEST_CASE("check() refuses bytes that encode() cannot have made", "[outer][codec
   REQUIRE(with_scale(0.0f).ok());
   REQUIRE(with_scale(FLT_MAX / 128).ok());
   REQUIRE(!with_scale(FLT_MAX / 127).ok());  // Rounds up: 127 times it is infinite.
-  for (const float scale : {-1.0f, -0.0f, FLT_MAX, std::numeric_limits<float>::infinity(),
-                            std::numeric_limits<float>::quiet_NaN()}) {
+  const float least = 0x1p-100f / 127;
+  REQUIRE(with_scale(least).ok());
+  for (const float scale :
+       {std::nextafter(least, 0.0f), FLT_MIN, FLT_TRUE_MIN, -1.0f, -0.0f, FLT_MAX,
+        std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
     REQUIRE(!with_scale(scale).ok());
   }
   for (const size_t place : {size_t{8}, size_t{8 + 350}, good.size() - 1}) {

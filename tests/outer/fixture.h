@@ -95,6 +95,7 @@ inline net::Committed exchange(const std::vector<OuterState*>& nodes, int64_t fr
   net::Committed commit{.fragment = fragment};
   commit.round = nodes[0]->states()[size_t(fragment)].version + 1;
   commit.contributed = true;
+  commit.step = commit.round * uint64_t(OuterConfig().inner_steps);
   for (int64_t chunk = 0; chunk < nodes[0]->chunk_count(fragment); ++chunk) {
     std::vector<net::FragmentStore::Part> parts;
     int64_t total = 0;
@@ -104,7 +105,7 @@ inline net::Committed exchange(const std::vector<OuterState*>& nodes, int64_t fr
       total += weights[i];
     }
     commit.weight_tokens = total;
-    commit.results.push_back(make_part(0, total, nodes[0]->reduce(fragment, chunk, parts)));
+    commit.results.push_back(make_part(0, total, nodes[0]->reduce(fragment, chunk, parts).encoded));
   }
   return commit;
 }

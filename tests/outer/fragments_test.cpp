@@ -65,7 +65,13 @@ TEST_CASE("each fragment is due once in every H steps, spread evenly", "[outer][
           } else {
             REQUIRE(step == (first == 0 ? inner_steps : first));
           }
+          REQUIRE(steps_covered(step, inner_steps, count, f) == step - last[size_t(f)]);
           last[size_t(f)] = step;
+        }
+        // What the round at the end of a run of so many steps would be about.
+        for (int64_t f = 0; f < count; ++f) {
+          if (last[size_t(f)] == step) continue;
+          REQUIRE(steps_covered(step, inner_steps, count, f) == step - last[size_t(f)]);
         }
       }
       for (const int64_t step : last) REQUIRE(step > 4 * inner_steps);

@@ -100,7 +100,9 @@ TEST_CASE("the weighted mean is exact where it can be", "[outer][state]") {
 
 TEST_CASE("parts are summed in the given order, and one part alone is passed on",
           "[outer][state]") {
-  TestNode node(averaging_config(), make_layout({3}));
+  OuterConfig config = averaging_config();
+  config.contribution_norm_max = 0;  // Parts that differ so much are what is looked at.
+  TestNode node(config, make_layout({3}));
   const auto reduce_all = [&](const std::vector<float>& numbers) {
     std::vector<net::FragmentStore::Part> parts;
     for (const float number : numbers) {
@@ -109,7 +111,7 @@ TEST_CASE("parts are summed in the given order, and one part alone is passed on"
       parts.push_back(make_part(0, 0, {bytes.begin(), bytes.end()}));
     }
     float first;
-    std::memcpy(&first, node.state->reduce(0, 0, parts).data(), 4);
+    std::memcpy(&first, node.state->reduce(0, 0, parts).encoded.data(), 4);
     return first;
   };
   REQUIRE(reduce_all({0x1p23f, 1, 1, -0x1p23f}) == 0.5f);  // The quarters survive next to 2^21.
@@ -326,6 +328,55 @@ TEST_CASE("numbers that are not finite do not spread", "[outer][state]") {
     node.state->apply(exchange({node.state.get()}, 0, {0}), Merge::kOverwrite);
     REQUIRE(node.state->local_is_finite(0));
   }
+}
+
+TEST_CASE("a state that is not finite is neither taken from a checkpoint nor fit to be saved",
+          "[outer][state]") {
+  TestNode node(make_config("int8", 2), make_layout({9000, 50, 100}), random_start(7));
+  const std::vector<float> good = copy(node.state->outer_parameters(0));
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    std::vector<float> broken = good;
+    broken.back() = bad;
+    const auto before = node.state->states();
+    REQUIRE_THROWS_AS(node.state->restore(0, 5, broken, good), base::Error);
+    REQUIRE_THROWS_AS(node.state->restore(0, 5, good, broken), base::Error);
+    REQUIRE(node.state->states() == before);
+    REQUIRE(copy(node.state->outer_parameters(0)) == good);
+    REQUIRE(node.state->outer_is_finite(0));
+    // Memory that went bad.
+    const auto memory = node.state->outer_parameters(0);
+    const_cast<float&>(memory.back()) = bad;
+    REQUIRE(!node.state->outer_is_finite(0));
+    REQUIRE(node.state->outer_is_finite(1));
+    const_cast<float&>(memory.back()) = good.back();
+  }
+}
+
+TEST_CASE("a round over fewer than H steps is the mean of the nodes", "[outer][state]") {
+  const std::vector<int64_t> weights = {1, 1};
+  TestNode a(make_config("fp32"), make_layout(kUnits), random_start(3)),
+      b(make_config("fp32"), make_layout(kUnits), random_start(3));
+  const auto round = [&](uint64_t step) {
+    take_steps(a, step);
+    take_steps(b, step + 1000);
+    net::Committed commit = exchange({a.state.get(), b.state.get()}, 0, weights);
+    commit.step = step;
+    std::vector<float> mean = a.local.all();
+    for (size_t i = 0; i < mean.size(); ++i) mean[i] = (mean[i] + b.local.all()[i]) / 2;
+    a.state->apply(commit, Merge::kOverwrite);
+    b.state->apply(commit, Merge::kOverwrite);
+    REQUIRE(a.state->states() == b.state->states());
+    double distance = 0;
+    for (size_t i = 0; i < mean.size(); ++i)
+      distance = std::max(distance, std::abs(double(mean[i]) - a.state->outer_parameters(0)[i]));
+    return distance;
+  };
+  const auto inner_steps = uint64_t(OuterConfig().inner_steps);
+  REQUIRE(round(inner_steps) > 1e-3);  // The outer optimiser's step.
+  const std::vector<float> momentum = copy(a.state->outer_momentum(0));
+  REQUIRE(round(inner_steps + 1) < 1e-6);
+  REQUIRE(copy(a.state->outer_momentum(0)) == momentum);
+  REQUIRE(round(2 * inner_steps) > 1e-3);
 }
 
 TEST_CASE("blocks are not read while a commit is applied", "[outer][state]") {

@@ -164,6 +164,8 @@ struct Oracle {
     m = 0.5 * m + d;
     moved -= 0.5 * (d + 0.5 * m);
   }
+  // Over fewer steps than H: the mean as it is.
+  void short_round(double mean_progress) { moved += mean_progress; }
 };
 
 void require_outer(const Trainer& trainer, const OuterConfig& config, const Oracle& oracle) {
@@ -228,7 +230,9 @@ TEST_CASE("three nodes over loopback do exactly what DiLoCo says", "[outer][swar
   } else {
     // Fragment 0 after steps 1, 4, 7, 10, 13 and at the end; fragment 1 after 3, 6, 9, 12, 15.
     Oracle first, second;
-    for (const int steps : {1, 3, 3, 3, 3, 2}) first.round(steps * progress);
+    first.short_round(progress);
+    for (int round = 0; round < 4; ++round) first.round(kInnerSteps * progress);
+    first.short_round(2 * progress);
     for (int round = 0; round < 5; ++round) second.round(kInnerSteps * progress);
     for (const Trainer& trainer : trainers) {
       REQUIRE(trainer.rounds.size() == 11);

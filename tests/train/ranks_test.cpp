@@ -112,6 +112,24 @@ TEST_CASE("ranks: a step that is not finite is skipped by all of them", "[ranks]
   }
 }
 
+TEST_CASE("ranks: with weights that are all NaN steps are skipped, counted, and end the run",
+          "[ranks]") {
+  for (const int64_t ranks : {1, 3}) {
+    auto config = run_config(ranks);
+    config.training.nonfinite_steps_max = 3;
+    NodeRig rig(config);
+    for (size_t u = 0; u < rig.layout().units.size(); ++u) {
+      const std::vector<float> bad(size_t(rig.layout().units[u].element_count), NAN);
+      rig.masters.write(int64_t(u), 0, bad);
+    }
+    rig.ranks.run([](train::Rank& rank) { rank.engine.parameters.masters_changed(); });
+    REQUIRE(rig.trainer.step(make_batch(config, 0)).skipped);
+    REQUIRE(rig.trainer.step(make_batch(config, 1)).skipped);
+    REQUIRE_THROWS_AS(rig.trainer.step(make_batch(config, 2)), base::Error);
+    REQUIRE(rig.ranks.first().optimizer.update_count() == 0);
+  }
+}
+
 TEST_CASE("ranks: the planned memory is what is allocated", "[ranks]") {
   for (const std::string& sharding : kShardings) {
     for (const int64_t ranks : {1, 2, 3}) {

@@ -111,6 +111,7 @@ TEST_CASE("RunConfig: errors name the key and help") {
   REQUIRE(contains(error_of(R"({"outr": {}})"), "outer"));
   REQUIRE(contains(error_of("{}", {"training.micro_batch_rows=3"}), "micro_batch_rows"));
   REQUIRE(contains(error_of("{}", {"outer.fragments=99"}), "outer.fragments"));
+  REQUIRE(contains(error_of("{}", {"outer.contribution_norm_max=0.5"}), "contribution_norm_max"));
   REQUIRE(contains(error_of("{}", {"node.listen=nonsense"}), "node.listen"));
   REQUIRE(contains(error_of("{}", {"swarm.members_min=3"}), "members_min"));
   REQUIRE(contains(error_of("{}", {"no_equals_sign"}), "key=value"));

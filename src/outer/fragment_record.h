@@ -1,0 +1,59 @@
+// The one copy of a fragment's committed state on this node, and how it is cut.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "backend/device.h"
+#include "base/math.h"
+#include "net/message.h"
+#include "outer/fragments.h"
+#include "outer/outer_state.h"
+
+namespace outer {
+
+// A block of state for a joiner: so many parameters, then as many momenta; 1 MiB.
+inline constexpr int64_t kBlockElements = base::kMiB / int64_t{2 * sizeof(float)};
+
+struct Slice {
+  int64_t first = 0;  // In elements of the fragment.
+  int64_t count = 0;
+};
+
+inline Slice slice_at(int64_t index, int64_t slice_elements, int64_t total) {
+  const int64_t first = index * slice_elements;
+  return {.first = first, .count = std::min(slice_elements, total - first)};
+}
+
+inline std::span<float> part_of(std::span<float> values, Slice slice) {
+  return values.subspan(size_t(slice.first), size_t(slice.count));
+}
+
+// The mutex is held by the trainer's thread while it changes the fragment as a whole, and by the
+// net thread for a chunk or a block at a time. A fragment has its own, so that one that is applied
+// does not stop the traffic of another.
+struct FragmentRecord {
+  Fragment fragment;
+  int64_t chunk_elements = 0;
+  std::mutex mutex;
+  std::unique_ptr<backend::Buffer> memory;  // Of the two.
+  std::span<float> parameters;
+  std::span<float> momentum;
+  net::FragmentState state;
+  bool is_being_replaced = false;
+  bool keeps_progress = false;  // While being replaced: local holds (local - outer).
+  std::map<net::PeerId, RoundFindings::Outlier> outliers;
+  int64_t refused_chunks = 0;
+
+  int64_t element_count() const { return fragment.element_count; }
+  int64_t chunk_count() const { return base::div_ceil(element_count(), chunk_elements); }
+  int64_t block_count() const { return base::div_ceil(element_count(), kBlockElements); }
+  Slice chunk(int64_t index) const { return slice_at(index, chunk_elements, element_count()); }
+  Slice block(int64_t index) const { return slice_at(index, kBlockElements, element_count()); }
+};
+
+}  // namespace outer

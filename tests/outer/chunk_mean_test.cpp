@@ -1,0 +1,217 @@
+// One node's numbers must not be the end of the others' run.
+#include "outer/chunk_mean.h"
+
+#include "fixture.h"
+#undef CHECK
+#include "support/catch.h"
+
+using namespace outer;
+using namespace outer::testing;
+
+namespace {
+
+using Factors = std::vector<double>;
+
+const std::vector<int64_t> kUnits = {100, 20'000, 3001};  // The embedding is the first.
+constexpr int kHonest = 3;
+constexpr float kStepSize = 0.01f;
+
+OuterConfig make_config(const std::string& codec) {
+  OuterConfig config;
+  config.codec = codec;
+  return config;
+}
+
+float start_value(int64_t element) {
+  return 0.05f * std::sin(float(element));
+}
+
+// Honest nodes that go a similar way, and the bytes of one that does not.
+struct Swarm {
+  explicit Swarm(const std::string& codec, int honest = kHonest) {
+    const shard::Layout layout = make_layout(kUnits);
+    for (int n = 0; n < honest; ++n) {
+      nodes.push_back(std::make_unique<TestNode>(make_config(codec), layout, start_value));
+      base::Random random(uint64_t(n) + 1);
+      for (auto& unit : nodes.back()->local.units) {
+        for (float& value : unit) value += kStepSize * (1 + gaussian(random));
+      }
+    }
+  }
+  OuterState& state(size_t n) { return *nodes[n]->state; }
+
+  // The round that node 0 sums, with `lie` as one more node's part of a chunk.
+  net::Committed round(const std::function<std::vector<std::byte>(int64_t chunk)>& lie) {
+    net::Committed commit{.fragment = 0, .round = 1, .step = 100, .contributed = true};
+    for (int64_t chunk = 0; chunk < state(0).chunk_count(0); ++chunk) {
+      std::vector<net::FragmentStore::Part> parts;
+      for (size_t n = 0; n < nodes.size(); ++n)
+        parts.push_back(make_part(net::PeerId(n), 100, state(n).encode_contribution(0, chunk)));
+      if (lie) parts.push_back(make_part(net::PeerId(nodes.size()), 100, lie(chunk)));
+      for (const auto& part : parts) REQUIRE(state(0).check(0, chunk, part.encoded()).ok());
+      net::FragmentStore::Mean mean = state(0).reduce(0, chunk, parts);
+      REQUIRE(state(0).check(0, chunk, mean.encoded).ok());
+      left_out.push_back(mean.left_out);
+      commit.results.push_back(make_part(0, 100, std::move(mean.encoded)));
+    }
+    return commit;
+  }
+  void apply(const net::Committed& commit) {
+    for (auto& node : nodes) node->state->apply(commit, Merge::kOverwrite);
+    for (size_t n = 1; n < nodes.size(); ++n) REQUIRE(state(n).states() == state(0).states());
+  }
+  double moved() {
+    double squares = 0;
+    const auto parameters = state(0).outer_parameters(0);
+    for (size_t i = 0; i < parameters.size(); ++i)
+      squares += std::pow(double(parameters[i]) - double(start_value(int64_t(i))), 2);
+    return std::sqrt(squares / double(parameters.size()));
+  }
+  // Every code is noise, every scale is `scale`.
+  std::vector<std::byte> noise(int64_t chunk, float scale) {
+    std::vector<std::byte> bytes = state(0).encode_contribution(0, chunk);
+    const size_t scales = (bytes.size() + 515) / 516;
+    base::Random random(uint64_t(chunk) + 77);
+    for (std::byte& byte : bytes) byte = std::byte(int8_t(int(random.below(255)) - 127));
+    for (size_t i = 0; i < scales; ++i) std::memcpy(bytes.data() + 4 * i, &scale, 4);
+    return bytes;
+  }
+
+  std::vector<std::unique_ptr<TestNode>> nodes;
+  std::vector<std::vector<net::PeerId>> left_out;
+};
+
+}  // namespace
+
+TEST_CASE("parts are held against the median of their norms", "[outer][reach]") {
+  const ReachRule rule{.norm_max = 10};
+  const auto factors = [&](const std::vector<double>& norms) {
+    std::vector<PartLength> parts;
+    for (const double norm : norms) parts.push_back({.norm = norm, .weight_tokens = 7});
+    return rule.factors(parts);
+  };
+  REQUIRE(factors({1, 2, 3, 1.5}) == Factors{1, 1, 1, 1});
+  REQUIRE(factors({1, 2, 20}) == Factors{1, 1, 1});
+  REQUIRE(factors({1, 40, 2}) == Factors{1, 0.5, 1});
+  REQUIRE(factors({200, 1, 2}) == Factors{0.1, 1, 1});
+  REQUIRE(factors({201, 1, 2}) == Factors{0, 1, 1});
+  REQUIRE(factors({1e300, 1, 1e-300, 1}) == Factors{0, 1, 1, 1});
+  // As many liars as others: the lower median is an honest one's.
+  REQUIRE(factors({1e9, 1, 1e9, 1}) == Factors{0, 1, 0, 1});
+  // No median.
+  REQUIRE(factors({1}) == Factors{1});
+  REQUIRE(factors({1, 1e30}) == Factors{1, 1});
+  // Who did not move says nothing.
+  REQUIRE(factors({0, 0, 0, 5}) == Factors{1, 1, 1, 1});
+  REQUIRE(factors({0, 1, 1, 40, 0, 0}) == Factors{1, 1, 1, 0.25, 1, 1});
+  REQUIRE(ReachRule{}.factors(std::vector<PartLength>(5, {.norm = 1})) == Factors{1, 1, 1, 1, 1});
+  const std::vector<PartLength> uneven = {{.norm = 1}, {.norm = 1}, {.norm = 1e30}};
+  REQUIRE(ReachRule{}.factors(uneven) == Factors{1, 1, 1});
+}
+
+TEST_CASE("who trained on more may have gone farther, and nothing below the floor is judged",
+          "[outer][reach]") {
+  const auto factors = [](const ReachRule& rule, int64_t weight, double norm) {
+    const std::vector<PartLength> parts = {{1, 10}, {1, 10}, {norm, weight}};
+    return rule.factors(parts)[2];
+  };
+  const ReachRule rule{.norm_max = 10};
+  REQUIRE(factors(rule, 10, 20) == 0.5);
+  REQUIRE(factors(rule, 1, 20) == 0.5);  // Fewer tokens do not make it shorter.
+  REQUIRE(factors(rule, 50, 50) == 1);
+  REQUIRE(factors(rule, 1000, 100) == 1);  // A newcomer is no measure for a whole round.
+  REQUIRE(factors(rule, int64_t{1} << 56, 200) == 0.5);
+  REQUIRE(factors(rule, int64_t{1} << 56, 1001) == 0);
+  const ReachRule with_floor{.norm_max = 10, .norm_floor = 40};
+  REQUIRE(factors(with_floor, 10, 40) == 1);
+  REQUIRE(factors(with_floor, 10, 80) == 0.5);
+  REQUIRE(factors(with_floor, 10, 401) == 0);
+}
+
+TEST_CASE("one node's absurd numbers leave the mean as it is without them", "[outer][reach]") {
+  Swarm honest("int8");
+  honest.apply(honest.round({}));
+  REQUIRE(honest.state(0).take_findings(0).outliers.empty());
+  for (const float scale : {2.6e36f, 1.0f, 0.01f}) {
+    INFO("scale " << scale);
+    Swarm swarm("int8");
+    swarm.apply(swarm.round([&](int64_t chunk) { return swarm.noise(chunk, scale); }));
+    const RoundFindings findings = swarm.state(0).take_findings(0);
+    REQUIRE(findings.refused_chunks == 0);
+    REQUIRE(findings.outliers.size() == 1);
+    const auto& outlier = findings.outliers.front();
+    REQUIRE(outlier.peer == kHonest);
+    REQUIRE(outlier.shortened_chunks + outlier.left_out_chunks == swarm.state(0).chunk_count(0));
+    if (scale >= 1) {
+      REQUIRE(outlier.shortened_chunks == 0);
+      for (const auto& peers : swarm.left_out) REQUIRE(peers == std::vector<net::PeerId>{kHonest});
+      REQUIRE(swarm.state(0).states() == honest.state(0).states());
+    } else {
+      // Shortened to ten times the others' length, of which a quarter is in the mean.
+      REQUIRE(swarm.moved() < 4 * honest.moved());
+      REQUIRE(swarm.left_out.front().empty());
+    }
+    REQUIRE(swarm.state(0).take_findings(0).outliers.empty());  // Once.
+  }
+}
+
+TEST_CASE("in the embedding a contribution may be as long as the parameters", "[outer][reach]") {
+  // Only one node saw the tokens of these rows.
+  const shard::Layout layout = make_layout({9000, 9000, 100});
+  std::vector<net::FragmentStore::Part> embedding, block;
+  TestNode owner(make_config("fp32"), layout, start_value);
+  for (int n = 0; n < kHonest; ++n) {
+    TestNode node(make_config("fp32"), layout, start_value);
+    const float step = n == 0 ? 0.03f : 1e-5f;
+    for (auto& unit : node.local.units) {
+      for (float& value : unit) value += step;
+    }
+    embedding.push_back(make_part(net::PeerId(n), 1, node.state->encode_contribution(0, 0)));
+    block.push_back(make_part(net::PeerId(n), 1, node.state->encode_contribution(0, 2)));
+  }
+  REQUIRE(owner.state->reduce(0, 0, embedding).left_out.empty());
+  REQUIRE(owner.state->take_findings(0).outliers.empty());
+  REQUIRE(owner.state->reduce(0, 2, block).left_out == std::vector<net::PeerId>{0});
+  REQUIRE(owner.state->take_findings(0).outliers.front().left_out_chunks == 1);
+}
+
+TEST_CASE("a mean that would ruin the parameters is refused by all alike", "[outer][reach]") {
+  const bool has_median = GENERATE(true, false);
+  for (const float scale : {2.6e36f, 1.0f}) {
+    Swarm swarm("int8", has_median ? kHonest : 1);
+    // With a median, whoever sums the chunk is the liar; without one, any node may be it.
+    net::Committed commit =
+        swarm.round(has_median ? std::function<std::vector<std::byte>(int64_t)>{}
+                               : [&](int64_t chunk) { return swarm.noise(chunk, scale); });
+    if (has_median) commit.results[1] = make_part(2, 100, swarm.noise(1, scale));
+    const int64_t refused = has_median ? 1 : swarm.state(0).chunk_count(0);
+    const std::vector<float> before(swarm.state(0).outer_parameters(0).begin(),
+                                    swarm.state(0).outer_parameters(0).end());
+    const std::vector<float> progress = swarm.nodes[0]->local.all();
+    if (!has_median) swarm.nodes[0]->local.units[1][7] = NAN;
+    swarm.apply(commit);
+    for (size_t n = 0; n < swarm.nodes.size(); ++n)
+      REQUIRE(swarm.state(n).take_findings(0).refused_chunks == refused);
+    REQUIRE(swarm.moved() < 10 * kStepSize);
+    // The second chunk stays as it was, with the node's own progress beside it.
+    for (size_t i = 8192; i < 2 * 8192; ++i) {
+      REQUIRE(swarm.state(0).outer_parameters(0)[i] == before[i]);
+      REQUIRE(swarm.state(0).outer_momentum(0)[i] == 0);
+      REQUIRE(swarm.nodes[0]->local.all()[i] == progress[i]);
+    }
+    REQUIRE(swarm.state(0).local_is_finite(0));
+  }
+}
+
+TEST_CASE("a step after which a number is not finite is refused", "[outer][reach]") {
+  OuterConfig config = make_config("fp32");
+  config.contribution_norm_max = 0;
+  TestNode node(config, make_layout({100}), start_value);
+  std::vector<float> huge(100, 3e38f);
+  const auto bytes = std::as_bytes(std::span(huge));
+  net::Committed commit{.fragment = 0, .round = 1, .step = 100, .contributed = true};
+  commit.results.push_back(make_part(0, 1, {bytes.begin(), bytes.end()}));
+  node.state->apply(commit, Merge::kOverwrite);
+  REQUIRE(node.state->outer_is_finite(0));
+  REQUIRE(node.state->take_findings(0).refused_chunks == 1);
+}

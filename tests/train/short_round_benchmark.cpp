@@ -1,0 +1,200 @@
+// What the last round of a run is worth when it comes before its H inner steps are over. A run of a
+// few nodes is trained in one process; at many of its steps it is asked how it would have ended
+// there, by each rule that a short round could follow, and then it goes on as if it had not been
+// asked. ATOLL_CORPUS is the prefix of the token dataset; docs/rounds.md has the results.
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+
+#include "data/loader.h"
+#include "outer/fragments.h"
+#include "train/node_rig.h"
+#undef CHECK
+#include "support/catch.h"
+
+namespace {
+
+using train_test::NodeRig;
+
+constexpr int64_t kNodes = 3, kSteps = 300, kInnerSteps = 20, kValidationRows = 48;
+
+// The model of configs/quickstart.json with half its rows.
+train::RunConfig run_config(int64_t fragments, double momentum) {
+  train::RunConfig config;
+  config.model = {.vocabulary = 272,
+                  .width = 128,
+                  .layers = 4,
+                  .heads = 4,
+                  .kv_heads = 2,
+                  .head_size = 32,
+                  .feed_forward = 352,
+                  .sequence_length = 128};
+  config.training = {.steps = kSteps, .batch_rows = 4, .micro_batch_rows = 4};
+  config.optimizer.learning_rate = 0.004;
+  config.optimizer.schedule = {.kind = "wsd", .warmup_steps = 30, .stable_steps = 200};
+  config.optimizer.schedule.total_steps = kSteps;
+  config.outer = {.inner_steps = kInnerSteps, .fragments = fragments, .momentum = momentum};
+  config.node.device = "cpu";
+  config.node.ranks = config.node.threads = 1;
+  return config;
+}
+
+struct OuterNode {
+  OuterNode(const train::RunConfig& config, const data::Sampler& sampler, int64_t part)
+      : rig(config),
+        state(outer::OuterState::create(config.outer, rig.layout(), rig.masters, pool)),
+        loader(sampler, {.part = part, .rows_per_rank = config.training.batch_rows}, 0) {}
+  void masters_changed() { rig.ranks.first().engine.parameters.masters_changed(); }
+
+  NodeRig rig;
+  base::ThreadPool pool{1};
+  std::unique_ptr<outer::OuterState> state;
+  data::Loader loader;
+};
+
+class Run {
+ public:
+  Run(int64_t fragments, double momentum, const data::Sampler& sampler)
+      : config_(run_config(fragments, momentum)),
+        sampler_(sampler),
+        last_turn_(size_t(fragments), 0) {
+    for (int64_t part = 0; part < kNodes; ++part)
+      nodes_.push_back(std::make_unique<OuterNode>(config_, sampler, part));
+  }
+
+  void train() {
+    for (int64_t step = 1; step <= kSteps; ++step) {
+      for (auto& node : nodes_) node->rig.trainer.step(node->loader.next());
+      if (is_probe(step)) probe(step);
+      for (const int64_t f : outer::due_fragments(step, kInnerSteps, fragments(), 0))
+        round(f, step);
+    }
+  }
+
+ private:
+  // How an outer step goes on from theta and m with the mean pseudo-gradient d of a share of H.
+  struct Rule {
+    const char* name;
+    double (*step)(double d, double m, double rate, double mu, double share);
+  };
+  static constexpr std::array kRules = {
+      Rule{"none", [](double, double, double, double, double) { return 0.0; }},
+      Rule{"whole", [](double d, double m, double rate, double mu,
+                       double) { return rate * (d + mu * (mu * m + d)); }},
+      Rule{"weighted", [](double d, double m, double rate, double mu,
+                          double share) { return share * rate * (d + mu * (mu * m + d)); }},
+      Rule{"weighted momentum",
+           [](double d, double m, double rate, double mu, double share) {
+             return rate * (d + mu * (share * mu * m + d));
+           }},
+      Rule{"rate alone", [](double d, double, double rate, double, double) { return rate * d; }},
+      Rule{"mean", [](double d, double, double, double, double) { return d; }},
+  };
+
+  int64_t fragments() const { return config_.outer.fragments; }
+
+  static bool is_probe(int64_t step) {
+    const int64_t round = step / kInnerSteps, rest = step % kInnerSteps;
+    const bool is_round = round == 5 || round == 9 || round == 11 || round == 14;
+    return is_round &&
+           (rest == 1 || rest == 2 || rest == 5 || rest == 10 || rest == 15 || rest == 19);
+  }
+
+  void round(int64_t f, int64_t step) {
+    net::Committed commit{.fragment = f};
+    outer::OuterState& first = *nodes_[0]->state;
+    commit.round = first.states()[size_t(f)].version + 1;
+    commit.step = uint64_t(step);
+    commit.contributed = true;
+    for (int64_t chunk = 0; chunk < first.chunk_count(f); ++chunk) {
+      std::vector<net::FragmentStore::Part> parts;
+      for (size_t n = 0; n < nodes_.size(); ++n)
+        parts.push_back(part(net::PeerId(n), nodes_[n]->state->encode_contribution(f, chunk)));
+      commit.results.push_back(part(0, first.reduce(f, chunk, parts).encoded));
+    }
+    for (auto& node : nodes_) {
+      node->state->apply(commit, outer::Merge::kOverwrite);
+      node->masters_changed();
+    }
+    last_turn_[size_t(f)] = step;
+  }
+  static net::FragmentStore::Part part(net::PeerId peer, std::vector<std::byte> bytes) {
+    return {.peer = peer,
+            .weight_tokens = 1,
+            .bytes = std::make_shared<const std::vector<std::byte>>(std::move(bytes)),
+            .offset = 0};
+  }
+
+  // One line: the validation loss of the run that ends here, by rule.
+  void probe(int64_t step) {
+    std::printf("{\"fragments\":%d,\"momentum\":%.2f,\"step\":%d,\"rest\":%d", int(fragments()),
+                config_.outer.momentum, int(step), int(step % kInnerSteps));
+    const std::vector<float> own = nodes_[0]->rig.parameters();
+    for (const Rule& rule : kRules)
+      std::printf(",\"%s\":%.4f", rule.name, loss_of(ended_with(rule, step)));
+    loss_of(own);  // Puts them back.
+    std::printf("}\n");
+    std::fflush(stdout);
+  }
+
+  std::vector<float> ended_with(const Rule& asked, int64_t step) {
+    const shard::Layout& layout = nodes_[0]->rig.layout();
+    std::vector<std::vector<float>> all;
+    for (auto& node : nodes_) all.push_back(node->rig.parameters());
+    std::vector<float> ended(all[0].size());
+    outer::OuterState& state = *nodes_[0]->state;
+    for (int64_t f = 0; f < fragments(); ++f) {
+      const double share = double(step - last_turn_[size_t(f)]) / double(kInnerSteps);
+      const Rule& rule = share < 1 ? asked : kRules[1];  // Whole rounds are not in question.
+      size_t in_fragment = 0;
+      for (const int64_t unit : state.fragment(f).units) {
+        auto at = size_t(layout.unit_offset(unit));
+        for (int64_t i = 0; i < layout.units[size_t(unit)].element_count;
+             ++i, ++at, ++in_fragment) {
+          const double theta = state.outer_parameters(f)[in_fragment];
+          double mean = 0;
+          for (const auto& parameters : all) mean += double(parameters[at]) / double(kNodes);
+          ended[at] =
+              float(theta - rule.step(theta - mean, state.outer_momentum(f)[in_fragment],
+                                      config_.outer.learning_rate, config_.outer.momentum, share));
+        }
+      }
+    }
+    return ended;
+  }
+
+  double loss_of(const std::vector<float>& parameters) {
+    OuterNode& node = *nodes_[0];
+    const float* next = parameters.data();
+    for (size_t u = 0; u < node.rig.layout().units.size(); ++u) {
+      const auto count = size_t(node.rig.layout().units[u].element_count);
+      node.rig.masters.write(int64_t(u), 0, {next, count});
+      next += count;
+    }
+    node.masters_changed();
+    return node.rig.ranks.validate(sampler_, kValidationRows).loss;
+  }
+
+  const train::RunConfig config_;
+  const data::Sampler& sampler_;
+  std::vector<std::unique_ptr<OuterNode>> nodes_;
+  std::vector<int64_t> last_turn_;
+};
+
+}  // namespace
+
+TEST_CASE("what rounds over few steps do to the loss", "[.benchmark][short-rounds]") {
+  const char* const corpus = std::getenv("ATOLL_CORPUS");
+  REQUIRE(corpus != nullptr);
+  const auto storage = base::make_disk_storage();
+  const auto dataset = data::TokenDataset::open(*storage, corpus);
+  const data::Sampler sampler({dataset.get()}, {.seed = 42,
+                                                .sequence_length = 128,
+                                                .parts = 64,
+                                                .validation_fraction = 0.01,
+                                                .weights = {},
+                                                .vocabulary = 272});
+  for (const double momentum : {0.9, 0.5}) {
+    for (const int64_t fragments : {1, 2, 4}) Run(fragments, momentum, sampler).train();
+  }
+}
