@@ -50,9 +50,11 @@ struct MembershipReport {
 struct StepOutcome {
   std::vector<RoundReport> rounds;
   std::vector<MembershipReport> memberships;
-  std::optional<uint64_t> jump_to_step;  // So many steps count as done; go on from there.
-  std::optional<net::PeerId> peer;       // We are an active member again, under this number.
-  std::optional<std::string> lost;       // The swarm is lost; save and exit with kResourceLost.
+  std::optional<uint64_t> jump_to_step;      // So many steps count as done; go on from there.
+  std::vector<net::SamplesGranted> samples;  // Of the run's data, that are ours now.
+  uint64_t samples_void_below = 0;           // Those from before are not ours any more.
+  std::optional<net::PeerId> peer;           // We are an active member again, under this number.
+  std::optional<std::string> lost;           // The swarm is lost; save and exit with kResourceLost.
   // The committed state was fetched from a peer, or took the place of parameters of ours that were
   // not finite.
   bool state_replaced = false;
@@ -78,6 +80,7 @@ class OuterLoop {
   struct Entry {
     net::PeerId peer = net::kNobody;
     uint64_t step = 0;
+    uint64_t samples_void_below = 0;  // As in StepOutcome.
     // The local parameters are the swarm's; inner optimiser state from before does not fit.
     bool state_replaced = false;
     std::vector<MembershipReport> memberships;
@@ -89,6 +92,15 @@ class OuterLoop {
   // when a stop is requested; what was not synchronised is kept for the next round.
   virtual StepOutcome after_step(uint64_t steps_done, int64_t tokens, double loss,
                                  const std::function<bool()>& stop_requested) = 0;
+
+  // Asks for samples of the run's data, see net/member.h; they come with the outcome of a later
+  // call.
+  virtual void need_samples(uint64_t count) = 0;
+  // Waits for them, between two inner steps; what happens meanwhile is treated as in after_step().
+  // Returns early when a stop is requested.
+  virtual StepOutcome wait_for_samples(const std::function<bool()>& stop_requested) = 0;
+  // Of the run's data, that are handed out as far as we have heard; for checkpoints.
+  virtual uint64_t samples() const = 0;
 
   virtual void leave(const std::string& reason) = 0;
 

@@ -10,6 +10,7 @@
 #include "net/dispatch.h"
 #include "net/lineage.h"
 #include "net/round_keeper.h"
+#include "net/samples.h"
 
 namespace net {
 namespace {
@@ -75,6 +76,7 @@ class CoordinatorMachine : public Coordinator {
   std::map<LinkId, Stranger> strangers_;
   std::vector<FragmentState> in_force_;
   RoundKeeper rounds_;
+  SampleCounter samples_;
   bool is_started_ = false;
   uint64_t step_floor_ = 0;
   Instant first_came_at_{};        // Of those who wait for the start.
@@ -178,6 +180,8 @@ void CoordinatorMachine::admit(LinkId link, const Endpoint& remote, const Hello&
   record.states = hello.states;
   record.ready.resize(size_t(options_.fragment_count));
   record.step = hello.step;
+  record.term = term;
+  record.samples = hello.samples;
   record.heard_at = record.heartbeat_at = record.progress_at = turn.now;
   if (roster_.count() == 0) first_came_at_ = turn.now;
   MemberRecord* const member = roster_.add(std::move(record), rounds_.numbers());
@@ -219,6 +223,10 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
       return dispatch<Applied>(message, [&](const auto& applied) {
         FragmentState& state = member.states[authority.fragment];
         if (state.version == authority.round) state.digest = applied.digest;
+      });
+    case MessageType::kNeedSamples:
+      return dispatch<NeedSamples>(message, [&](const auto& need) {
+        return samples_.grant(member, need, roster_, speaker_, turn);
       });
     case MessageType::kLeave:
       return dispatch<Leave>(message, [&](const auto& leave) { on_leave(member, leave, turn); });
@@ -262,7 +270,9 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   member.entered_at = is_start ? 0 : step;
   unfinished_.insert(member.node_key);
   base::log_info("{} is active from step {}", member.name, step);
-  speaker_.send(member.link, MessageType::kStart, encode(Start{step}), turn);
+  const Start start{.step = step,
+                    .samples_void_below = samples_.void_below(member, speaker_.term())};
+  speaker_.send(member.link, MessageType::kStart, encode(start), turn);
   change_epoch(turn);
   rounds_.add_receiver(member, turn);
 }
@@ -337,6 +347,7 @@ void CoordinatorMachine::review(Turn turn) {
     if (member.catch_up && *member.catch_up == *catch_up) continue;
     member.catch_up = catch_up;
     speaker_.send(member.link, MessageType::kCatchUp, catch_up, turn);
+    speaker_.send(member.link, MessageType::kSamples, samples_.news(), turn);
   }
 }
 
@@ -363,13 +374,17 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   // The step of those who have the state; a node with an older one may have gone further on its
   // own.
   step_floor_ = 0;
+  uint64_t samples = 0;
   for (auto& [peer, member] : roster_.all()) {
     member.standing = Standing::kCatchingUp;
     member.is_founder = holds_state(member);
-    if (member.is_founder) step_floor_ = std::max(step_floor_, member.step);
+    if (!member.is_founder) continue;
+    step_floor_ = std::max(step_floor_, member.step);
+    samples = std::max(samples, member.samples);
   }
-  base::log_info("the run starts with {} members at step {}, fragment 0 at version {}",
-                 roster_.count(), step_floor_, in_force_[0].version);
+  samples_.start(samples);
+  base::log_info("the run starts with {} members at step {}, fragment 0 at version {}, sample {}",
+                 roster_.count(), step_floor_, in_force_[0].version, samples_.count());
 }
 
 // All were fetching the state when the last one that had it went away, and have only parts of it.
@@ -406,6 +421,7 @@ void CoordinatorMachine::adopt_newer(const MemberRecord& member, Turn turn) {
     rounds_.abort(int64_t(fragment), "a newer state has come", turn);
     in_force_[fragment] = state;
     step_floor_ = std::max(step_floor_, member.step);
+    samples_.adopt(member.samples);
   }
 }
 
@@ -493,6 +509,7 @@ CoordinatorReport CoordinatorMachine::report() const {
     report.members.push_back({peer, member.name, member.is_active(), member.step, member.loss});
   }
   report.states = in_force_;
+  report.samples = samples_.count();
   report.rounds_committed = rounds_.committed_count();
   report.members_joined = joined_count_;
   report.members_lost = lost_count_;

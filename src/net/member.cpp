@@ -9,6 +9,7 @@
 #include "net/fetcher.h"
 #include "net/member_rounds.h"
 #include "net/registration.h"
+#include "net/sample_request.h"
 #include "net/server.h"
 #include "net/state_sync.h"
 
@@ -35,6 +36,7 @@ class MemberMachine : public Member {
   void synced(std::vector<FragmentState> states, Instant now, Outbox& out) override;
   void applied(int64_t fragment, const FragmentState& state, Instant now, Outbox& out) override;
   void progress(uint64_t step, float loss) override;
+  void need_samples(uint64_t count, Instant now, Outbox& out) override;
   void leave(const std::string& reason, Instant now, Outbox& out) override;
 
  private:
@@ -46,6 +48,7 @@ class MemberMachine : public Member {
   Handled on_welcome(const Welcome& welcome, Turn turn);
   Handled on_catch_up(const CatchUp& catch_up, Turn turn);
   Handled on_start_message(const Start& start, Turn turn);
+  Handled on_samples(const Samples& samples);
   Handled on_membership(const Membership& membership, const Message& message);
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
   Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
@@ -62,6 +65,7 @@ class MemberMachine : public Member {
   Message make_hello();
   void tell(MessageType type, const Authority& authority, Bytes payload, Turn turn);
   void tell_ready(int64_t fragment, Turn turn);
+  void tell_samples_needed(Turn turn);
   void tell_heartbeat(Turn turn);
   Authority round_after(int64_t fragment) const;
 
@@ -74,6 +78,7 @@ class MemberMachine : public Member {
   Server server_;
   StateSync state_sync_;
   MemberRounds rounds_;
+  SampleRequest samples_;
   PeerId self_ = kNobody;
   uint32_t term_ = 0;
   uint64_t epoch_ = 0;
@@ -97,6 +102,7 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       server_(run_, [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
       rounds_(store, fetcher_),
+      samples_(options.samples),
       step_(step) {}
 
 void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint&, Instant now,
@@ -205,6 +211,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
     case MessageType::kStart:
       return dispatch<Start>(message,
                              [&](const auto& start) { return on_start_message(start, turn); });
+    case MessageType::kSamples:
+      return dispatch<Samples>(message, [&](const auto& s) { return on_samples(s); });
     case MessageType::kMembership:
       return dispatch<Membership>(message,
                                   [&](const auto& m) { return on_membership(m, message); });
@@ -252,10 +260,19 @@ MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn 
   if (!state_sync_.is_settled()) return base::Failure{"it started us before we had the state"};
   is_active_ = true;
   state_sync_.on_started();
-  on_event_(Started{.peer = self_, .step = start.step});
+  on_event_(
+      Started{.peer = self_, .step = start.step, .samples_void_below = start.samples_void_below});
   for (int64_t fragment = 0; fragment < rounds_.fragment_count(); ++fragment) {
     if (rounds_.ready(fragment)) tell_ready(fragment, turn);
   }
+  tell_samples_needed(turn);
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_samples(const Samples& samples) {
+  const auto granted = samples_.on_samples(samples);
+  if (!granted.ok()) return base::Failure{granted.reason()};
+  on_event_(*granted);
   return {};
 }
 
@@ -341,6 +358,13 @@ void MemberMachine::progress(uint64_t step, float loss) {
   loss_ = loss;
 }
 
+void MemberMachine::need_samples(uint64_t count, Instant now, Outbox& out) {
+  CHECK(count >= 1 && count <= kSamplesAskedMax, "{} samples", count);
+  if (is_over_) return;
+  samples_.need(count);
+  if (is_active_) tell_samples_needed({now, out});
+}
+
 void MemberMachine::leave(const std::string& reason, Instant now, Outbox& out) {
   if (is_over_) return;
   tell(MessageType::kLeave, {}, encode(Leave{reason}), {now, out});
@@ -397,6 +421,7 @@ Message MemberMachine::make_hello() {
                     .config = options_.config,
                     .listen = options_.advertise,
                     .step = step_,
+                    .samples = samples_.heard(),
                     .states = state_sync_.states()};
   return {.type = MessageType::kHello,
           .run = run_,
@@ -407,6 +432,10 @@ Message MemberMachine::make_hello() {
 
 void MemberMachine::tell_ready(int64_t fragment, Turn turn) {
   tell(MessageType::kReady, round_after(fragment), encode(*rounds_.ready(fragment)), turn);
+}
+
+void MemberMachine::tell_samples_needed(Turn turn) {
+  if (const auto need = samples_.open()) tell(MessageType::kNeedSamples, {}, encode(*need), turn);
 }
 
 void MemberMachine::tell_heartbeat(Turn turn) {

@@ -47,6 +47,7 @@ inline Hello sample_hello() {
           .config = sample_digest(1),
           .listen = {"192.0.2.7", 7000},
           .step = 1ull << 60,
+          .samples = 1ull << 40,
           .states = {{.version = 3, .digest = sample_digest(9)}, {.version = 4}}};
 }
 
@@ -86,11 +87,14 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Done", Done{.results = sample_digest(2)}),
       sample("Applied", Applied{.digest = sample_digest(3)}),
       sample("Leave", Leave{.reason = "done"}),
+      sample("NeedSamples", NeedSamples{.count = 4000}),
       sample("Welcome", Welcome{.peer = 63, .heartbeat_interval_ms = 1000, .dead_after_ms = 15000}),
       sample("Reject", Reject{.reason = "another configuration"}),
       sample("Reject for now", Reject{.reason = "no state", .restart_makes_sense = true}),
       sample("CatchUp", CatchUp{.states = states, .donors = {{.peer = 1, .data = {"::1", 7000}}}}),
-      sample("Start", Start{.step = 12}),
+      sample("Start", Start{.step = 12, .samples_void_below = 20}),
+      sample("Samples", Samples{.first = 3000, .count = 4000}),
+      sample("Samples of others", Samples{.first = 7000}),
       sample("Membership", Membership{.members = {0, 1, 63}}),
       sample("Open", sample_open()),
       sample("Open without chunks", Open{}),
