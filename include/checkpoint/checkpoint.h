@@ -21,6 +21,7 @@
 #include "backend/tensor.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "data/sample_ranges.h"
 #include "net/message.h"
 
 namespace checkpoint {
@@ -44,8 +45,11 @@ struct Manifest {
   std::string model_config;  // JSON of model::ModelConfig: evaluate and generate need nothing else.
   std::string tokenizer;
   base::Digest config;  // Of what must not change in a run.
-  base::Digest data;    // Sampler::fingerprint(); the position in the data is `step`.
-  std::vector<net::FragmentState> outer;  // Empty: a run without outer loop.
+  base::Digest data;    // Sampler::fingerprint().
+  int64_t samples = 0;  // Of the run's data, handed out to all nodes as far as this one has heard.
+  double samples_per_pass = 0;                  // In one pass over the data.
+  std::vector<data::SampleRange> samples_left;  // Of those: this node's, not trained on yet.
+  std::vector<net::FragmentState> outer;        // Empty: a run without outer loop.
   std::vector<int64_t> tokens_since_commit;
   std::vector<double> gradient_squares;  // Per unit, of a lean optimiser; else empty.
   std::string wall_time;                 // For people.

@@ -1,6 +1,7 @@
-// Which tokens a node trains on at which step: a pure function of (seed, step, part, rank), so that
-// a position is one number, any position is found without replaying, and no two nodes read the same
-// window.
+// The training data of a run is one endless stream of samples, 0, 1, 2, ...: rows of T pairs. What
+// a sample holds is a pure function of the seed and its number, so that a position is one number
+// and is found without replaying. A run walks through the stream: who trains on which samples is
+// decided elsewhere.
 //
 // Per dataset, the training documents are put in a random order (one per pass over the data) and
 // laid end to end. A document of n tokens gives n-1 pairs (input, target), so its end token is only
@@ -8,8 +9,8 @@
 // tile this endless stream without gap: a document's tail goes on in the next window, a pass's tail
 // in the first window of the next pass.
 //
-// Mixing: samples, numbered row * parts + part, are drawn from the datasets in blocks of 1024;
-// inside a block each dataset has a share of slots in proportion to its weight (largest remainder,
+// Mixing: samples are drawn from the datasets in blocks of 1024; inside a block each dataset has a
+// share of slots in proportion to its weight (largest remainder,
 // at least one), in a random order per block. The k-th sample of a dataset is window k of its
 // stream.
 //
@@ -34,7 +35,6 @@ namespace data {
 struct SamplerOptions {
   uint64_t seed = 0;
   int64_t sequence_length = 0;  // T
-  int64_t parts = 64;           // How many nodes can own disjoint data at most.
   double validation_fraction = 0.01;
   std::vector<double> weights;  // One per dataset, relative, 0: not used at all; empty: by what
                                 // there is to train on.
@@ -50,18 +50,18 @@ struct Row {
 // Thread safe.
 class Sampler {
  public:
-  // `datasets` outlive the object. Throws bad_input when there is too little data for one window
-  // per part, when nothing is held out although validation_fraction > 0, or when a dataset's
-  // vocabulary does not fit.
+  // `datasets` outlive the object. Throws bad_input when a dataset has no pair to train on, when
+  // nothing is held out although validation_fraction > 0, or when a dataset's vocabulary does not
+  // fit. Data for less than a window is repeated within it.
   Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions& options);
   ~Sampler();
 
   int64_t sequence_length() const;  // T
 
-  // Row number `row` (0, 1, ...) of a part: with R rows per node and step, step s uses rows s*R ..
-  // s*R + R-1, rank after rank. Throws bad_input for a part or row that cannot be, and for data
-  // with token ids outside the vocabulary.
-  void training_row(int64_t part, int64_t row, const Row& out) const;
+  // Throws bad_input for a number outside [0, sample_limit()), and for data with token ids outside
+  // the vocabulary.
+  void training_row(int64_t sample, const Row& out) const;
+  int64_t sample_limit() const;  // Far more than can be trained on.
 
   // The same rows for everybody, at most validation_row_count() of them: the held-out documents of
   // all datasets in one random order, so that the first few rows already speak for all. The last
@@ -69,7 +69,9 @@ class Sampler {
   int64_t validation_row_count() const;
   void validation_row(int64_t row, const Row& out) const;
 
-  int64_t training_window_count() const;  // Whole windows in one pass over every dataset.
+  // One pass over all datasets' training pairs has so many samples. With weights some datasets are
+  // repeated sooner and others later.
+  double samples_per_pass() const;
   // Names everything that decides which tokens come: a resumed run must find the same. Of the
   // datasets it takes the lengths of all documents and the first tokens of some, not where they
   // lie.

@@ -30,8 +30,14 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
       .field("model_config", manifest.model_config)
       .field("tokenizer", manifest.tokenizer)
       .field("config", manifest.config.hex())
-      .field("data", manifest.data.hex());
-  out.key("outer").begin_array();
+      .field("data", manifest.data.hex())
+      .field("samples", manifest.samples)
+      .field("samples_per_pass", manifest.samples_per_pass);
+  out.key("samples_left").begin_array();
+  for (const data::SampleRange& range : manifest.samples_left) {
+    out.begin_object().field("first", range.first).field("count", range.count).end_object();
+  }
+  out.end_array().key("outer").begin_array();
   for (const net::FragmentState& fragment : manifest.outer) {
     out.begin_object()
         .field("version", fragment.version)
@@ -60,6 +66,7 @@ class FieldReader {
     return *digest;
   }
   int64_t count(const char* key) const { return count(member(key)); }
+  double number(const char* key) const { return require(member(key).as_number()); }
   std::vector<int64_t> counts(const char* key) const {
     std::vector<int64_t> values;
     for (const base::JsonValue& element : elements(key)) values.push_back(count(element));
@@ -121,6 +128,10 @@ Manifest read_fields(const FieldReader& in) {
   manifest.tokenizer = in.text("tokenizer");
   manifest.config = in.digest("config");
   manifest.data = in.digest("data");
+  manifest.samples = in.count("samples");
+  manifest.samples_per_pass = in.number("samples_per_pass");
+  for (const FieldReader& range : in.objects("samples_left"))
+    manifest.samples_left.push_back({.first = range.count("first"), .count = range.count("count")});
   for (const FieldReader& fragment : in.objects("outer")) {
     manifest.outer.push_back(
         {.version = uint64_t(fragment.count("version")), .digest = fragment.digest("digest")});

@@ -76,7 +76,6 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
   const auto dataset = data::TokenDataset::open(storage, options.data_prefix);
   const data::Sampler sampler({dataset.get()}, {.seed = uint64_t(options.seed),
                                                 .sequence_length = config.sequence_length,
-                                                .parts = 1,
                                                 .validation_fraction = options.validation_fraction,
                                                 .weights = {},
                                                 .vocabulary = config.vocabulary});
