@@ -10,9 +10,8 @@
 // in the first window of the next pass.
 //
 // Mixing: samples are drawn from the datasets in blocks of 1024; inside a block each dataset has a
-// share of slots in proportion to its weight (largest remainder,
-// at least one), in a random order per block. The k-th sample of a dataset is window k of its
-// stream.
+// share of slots in proportion to its weight (largest remainder, at least one), in a random order
+// per block. The k-th sample of a dataset is window k of its stream.
 //
 // Held out for validation: the documents whose random number (of seed and document) lies below
 // `validation_fraction`.

@@ -50,11 +50,12 @@ struct MembershipReport {
 struct StepOutcome {
   std::vector<RoundReport> rounds;
   std::vector<MembershipReport> memberships;
-  std::optional<uint64_t> jump_to_step;      // So many steps count as done; go on from there.
-  std::vector<net::SamplesGranted> samples;  // Of the run's data, that are ours now.
-  uint64_t samples_void_below = 0;           // Those from before are not ours any more.
-  std::optional<net::PeerId> peer;           // We are an active member again, under this number.
-  std::optional<std::string> lost;           // The swarm is lost; save and exit with kResourceLost.
+  std::optional<uint64_t> jump_to_step;  // So many steps count as done; go on from there.
+  uint64_t samples_void_below = 0;       // Of the run's data, what we had from before is not ours.
+  // Answers to need_samples(): what is ours now; nothing (count 0) if it was void at once.
+  std::vector<net::SamplesGranted> samples;
+  std::optional<net::PeerId> peer;  // We are an active member again, under this number.
+  std::optional<std::string> lost;  // The swarm is lost; save and exit with kResourceLost.
   // The committed state was fetched from a peer, or took the place of parameters of ours that were
   // not finite.
   bool state_replaced = false;

@@ -268,6 +268,9 @@ void BlockingOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome
 void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome) {
   outcome.peer = event.peer;
   outcome.samples_void_below = std::max(outcome.samples_void_below, event.samples_void_below);
+  for (net::SamplesGranted& granted : outcome.samples) {
+    if (granted.first < event.samples_void_below) granted.count = 0;
+  }
   if (event.step > position_) {
     // The state that was fetched is of that step: nothing is left to be synchronised there.
     move_to(event.step, outcome);

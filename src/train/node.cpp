@@ -310,7 +310,7 @@ void Node::take(const outer::StepOutcome& outcome) {
     if (left.count() < loader_->left().count()) start_loader(left);
   }
   for (const auto& granted : outcome.samples) {
-    loader_->add({int64_t(granted.first), int64_t(granted.count)});
+    if (granted.count > 0) loader_->add({int64_t(granted.first), int64_t(granted.count)});
     is_asking_ = false;
   }
   for (const auto& membership : outcome.memberships) metrics_.membership(membership);

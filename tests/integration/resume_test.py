@@ -95,6 +95,18 @@ class ResumeTest(ClusterTest):
         self.assertEqual((shown["samples"], shown["samples_left"]), (after[-1], 0))
         self.assertEqual(shown["passes"], node.lines("inner_step")[-1]["passes"])
 
+    def test_data_for_less_than_a_batch_is_enough(self):
+        texts = self.folder / "few"
+        texts.mkdir()
+        (texts / "a.txt").write_text("a few words")
+        self.assertEqual(run_atoll("prepare", "--input", texts, "--output", self.folder / "few").returncode, 0)
+        node = self.start_node("run", solo=True, data__sources=json.dumps([{"prefix": str(self.folder / "few")}]),
+                               data__validation_fraction=0, training__steps=5)
+        self.assert_finished(node)
+        last = node.lines("inner_step")[-1]
+        self.assertEqual(last["samples"], 5 * 192)
+        self.assertGreater(last["passes"], 5 * 192)
+
     def test_another_config_is_refused(self):
         node = self.start_node("run", solo=True, training__steps=5)
         self.assert_finished(node)

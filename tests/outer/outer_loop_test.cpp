@@ -397,8 +397,14 @@ TEST_CASE("samples are asked for, and handed on when they come", "[outer][loop]"
     REQUIRE(s.swarm.silence >= std::chrono::seconds(7));
   }
   SECTION("those of another run of the coordinator are void") {
+    s.say(net::SamplesGranted{.first = 40, .count = 20});
     s.say(net::Started{.peer = 3, .step = 0, .samples_void_below = 60});
-    REQUIRE(s.step(1).samples_void_below == 60);
+    s.say(net::SamplesGranted{.first = 60, .count = 20});
+    const StepOutcome outcome = s.step(1);
+    REQUIRE(outcome.samples_void_below == 60);
+    REQUIRE(outcome.samples.size() == 2);
+    REQUIRE(outcome.samples[0].count == 0);  // It is answered, but with nothing.
+    REQUIRE(outcome.samples[1].count == 20);
   }
 }
 
