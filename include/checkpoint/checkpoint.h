@@ -21,6 +21,7 @@
 #include "backend/tensor.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "data/sample_ranges.h"
 #include "net/message.h"
 
 namespace checkpoint {
@@ -59,8 +60,12 @@ struct Manifest {
   std::string shared_config;  // JSON: what the nodes of the run share. Empty: an older version of
                               // Atoll wrote this.
   std::vector<ConfigChange> changes;  // Oldest first.
-  base::Digest data;                  // Sampler::fingerprint(); the position in the data is `step`.
-  std::vector<net::FragmentState> outer;  // Empty: a run without outer loop.
+  base::Digest data;                  // Sampler::fingerprint().
+  int64_t samples = 0;  // Of the run's data, handed out to all nodes as far as this one has heard.
+  double samples_per_pass = 0;                  // In one pass over the data.
+  std::vector<data::SampleRange> samples_left;  // Of those: this node's, not trained on yet.
+  std::vector<net::FragmentState> outer;        // Empty: a run without outer loop.
+  int64_t committed_step = 0;                   // Of the last commit that is in them.
   std::vector<int64_t> tokens_since_commit;
   std::vector<double> gradient_squares;  // Per unit, of a lean optimiser; else empty.
   std::string wall_time;                 // For people.

@@ -1,6 +1,7 @@
-// Which tokens a node trains on at which step: a pure function of (seed, step, part, rank), so that
-// a position is one number, any position is found without replaying, and no two nodes read the same
-// window.
+// The training data of a run is one endless stream of samples, 0, 1, 2, ...: rows of T pairs. What
+// a sample holds is a pure function of the seed and its number, so that a position is one number
+// and is found without replaying. A run walks through the stream: who trains on which samples is
+// decided elsewhere.
 //
 // Per dataset, the training documents are put in a random order (one per pass over the data) and
 // laid end to end. A document of n tokens gives n-1 pairs (input, target), so its end token is only
@@ -8,10 +9,9 @@
 // tile this endless stream without gap: a document's tail goes on in the next window, a pass's tail
 // in the first window of the next pass.
 //
-// Mixing: samples, numbered row * parts + part, are drawn from the datasets in blocks of 1024;
-// inside a block each dataset has a share of slots in proportion to its weight (largest remainder,
-// at least one), in a random order per block. The k-th sample of a dataset is window k of its
-// stream.
+// Mixing: samples are drawn from the datasets in blocks of 1024; inside a block each dataset has a
+// share of slots in proportion to its weight (largest remainder, at least one), in a random order
+// per block. The k-th sample of a dataset is window k of its stream.
 //
 // Held out for validation: the documents whose random number (of the seed and the document's
 // content) lies below `validation_fraction`. So equal documents are on one side, in whatever
@@ -36,7 +36,6 @@ namespace data {
 struct SamplerOptions {
   uint64_t seed = 0;
   int64_t sequence_length = 0;  // T
-  int64_t parts = 64;           // How many nodes can own disjoint data at most.
   double validation_fraction = 0.01;
   std::vector<double> weights;  // One per dataset, relative, 0: not used at all; empty: by what
                                 // there is to train on.
@@ -53,18 +52,18 @@ struct Row {
 class Sampler {
  public:
   // `datasets` outlive the object and are read once in full, but for those of weight 0. Throws
-  // bad_input when there is too little data for one window per part, when nothing is held out
-  // although validation_fraction > 0, when two datasets hold the same, or when a dataset's
-  // vocabulary or any token id does not fit.
+  // bad_input when a dataset has no pair to train on, when nothing is held out although
+  // validation_fraction > 0, when two datasets hold the same, or when a dataset's vocabulary or any
+  // token id does not fit. Data for less than a window is repeated within it.
   Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions& options);
   ~Sampler();
 
   int64_t sequence_length() const;  // T
 
-  // Row number `row` (0, 1, ...) of a part: with R rows per node and step, step s uses rows s*R ..
-  // s*R + R-1, rank after rank. Throws bad_input for a part or row that cannot be, and for data
-  // with token ids outside the vocabulary.
-  void training_row(int64_t part, int64_t row, const Row& out) const;
+  // Throws bad_input for a number outside [0, sample_limit()), and for data with token ids outside
+  // the vocabulary.
+  void training_row(int64_t sample, const Row& out) const;
+  int64_t sample_limit() const;  // Far more than can be trained on.
 
   // The same rows for everybody, at most validation_row_count() of them: the held-out documents of
   // all datasets in one random order, so that the first few rows already speak for all. The last
@@ -72,8 +71,10 @@ class Sampler {
   int64_t validation_row_count() const;
   void validation_row(int64_t row, const Row& out) const;
 
-  int64_t training_window_count() const;  // Whole windows in one pass over every dataset.
   const DatasetContent& content(size_t dataset) const;  // Empty for one of weight 0.
+  // One pass over all datasets' training pairs has so many samples. With weights some datasets are
+  // repeated sooner and others later.
+  double samples_per_pass() const;
   // Names everything that decides which tokens come: a resumed run must find the same. Of the
   // datasets it takes what is in them, not where they lie.
   base::Digest fingerprint() const;

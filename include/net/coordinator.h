@@ -27,6 +27,9 @@
 //   CatchUp; at least members_min contributors must agree.
 // - After each commit members report the digest of their new state (Applied). The majority's
 //   becomes the state in force; others are sent CatchUp.
+// - Samples of the training data are handed out in the order of the run's one stream, to whichever
+//   active member asks. A coordinator that starts goes on behind the largest number that those who
+//   hold the state in force have heard; what a member with a newer state has heard counts with it.
 #pragma once
 
 #include <memory>
@@ -73,6 +76,7 @@ struct CoordinatorReport {
   };
   std::vector<Member> members;
   std::vector<FragmentState> states;
+  uint64_t samples = 0;  // Of the run's data, handed out.
   int64_t rounds_committed = 0;
   int64_t members_joined = 0;  // Ever became active.
   int64_t members_lost = 0;    // Died, not left.

@@ -40,6 +40,7 @@ struct MemberOptions {
   Endpoint coordinator;
   // Where others reach my data port; empty host: the address the coordinator sees.
   Endpoint advertise;
+  uint64_t samples = 0;  // Of the run's data, that are handed out as far as we have heard.
   Duration coordinator_patience = std::chrono::seconds(60);
   // Without any block of a state that we need: Stopped.
   Duration fetch_patience = std::chrono::seconds(300);
@@ -60,6 +61,13 @@ struct Fetched {
 struct Started {
   PeerId peer = kNobody;
   uint64_t step = 0;
+  uint64_t samples_void_below = 0;  // Those that we hold below it are not ours any more.
+};
+// Samples [first, first + count) of the run's data are ours. All before its end are handed out; a
+// count of 0 says only that.
+struct SamplesGranted {
+  uint64_t first = 0;
+  uint64_t count = 0;
 };
 struct MembershipChanged {
   uint64_t epoch = 0;
@@ -90,7 +98,7 @@ struct Stopped {  // The end: rejected, or the coordinator is lost.
   bool restart_makes_sense = true;  // False: rejected.
   std::string shared_config;        // The run's, where ours differs.
 };
-using MemberEvent = std::variant<CatchUpNeeded, Fetched, Started, MembershipChanged,
+using MemberEvent = std::variant<CatchUpNeeded, Fetched, Started, SamplesGranted, MembershipChanged,
                                  StandingChanged, Committed, Stopped>;
 
 class Member : public Machine {
@@ -110,6 +118,9 @@ class Member : public Machine {
   virtual void synced(std::vector<FragmentState> states, Instant now, Outbox& out) = 0;
   virtual void applied(int64_t fragment, const FragmentState& state, Instant now, Outbox& out) = 0;
   virtual void progress(uint64_t step, float loss) = 0;
+  // Asks for samples, from 1 to kSamplesAskedMax. One SamplesGranted of this count follows, however
+  // often the coordinator is lost in between; until then there is nothing more to ask.
+  virtual void need_samples(uint64_t count, Instant now, Outbox& out) = 0;
   virtual void leave(const std::string& reason, Instant now, Outbox& out) = 0;
 };
 

@@ -29,6 +29,7 @@ enum class MessageType : uint16_t {
   kDone = 5,     // I hold every result chunk of the round.
   kApplied = 6,  // My state after a commit.
   kLeave = 7,
+  kNeedSamples = 8,
   // Control, coordinator to member.
   kWelcome = 16,
   kReject = 17,   // With a reason for the person who reads the log; the link is then closed.
@@ -40,7 +41,8 @@ enum class MessageType : uint16_t {
   kCommit = 23,
   kAbort = 24,  // The round ends without a result; your Ready stands.
   kHeartbeatReply = 25,
-  kNotice = 26,  // How we stand with it, and why: before a link is closed, or when it changes.
+  kNotice = 26,   // How we stand with it, and why: before a link is closed, or when it changes.
+  kSamples = 27,  // A range of the run's data is yours; or how much of it has been handed out.
   // Data.
   kDataHello = 32,
   kWant = 33,
@@ -87,7 +89,8 @@ struct Hello {
   base::Digest config;    // Of everything that must be equal on all nodes.
   Endpoint
       listen;  // Where other members reach my data port. An empty host: as the coordinator sees me.
-  uint64_t step = 0;  // Of the last commit that is in `states`.
+  uint64_t step = 0;     // Of the last commit that is in `states`.
+  uint64_t samples = 0;  // Of the run's data, that are handed out as far as we have heard.
   std::vector<FragmentState> states;
   // The last list of active members that it was in: of which coordinator's term, its epoch, and how
   // many they were. 0: none.
@@ -124,6 +127,13 @@ struct Leave {
   std::string reason;
 };  // kDoneReason: all steps are done; anything else is for people.
 inline constexpr const char* kDoneReason = "done";
+// The training data of a run is one endless stream of samples. Nobody reads one that was handed out
+// to somebody else.
+struct NeedSamples {
+  uint64_t count = 0;  // From 1 to kSamplesAskedMax.
+};
+inline constexpr uint64_t kSamplesAskedMax = uint64_t{1} << 20;
+inline constexpr uint64_t kSamplesMax = uint64_t{1} << 48;  // Of a run.
 
 struct Welcome {
   PeerId peer = kNobody;
@@ -150,6 +160,14 @@ struct CatchUp {
 };
 struct Start {
   uint64_t step = 0;
+  // Whoever holds samples below this number must drop them: they may be somebody else's as well.
+  uint64_t samples_void_below = 0;
+};
+// Samples [first, first + count) are yours. All before first + count are handed out; others hear of
+// that as well, with a count of 0, and so does whoever must catch up.
+struct Samples {
+  uint64_t first = 0;
+  uint64_t count = 0;
 };
 struct Membership {
   std::vector<PeerId> members;

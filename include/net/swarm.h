@@ -28,6 +28,7 @@ class Swarm {
   virtual void synced(std::vector<FragmentState> states) = 0;
   virtual void applied(int64_t fragment, const FragmentState& state) = 0;
   virtual void progress(uint64_t step, float loss) = 0;
+  virtual void need_samples(uint64_t count) = 0;
   virtual void leave(const std::string& reason) = 0;
 
   // The next event, waiting for it up to `patience` (asleep, no CPU); nothing if none came.

@@ -13,8 +13,8 @@
 namespace net {
 
 // A small number that the coordinator gives to a peer for as long as it is a member; freed numbers
-// are given again, to the same node if it comes back. It is also the peer's part of the data and
-// its place in the order of sums.
+// are given again, to the same node if it comes back. It is also the peer's place in the order of
+// sums.
 using PeerId = uint32_t;
 inline constexpr PeerId kNobody = 0xffffffff;
 inline constexpr int64_t kMembersMax = 64;

@@ -62,6 +62,9 @@ struct StepOutcome {
   // So many steps count as done; go on from there. Fewer than before, if the run is not as far as
   // we were when we were alone.
   std::optional<uint64_t> jump_to_step;
+  uint64_t samples_void_below = 0;  // Of the run's data, what we had from before is not ours.
+  // Answers to need_samples(): what is ours now; nothing (count 0) if it was void at once.
+  std::vector<net::SamplesGranted> samples;
   std::optional<net::PeerId> peer;  // We are an active member again, under this number.
   std::optional<std::string> lost;  // The swarm is lost; save and exit with kResourceLost.
   // The committed state was fetched from a peer, or took the place of parameters of ours that were
@@ -75,6 +78,8 @@ class OuterLoop {
     OuterConfig config;
     int64_t steps_total = 0;
     uint64_t position = 0;  // Steps that this node has done.
+    // How the run's shared config differs from ours, in lines for people.
+    std::function<std::string(const std::string& shared_config)> config_differences;
     // No event at all for so long, while joining or in a round: the swarm is lost.
     net::Duration join_timeout = std::chrono::minutes(30);
     net::Duration round_patience = std::chrono::minutes(30);
@@ -90,6 +95,7 @@ class OuterLoop {
   struct Entry {
     net::PeerId peer = net::kNobody;
     uint64_t step = 0;
+    uint64_t samples_void_below = 0;  // As in StepOutcome.
     // The local parameters are the swarm's; inner optimiser state from before does not fit.
     bool state_replaced = false;
     std::vector<MembershipReport> memberships;
@@ -102,6 +108,15 @@ class OuterLoop {
   // when a stop is requested; what was not synchronised is kept for the next round.
   virtual StepOutcome after_step(uint64_t steps_done, int64_t tokens, double loss,
                                  const std::function<bool()>& stop_requested) = 0;
+
+  // Asks for samples of the run's data, see net/member.h; they come with the outcome of a later
+  // call.
+  virtual void need_samples(uint64_t count) = 0;
+  // Waits for them, between two inner steps; what happens meanwhile is treated as in after_step().
+  // Returns early when a stop is requested.
+  virtual StepOutcome wait_for_samples(const std::function<bool()>& stop_requested) = 0;
+  // Of the run's data, that are handed out as far as we have heard; for checkpoints.
+  virtual uint64_t samples() const = 0;
 
   virtual void leave(const std::string& reason) = 0;
 

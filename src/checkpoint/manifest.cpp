@@ -41,15 +41,25 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
         .field("after", change.after)
         .end_object();
   }
-  out.end_array().field("data", manifest.data.hex());
-  out.key("outer").begin_array();
+  out.end_array()
+      .field("data", manifest.data.hex())
+      .field("samples", manifest.samples)
+      .field("samples_per_pass", manifest.samples_per_pass);
+  out.key("samples_left").begin_array();
+  for (const data::SampleRange& range : manifest.samples_left) {
+    out.begin_object().field("first", range.first).field("count", range.count).end_object();
+  }
+  out.end_array().key("outer").begin_array();
   for (const net::FragmentState& fragment : manifest.outer) {
     out.begin_object()
         .field("version", fragment.version)
         .field("digest", fragment.digest.hex())
         .end_object();
   }
-  out.end_array().key("tokens_since_commit").begin_array();
+  out.end_array()
+      .field("committed_step", manifest.committed_step)
+      .key("tokens_since_commit")
+      .begin_array();
   for (const int64_t tokens : manifest.tokens_since_commit) out.value(tokens);
   out.end_array().key("gradient_squares").begin_array();
   for (const double squares : manifest.gradient_squares) out.value(squares);
@@ -73,6 +83,7 @@ class FieldReader {
     return *digest;
   }
   int64_t count(const char* key) const { return count(member(key)); }
+  double number(const char* key) const { return require(member(key).as_number()); }
   std::vector<int64_t> counts(const char* key) const {
     std::vector<int64_t> values;
     for (const base::JsonValue& element : elements(key)) values.push_back(count(element));
@@ -144,10 +155,15 @@ Manifest read_fields(const FieldReader& in) {
     }
   }
   manifest.data = in.digest("data");
+  manifest.samples = in.count("samples");
+  manifest.samples_per_pass = in.number("samples_per_pass");
+  for (const FieldReader& range : in.objects("samples_left"))
+    manifest.samples_left.push_back({.first = range.count("first"), .count = range.count("count")});
   for (const FieldReader& fragment : in.objects("outer")) {
     manifest.outer.push_back(
         {.version = uint64_t(fragment.count("version")), .digest = fragment.digest("digest")});
   }
+  manifest.committed_step = in.count("committed_step");
   manifest.tokens_since_commit = in.counts("tokens_since_commit");
   manifest.gradient_squares = in.numbers("gradient_squares");
   manifest.wall_time = in.text("wall_time");

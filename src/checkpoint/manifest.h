@@ -11,7 +11,7 @@
 
 namespace checkpoint {
 
-inline constexpr int64_t kFormatVersion = 1;
+inline constexpr int64_t kFormatVersion = 2;
 inline constexpr const char* kManifestName = "manifest.json";
 
 struct ManifestFile {

@@ -133,9 +133,16 @@ void inspect_checkpoint(const InspectCommand& command) {
     throw base::bad_input(fmt::format("{}: no checkpoint", command.path),
                           "name a checkpoint or a run directory");
   const auto& manifest = reader->manifest();
+  const double passes = double(manifest.samples) / manifest.samples_per_pass;
+  int64_t left = 0;
+  for (const auto& range : manifest.samples_left) left += range.count;
   if (!command.json) {
     std::cout << fmt::format("step {}, {} tokens, saved {}; all hashes match\n", manifest.step,
-                             manifest.tokens_trained, manifest.wall_time);
+                             manifest.tokens_trained, manifest.wall_time)
+              << fmt::format(
+                     "{} samples of the run's data handed out ({:.2f} passes), {} of them "
+                     "left to this node\n",
+                     manifest.samples, passes, left);
     for (size_t f = 0; f < manifest.outer.size(); ++f)
       std::cout << fmt::format("outer fragment {}: round {}, digest {}\n", f,
                                manifest.outer[f].version, manifest.outer[f].digest.hex());
@@ -145,6 +152,9 @@ void inspect_checkpoint(const InspectCommand& command) {
   out.begin_object()
       .field("step", manifest.step)
       .field("tokens", manifest.tokens_trained)
+      .field("samples", manifest.samples)
+      .field("passes", passes)
+      .field("samples_left", left)
       .field("wall_time", manifest.wall_time)
       .field("tokenizer", manifest.tokenizer);
   out.key("outer").begin_array();

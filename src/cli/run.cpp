@@ -74,6 +74,7 @@ void print_coordination(const net::CoordinatorReport& report, bool json) {
   out.begin_object()
       .field("finished", report.finished)
       .field("epoch", report.epoch)
+      .field("samples", report.samples)
       .field("rounds_committed", report.rounds_committed)
       .field("members_joined", report.members_joined)
       .field("members_lost", report.members_lost)

@@ -1,4 +1,4 @@
-// From which dataset each sample comes. Samples are numbered over all parts; every block of 1024
+// From which dataset each sample comes. Every block of 1024 samples
 // holds each dataset's exact share, in a random order of its own.
 #pragma once
 

@@ -19,7 +19,6 @@ namespace data {
 namespace {
 
 constexpr int64_t kSequenceLengthMax = int64_t{1} << 24;
-constexpr int64_t kPartsMax = int64_t{1} << 20;
 
 void check_option(const char* name, int64_t value, int64_t maximum) {
   if (value >= 1 && value <= maximum) return;
@@ -29,7 +28,6 @@ void check_option(const char* name, int64_t value, int64_t maximum) {
 
 void check_options(const SamplerOptions& options, size_t dataset_count) {
   check_option("sequence length", options.sequence_length, kSequenceLengthMax);
-  check_option("parts", options.parts, kPartsMax);
   check_option("vocabulary", options.vocabulary, kVocabularyMax);
   if (!(options.validation_fraction >= 0 && options.validation_fraction < 1)) {
     throw base::bad_input(
@@ -79,7 +77,7 @@ struct Sampler::State {
   Corpus corpus;
   Split split;
   std::vector<DatasetContent> contents;  // Nothing for one without weight.
-  int64_t window_count = 0;
+  int64_t pair_count = 0;                // To train on, in one pass over every dataset.
   std::optional<Mixture> mixture;
   std::vector<std::unique_ptr<TrainingStream>>
       streams;  // One per dataset; none for one without weight.
@@ -124,7 +122,7 @@ void Sampler::State::split_documents() {
           "dataset {}: no document of at least two tokens is left to train on", dataset.prefix()));
     }
     pair_counts.back() = double(pairs);
-    window_count += pairs / options.sequence_length;
+    pair_count += pairs;
     streams.back() = std::make_unique<TrainingStream>(corpus, options.seed, uint32_t(d),
                                                       std::move(is_held_out), pairs);
   }
@@ -154,12 +152,6 @@ Sampler::Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions
   state_->corpus = {.datasets = std::move(datasets), .vocabulary = options.vocabulary};
   state_->split = {.seed = options.seed, .validation_fraction = options.validation_fraction};
   state_->split_documents();
-  if (state_->window_count < options.parts) {
-    throw base::bad_input(
-        fmt::format("sampler: the data has {} windows of {} tokens, too few for {} parts",
-                    state_->window_count, options.sequence_length, options.parts),
-        "use more data, shorter sequences or fewer parts");
-  }
   if (options.validation_fraction > 0 && state_->validation->pair_count() == 0) {
     throw base::bad_input(fmt::format("sampler: a validation fraction of {} holds out no document",
                                       options.validation_fraction),
@@ -171,18 +163,17 @@ Sampler::Sampler(std::vector<const TokenDataset*> datasets, const SamplerOptions
 
 Sampler::~Sampler() = default;
 
-void Sampler::training_row(int64_t part, int64_t row, const Row& out) const {
-  const SamplerOptions& options = state_->options;
+void Sampler::training_row(int64_t sample, const Row& out) const {
   state_->check_row(out);
-  // With rows below this limit no product here can overflow.
-  const int64_t row_limit =
-      std::numeric_limits<int64_t>::max() / (options.parts * options.sequence_length) - 1;
-  if (part < 0 || part >= options.parts || row < 0 || row >= row_limit) {
-    throw base::bad_input(
-        fmt::format("sampler: there is no row {} of part {} (of {})", row, part, options.parts));
-  }
-  const Mixture::Draw draw = state_->mixture->draw(row * options.parts + part);
-  state_->streams[size_t(draw.dataset)]->fill(draw.index * options.sequence_length, out);
+  if (sample < 0 || sample >= sample_limit())
+    throw base::bad_input(fmt::format("sampler: there is no sample {}", sample));
+  const Mixture::Draw draw = state_->mixture->draw(sample);
+  state_->streams[size_t(draw.dataset)]->fill(draw.index * sequence_length(), out);
+}
+
+// Below it no product of a sample's number and the length can overflow.
+int64_t Sampler::sample_limit() const {
+  return std::numeric_limits<int64_t>::max() / sequence_length() - 1;
 }
 
 int64_t Sampler::sequence_length() const {
@@ -206,8 +197,8 @@ void Sampler::validation_row(int64_t row, const Row& out) const {
   pad(out.document_starts, int32_t(end));
 }
 
-int64_t Sampler::training_window_count() const {
-  return state_->window_count;
+double Sampler::samples_per_pass() const {
+  return double(state_->pair_count) / double(sequence_length());
 }
 
 const DatasetContent& Sampler::content(size_t dataset) const {
@@ -220,7 +211,6 @@ base::Digest Sampler::fingerprint() const {
   hash.add(2);  // The version of the rule.
   hash.add(options.seed);
   hash.add(uint64_t(options.sequence_length));
-  hash.add(uint64_t(options.parts));
   hash.add(std::bit_cast<uint64_t>(options.validation_fraction));
   hash.add(state_->corpus.datasets.size());
   for (const int64_t slots : state_->mixture->slots()) hash.add(uint64_t(slots));

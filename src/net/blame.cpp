@@ -12,12 +12,15 @@ bool complains(const Witness& witness, Complaints of, PeerId peer) {
   return (witness.*of >> peer & 1) != 0;
 }
 
-// Complains of more than half of all others, and of more than one.
-bool is_doubtful(const Witness& witness, Complaints of, std::span<const Witness> all) {
+// Complains of more than half of all others, and of more than one. Others that have an excuse do
+// not count: to wait for them is no sign of anything.
+template <class CanBeBlamed>
+bool is_doubtful(const Witness& witness, Complaints of, std::span<const Witness> all,
+                 const CanBeBlamed& can_be_blamed) {
   int64_t others = 0;
   int64_t named = 0;
   for (const Witness& other : all) {
-    if (other.peer == witness.peer || !other.is_contributor) continue;
+    if (other.peer == witness.peer || !can_be_blamed(other)) continue;
     ++others;
     named += complains(witness, of, other.peer);
   }
@@ -28,11 +31,19 @@ auto rank(const Witness& witness, int64_t accusers) {
   return std::tuple(accusers, witness.offences, witness.came_as);
 }
 
+struct Accused {
+  const Witness* who = nullptr;
+  bool by_others = false;
+};
+
 // The suspect of whom more than half of those who can judge complain; or else the one whose own
 // complaints nobody shares.
 template <class CanJudge, class CanBeBlamed>
-const Witness* most_accused(std::span<const Witness> all, Complaints of, const CanJudge& can_judge,
-                            const CanBeBlamed& can_be_blamed) {
+Accused most_accused(std::span<const Witness> all, Complaints of, const CanJudge& can_judge,
+                     const CanBeBlamed& can_be_blamed) {
+  const auto doubtful = [&](const Witness& judge) {
+    return is_doubtful(judge, of, all, can_be_blamed);
+  };
   const Witness* worst = nullptr;
   int64_t worst_accusers = 0;
   for (const Witness& suspect : all) {
@@ -40,7 +51,7 @@ const Witness* most_accused(std::span<const Witness> all, Complaints of, const C
     int64_t judges = 0;
     int64_t accusers = 0;
     for (const Witness& judge : all) {
-      if (judge.peer == suspect.peer || !can_judge(judge) || is_doubtful(judge, of, all)) continue;
+      if (judge.peer == suspect.peer || !can_judge(judge) || doubtful(judge)) continue;
       ++judges;
       accusers += complains(judge, of, suspect.peer);
     }
@@ -49,12 +60,12 @@ const Witness* most_accused(std::span<const Witness> all, Complaints of, const C
     worst = &suspect;
     worst_accusers = accusers;
   }
-  if (worst) return worst;
+  if (worst) return {.who = worst, .by_others = true};
   for (const Witness& judge : all) {
-    if (!can_judge(judge) || !is_doubtful(judge, of, all)) continue;
+    if (!can_judge(judge) || !doubtful(judge)) continue;
     if (!worst || rank(judge, 0) > rank(*worst, 0)) worst = &judge;
   }
-  return worst;
+  return {.who = worst, .by_others = false};
 }
 
 const Witness* stuck_itself(std::span<const Witness> all) {
@@ -74,24 +85,20 @@ std::optional<Blame> find_blame(std::span<const Witness> all) {
   const auto owner = [](const Witness& one) { return one.is_owner; };
   const auto contributor = [](const Witness& one) { return one.is_contributor; };
   const auto has_all_parts = [](const Witness& one) { return one.is_owner && !one.is_excused; };
+  const auto say = [](const Accused& accused, const char* of_others, const char* of_itself) {
+    return Blame{accused.who->peer, accused.by_others ? of_others : of_itself};
+  };
   // Of two, each may be the one that cannot dial: their debts decide.
   if (all.size() > 2) {
-    if (const auto* who = most_accused(all, &Witness::cannot_dial, anybody, contributor)) {
-      return Blame{who->peer, is_doubtful(*who, &Witness::cannot_dial, all)
-                                  ? "cannot dial most of the others"
-                                  : "cannot be dialled by the others"};
-    }
+    const Accused undialled = most_accused(all, &Witness::cannot_dial, anybody, contributor);
+    if (undialled.who)
+      return say(undialled, "cannot be dialled by the others", "cannot dial most of the others");
   }
-  if (const auto* who = most_accused(all, &Witness::waits_for_contribution, owner, contributor)) {
-    return Blame{who->peer, is_doubtful(*who, &Witness::waits_for_contribution, all)
-                                ? "gets nothing from the others"
-                                : "does not deliver its contribution"};
-  }
-  if (const auto* who = most_accused(all, &Witness::waits_for_result, anybody, has_all_parts)) {
-    return Blame{who->peer, is_doubtful(*who, &Witness::waits_for_result, all)
-                                ? "gets no results from the others"
-                                : "does not deliver its results"};
-  }
+  const Accused mute = most_accused(all, &Witness::waits_for_contribution, owner, contributor);
+  if (mute.who)
+    return say(mute, "does not deliver its contribution", "gets nothing from the others");
+  const Accused late = most_accused(all, &Witness::waits_for_result, anybody, has_all_parts);
+  if (late.who) return say(late, "does not deliver its results", "gets no results from the others");
   if (const auto* who = stuck_itself(all)) return Blame{who->peer, "does not finish the round"};
   return std::nullopt;
 }

@@ -13,6 +13,7 @@
 #include "net/dispatch.h"
 #include "net/reachability.h"
 #include "net/round_keeper.h"
+#include "net/samples.h"
 #include "net/state_in_force.h"
 
 namespace net {
@@ -75,6 +76,7 @@ class CoordinatorMachine : public Coordinator {
   Conduct conduct_;
   StateInForce in_force_;
   RoundKeeper rounds_;
+  SampleCounter samples_;
   bool is_started_ = false;
   Instant first_came_at_{};        // Of those who wait for the start.
   std::set<uint64_t> unfinished_;  // Nodes that were active and have not said that they are done.
@@ -177,6 +179,8 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   record.last_term = hello.last_term;
   record.last_epoch = hello.last_epoch;
   record.last_member_count = hello.last_member_count;
+  record.term = applicant.term;
+  record.samples = hello.samples;
   record.came_at = record.heard_at = record.heartbeat_at = record.progress_at = turn.now;
   if (roster_.count() == 0) first_came_at_ = turn.now;
   MemberRecord* const member = roster_.add(std::move(record), rounds_.numbers());
@@ -276,6 +280,7 @@ void CoordinatorMachine::put_in_force(const MemberRecord& member, Turn turn) {
     state = member.states[fragment];
   }
   rounds_.set_committed_step(std::max(rounds_.committed_step(), member.step));
+  samples_.adopt(member.samples);
   for (auto& [peer, waiting] : roster_.all()) {
     if (waiting.standing == Standing::kWaiting) waiting.standing = Standing::kCatchingUp;
   }
@@ -304,6 +309,10 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
       return dispatch<Applied>(message, [&](const auto& applied) {
         FragmentState& state = member.states[authority.fragment];
         if (state.version == authority.round) state.digest = applied.digest;
+      });
+    case MessageType::kNeedSamples:
+      return dispatch<NeedSamples>(message, [&](const auto& need) {
+        return samples_.grant(member, need, roster_, speaker_, turn);
       });
     case MessageType::kLeave:
       return dispatch<Leave>(message, [&](const auto& leave) { on_leave(member, leave, turn); });
@@ -346,7 +355,8 @@ base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced sy
 }
 
 // Whether it contributes: who cannot be dialled cannot be asked for its part, and who was left out
-// must first show that it keeps up. Who alone has the state is asked by nobody.
+// must first show that it keeps up, if there are enough others for a round to show it in. Who alone
+// has the state is asked by nobody.
 void CoordinatorMachine::review_standing(MemberRecord& member, Turn turn) {
   const auto finding = reachability_.finding(member.peer);
   if (!finding) return;
@@ -355,7 +365,11 @@ void CoordinatorMachine::review_standing(MemberRecord& member, Turn turn) {
     const MemberRecord& other = entry.second;
     return other.peer != member.peer && other.is_reachable && in_force_.is_held_by(other);
   });
-  const bool is_on_probation = conduct_.is_on_probation(member.node_key);
+  const auto sound = std::ranges::count_if(roster_.all(), [&](const auto& entry) {
+    return entry.second.is_reachable && !conduct_.is_on_probation(entry.second.node_key);
+  });
+  const bool is_on_probation =
+      conduct_.is_on_probation(member.node_key) && sound >= options_.members_min;
   const bool contributes = is_alone || (finding->is_reachable && !is_on_probation);
   if (contributes == member.contributes) return;
   member.contributes = contributes;
@@ -391,7 +405,9 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   member.entered_after = is_start ? -1 : rounds_.committed_count();
   unfinished_.insert(member.node_key);
   base::log_info("{} is active from step {}", member.name, step);
-  speaker_.send(member.link, MessageType::kStart, encode(Start{step}), turn);
+  const Start start{.step = step,
+                    .samples_void_below = samples_.void_below(member, speaker_.term())};
+  speaker_.send(member.link, MessageType::kStart, encode(start), turn);
   change_epoch(turn);
   rounds_.add_receiver(member, turn);
 }
@@ -482,6 +498,7 @@ void CoordinatorMachine::review(Turn turn) {
     if (member.catch_up && *member.catch_up == *catch_up) continue;
     member.catch_up = catch_up;
     speaker_.send(member.link, MessageType::kCatchUp, catch_up, turn);
+    speaker_.send(member.link, MessageType::kSamples, samples_.news(), turn);
   }
 }
 
@@ -503,14 +520,18 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   }
   is_started_ = true;
   uint64_t step = 0;
+  uint64_t samples = 0;
   for (auto& [peer, member] : roster_.all()) {
     member.standing = Standing::kCatchingUp;
     member.is_founder = in_force_.is_held_by(member);
-    if (member.is_founder) step = std::max(step, member.step);
+    if (!member.is_founder) continue;
+    step = std::max(step, member.step);
+    samples = std::max(samples, member.samples);
   }
   rounds_.set_committed_step(step);
-  base::log_info("the run starts with {} members at step {}, fragment 0 at version {}",
-                 roster_.count(), step, in_force_.states()[0].version);
+  samples_.start(samples);
+  base::log_info("the run starts with {} members at step {}, fragment 0 at version {}, sample {}",
+                 roster_.count(), step, in_force_.states()[0].version, samples_.count());
 }
 
 // All were fetching the state when the last one that had it went away, and have only parts of it.
@@ -559,6 +580,7 @@ CoordinatorReport CoordinatorMachine::report() const {
     report.members.push_back({peer, member.name, member.is_active(), member.step, member.loss});
   }
   report.states = in_force_.states();
+  report.samples = samples_.count();
   report.rounds_committed = rounds_.committed_count();
   report.members_joined = joined_count_;
   report.members_lost = lost_count_;

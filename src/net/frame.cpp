@@ -24,6 +24,7 @@ bool is_known(MessageType type) {
     case MessageType::kDone:
     case MessageType::kApplied:
     case MessageType::kLeave:
+    case MessageType::kNeedSamples:
     case MessageType::kWelcome:
     case MessageType::kReject:
     case MessageType::kCatchUp:
@@ -34,6 +35,7 @@ bool is_known(MessageType type) {
     case MessageType::kCommit:
     case MessageType::kAbort:
     case MessageType::kHeartbeatReply:
+    case MessageType::kSamples:
     case MessageType::kDataHello:
     case MessageType::kWant:
     case MessageType::kChunk:

@@ -11,6 +11,7 @@
 #include "net/fetcher.h"
 #include "net/member_rounds.h"
 #include "net/registration.h"
+#include "net/sample_request.h"
 #include "net/server.h"
 #include "net/state_sync.h"
 
@@ -37,6 +38,7 @@ class MemberMachine : public Member {
   void synced(std::vector<FragmentState> states, Instant now, Outbox& out) override;
   void applied(int64_t fragment, const FragmentState& state, Instant now, Outbox& out) override;
   void progress(uint64_t step, float loss) override;
+  void need_samples(uint64_t count, Instant now, Outbox& out) override;
   void leave(const std::string& reason, Instant now, Outbox& out) override;
 
  private:
@@ -48,6 +50,7 @@ class MemberMachine : public Member {
   Handled on_welcome(const Welcome& welcome, Turn turn);
   Handled on_catch_up(const CatchUp& catch_up, Turn turn);
   Handled on_start_message(const Start& start, Turn turn);
+  Handled on_samples(const Samples& samples);
   Handled on_membership(const Membership& membership, const Message& message);
   Handled on_notice(const Notice& notice);
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
@@ -65,6 +68,7 @@ class MemberMachine : public Member {
   Message make_hello();
   void tell(MessageType type, const Authority& authority, Bytes payload, Turn turn);
   void tell_ready(int64_t fragment, Turn turn);
+  void tell_samples_needed(Turn turn);
   void tell_heartbeat(Turn turn);
   Authority round_after(int64_t fragment) const;
 
@@ -77,6 +81,7 @@ class MemberMachine : public Member {
   Server server_;
   StateSync state_sync_;
   MemberRounds rounds_;
+  SampleRequest samples_;
   PeerId self_ = kNobody;
   uint32_t term_ = 0;
   uint64_t epoch_ = 0;
@@ -102,6 +107,7 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       server_(run_, options.node_key, [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
       rounds_(store, fetcher_),
+      samples_(options.samples),
       committed_step_(committed_step),
       step_(committed_step) {}
 
@@ -216,6 +222,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
     case MessageType::kStart:
       return dispatch<Start>(message,
                              [&](const auto& start) { return on_start_message(start, turn); });
+    case MessageType::kSamples:
+      return dispatch<Samples>(message, [&](const auto& s) { return on_samples(s); });
     case MessageType::kMembership:
       return dispatch<Membership>(message,
                                   [&](const auto& m) { return on_membership(m, message); });
@@ -266,10 +274,19 @@ MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn 
   is_active_ = true;
   committed_step_ = start.step;
   state_sync_.on_started();
-  on_event_(Started{.peer = self_, .step = start.step});
+  on_event_(
+      Started{.peer = self_, .step = start.step, .samples_void_below = start.samples_void_below});
   for (int64_t fragment = 0; fragment < rounds_.fragment_count(); ++fragment) {
     if (rounds_.ready(fragment)) tell_ready(fragment, turn);
   }
+  tell_samples_needed(turn);
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_samples(const Samples& samples) {
+  const auto granted = samples_.on_samples(samples);
+  if (!granted.ok()) return base::Failure{granted.reason()};
+  on_event_(*granted);
   return {};
 }
 
@@ -364,6 +381,13 @@ void MemberMachine::progress(uint64_t step, float loss) {
   loss_ = loss;
 }
 
+void MemberMachine::need_samples(uint64_t count, Instant now, Outbox& out) {
+  CHECK(count >= 1 && count <= kSamplesAskedMax, "{} samples", count);
+  if (is_over_) return;
+  samples_.need(count);
+  if (is_active_) tell_samples_needed({now, out});
+}
+
 void MemberMachine::leave(const std::string& reason, Instant now, Outbox& out) {
   if (is_over_) return;
   tell(MessageType::kLeave, {}, encode(Leave{reason}), {now, out});
@@ -421,6 +445,7 @@ Message MemberMachine::make_hello() {
   hello.config = options_.config;
   hello.listen = options_.advertise;
   hello.step = committed_step_;
+  hello.samples = samples_.heard();
   hello.states = state_sync_.states();
   return {.type = MessageType::kHello,
           .run = run_,
@@ -431,6 +456,10 @@ Message MemberMachine::make_hello() {
 
 void MemberMachine::tell_ready(int64_t fragment, Turn turn) {
   tell(MessageType::kReady, round_after(fragment), encode(*rounds_.ready(fragment)), turn);
+}
+
+void MemberMachine::tell_samples_needed(Turn turn) {
+  if (const auto need = samples_.open()) tell(MessageType::kNeedSamples, {}, encode(*need), turn);
 }
 
 void MemberMachine::tell_heartbeat(Turn turn) {

@@ -35,6 +35,13 @@ void describe_weight(Wire& wire, int64_t& weight_tokens, int64_t smallest) {
                "a weight out of range");
 }
 
+// So many that are handed out.
+template <class Wire>
+void describe_samples(Wire& wire, uint64_t& samples) {
+  wire.number(samples);
+  wire.require(samples <= kSamplesMax, "more samples than a run can have");
+}
+
 template <class Wire>
 void describe_kind(Wire& wire, WantKind& kind) {
   wire.number(kind);
@@ -81,6 +88,7 @@ void describe(Wire& wire, Hello& hello) {
   wire.digest(hello.config);
   describe(wire, hello.listen);
   wire.number(hello.step);
+  describe_samples(wire, hello.samples);
   wire.list(hello.states, kFragmentsMax, kDescribeEntry);
   wire.number(hello.last_term);
   wire.number(hello.last_epoch);
@@ -125,6 +133,12 @@ void describe(Wire& wire, Leave& leave) {
 }
 
 template <class Wire>
+void describe(Wire& wire, NeedSamples& need) {
+  wire.number(need.count);
+  wire.require(need.count >= 1 && need.count <= kSamplesAskedMax, "such a number of samples");
+}
+
+template <class Wire>
 void describe(Wire& wire, Welcome& welcome) {
   describe_peer(wire, welcome.peer);
   wire.number(welcome.heartbeat_interval_ms);
@@ -162,6 +176,15 @@ void describe(Wire& wire, CatchUp& catch_up) {
 template <class Wire>
 void describe(Wire& wire, Start& start) {
   wire.number(start.step);
+  describe_samples(wire, start.samples_void_below);
+}
+
+template <class Wire>
+void describe(Wire& wire, Samples& samples) {
+  describe_samples(wire, samples.first);
+  wire.number(samples.count);
+  wire.require(samples.count <= kSamplesAskedMax && samples.count <= kSamplesMax - samples.first,
+               "such a number of samples");
 }
 
 template <class Wire>
@@ -291,10 +314,12 @@ PAYLOAD(Ready);
 PAYLOAD(Done);
 PAYLOAD(Applied);
 PAYLOAD(Leave);
+PAYLOAD(NeedSamples);
 PAYLOAD(Welcome);
 PAYLOAD(Reject);
 PAYLOAD(CatchUp);
 PAYLOAD(Start);
+PAYLOAD(Samples);
 PAYLOAD(Membership);
 PAYLOAD(Open);
 PAYLOAD(Reown);

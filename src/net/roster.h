@@ -45,6 +45,8 @@ struct MemberRecord {
 
   Bytes catch_up;  // The last one that was sent.
 
+  uint32_t term = 0;     // The last one that it knew before it came,
+  uint64_t samples = 0;  // and how many it had heard to be handed out.
   uint64_t step = 0;
   float loss = 0;
   Instant came_at{};
@@ -63,8 +65,8 @@ struct MemberRecord {
 
 class Roster {
  public:
-  // Gives it a number that is neither in use nor reserved: its old one if it had one, because the
-  // number is its part of the data, or else the lowest. nullptr if there is none.
+  // Gives it a number that is neither in use nor reserved: its old one if it had one, or else the
+  // lowest. nullptr if there is none.
   MemberRecord* add(MemberRecord record, const std::set<PeerId>& reserved);
   void remove(PeerId peer) { members_.erase(peer); }
 

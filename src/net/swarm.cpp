@@ -74,6 +74,9 @@ class HostedSwarm final : public Swarm, private Machine {
   void progress(uint64_t step, float loss) override {
     host_->post([=, this](Instant, Outbox&) { member_->progress(step, loss); });
   }
+  void need_samples(uint64_t count) override {
+    host_->post([=, this](Instant now, Outbox& out) { member_->need_samples(count, now, out); });
+  }
   void leave(const std::string& reason) override {
     host_->post([=, this](Instant now, Outbox& out) { member_->leave(reason, now, out); });
   }

@@ -42,6 +42,9 @@ class BlockingOuterLoop final : public OuterLoop {
                             const std::function<bool()>& stop_requested) override;
   StepOutcome after_step(uint64_t steps_done, int64_t tokens, double loss,
                          const std::function<bool()>& stop_requested) override;
+  void need_samples(uint64_t count) override { swarm_.need_samples(count); }
+  StepOutcome wait_for_samples(const std::function<bool()>& stop_requested) override;
+  uint64_t samples() const override { return samples_; }
   void leave(const std::string& reason) override { swarm_.leave(reason); }
   uint64_t committed_step() const override { return committed_step_; }
   std::vector<int64_t> tokens_since_commit() const override;
@@ -57,10 +60,16 @@ class BlockingOuterLoop final : public OuterLoop {
     Clock::time_point announced_at;
   };
 
+  std::string differences_to(const std::string& shared_config) const {
+    if (shared_config.empty() || !options_.config_differences) return {};
+    return "\n" + options_.config_differences(shared_config);
+  }
   bool is_waiting() const {
     return std::ranges::any_of(fragments_, &FragmentProgress::is_announced);
   }
-  void take_part(StepOutcome& outcome, const std::function<bool()>& stop_requested);
+  enum class Samples { kIfThere, kWanted };
+  void take_part(StepOutcome& outcome, Samples samples,
+                 const std::function<bool()>& stop_requested);
   void announce_due_fragments();
   void announce(int64_t fragment);
   void withdraw(int64_t fragment);
@@ -70,6 +79,7 @@ class BlockingOuterLoop final : public OuterLoop {
   void on_event(const net::CatchUpNeeded& event, StepOutcome& outcome);
   void on_event(const net::Fetched& event, StepOutcome& outcome);
   void on_event(const net::Started& event, StepOutcome& outcome);
+  void on_event(const net::SamplesGranted& event, StepOutcome& outcome);
   void on_event(const net::MembershipChanged& event, StepOutcome& outcome);
   void on_event(const net::StandingChanged& event, StepOutcome& outcome);
   void on_event(const net::Committed& event, StepOutcome& outcome);
@@ -82,6 +92,7 @@ class BlockingOuterLoop final : public OuterLoop {
   std::vector<FragmentProgress> fragments_;
   uint64_t position_;
   uint64_t committed_step_ = 0;
+  uint64_t samples_ = 0;       // Handed out, as far as we have heard.
   bool has_progress_ = false;  // Local parameters are worth keeping when the state is replaced.
   bool is_replacing_ =
       false;  // From CatchUpNeeded until the fetched state is verified: local is not valid.
@@ -107,7 +118,8 @@ std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
                                       : "check swarm.coordinator and that the coordinator runs");
       }
       throw base::bad_input(
-          fmt::format("the coordinator rejects this node: {}", stopped_->reason),
+          fmt::format("the coordinator rejects this node: {}{}", stopped_->reason,
+                      differences_to(stopped_->shared_config)),
           "use one config on all nodes; only the node section and the batch may differ");
     }
     if (silence >= options_.join_timeout) {
@@ -120,6 +132,7 @@ std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
   has_progress_ = true;
   return Entry{.peer = *outcome.peer,
                .step = position_,
+               .samples_void_below = outcome.samples_void_below,
                .state_replaced = outcome.state_replaced,
                .memberships = std::move(outcome.memberships),
                .standings = std::move(outcome.standings)};
@@ -137,16 +150,25 @@ StepOutcome BlockingOuterLoop::after_step(uint64_t steps_done, int64_t tokens, d
     handle(*event, outcome);
   }
   announce_due_fragments();
-  take_part(outcome, stop_requested);
+  take_part(outcome, Samples::kIfThere, stop_requested);
   if (stopped_) outcome.lost = stopped_->reason;
   return outcome;
 }
 
-// Waits until no round and no replacement holds us up.
-void BlockingOuterLoop::take_part(StepOutcome& outcome,
+StepOutcome BlockingOuterLoop::wait_for_samples(const std::function<bool()>& stop_requested) {
+  StepOutcome outcome;
+  take_part(outcome, Samples::kWanted, stop_requested);
+  if (stopped_) outcome.lost = stopped_->reason;
+  return outcome;
+}
+
+// Waits until no round and no replacement holds us up, and nothing is wanted that is not there.
+void BlockingOuterLoop::take_part(StepOutcome& outcome, Samples samples,
                                   const std::function<bool()>& stop_requested) {
+  bool is_told = false;
+  const auto lacks_samples = [&] { return samples == Samples::kWanted && outcome.samples.empty(); };
   net::Duration silence{0};
-  while (!stopped_ && (is_replacing_ || is_waiting())) {
+  while (!stopped_ && (is_replacing_ || is_waiting() || lacks_samples())) {
     if (stop_requested()) {
       for (int64_t f = 0; f < state_.fragment_count(); ++f) withdraw(f);
       break;
@@ -157,6 +179,10 @@ void BlockingOuterLoop::take_part(StepOutcome& outcome,
       handle(*event, outcome);
       announce_due_fragments();  // The event may have moved us to a step at which others are due.
       continue;
+    }
+    if (lacks_samples() && !is_told) {
+      base::log_warning("outer: waiting at step {} for samples from the coordinator", position_);
+      is_told = true;
     }
     silence += kPollInterval;
     if (silence >= options_.round_patience) {
@@ -259,9 +285,14 @@ void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome
                       position_);
     position_ = event.step;
     outcome.jump_to_step = event.step;
-    for (FragmentProgress& progress : fragments_) {
-      progress.synced_step = std::min(progress.synced_step, event.step);
+    for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+      withdraw(f);
+      fragments_[size_t(f)].synced_step = std::min(fragments_[size_t(f)].synced_step, event.step);
     }
+  }
+  outcome.samples_void_below = std::max(outcome.samples_void_below, event.samples_void_below);
+  for (net::SamplesGranted& granted : outcome.samples) {
+    if (granted.first < event.samples_void_below) granted.count = 0;
   }
   if (event.step > position_) {
     // The state that was fetched is of that step: nothing is left to be synchronised there.
@@ -276,6 +307,11 @@ void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
     if (fragments_[size_t(f)].is_announced) announce(f);
   }
+}
+
+void BlockingOuterLoop::on_event(const net::SamplesGranted& event, StepOutcome& outcome) {
+  samples_ = std::max(samples_, event.first + event.count);
+  if (event.count > 0) outcome.samples.push_back(event);
 }
 
 void BlockingOuterLoop::on_event(const net::MembershipChanged& event, StepOutcome& outcome) {

@@ -26,6 +26,7 @@ net::CoordinatorOptions coordinator_options(const RunConfig& config) {
           .config = shared_digest(config),
           .fragment_count = int64_t(fragments.size()),
           .chunk_counts = std::move(chunk_counts),
+          .shared_config = shared_config(config),
           .steps_total = uint64_t(config.training.steps),
           .inner_steps = uint64_t(config.outer.inner_steps),
           .tokens_per_step = config.training.batch_rows * config.model.sequence_length,

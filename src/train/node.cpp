@@ -4,6 +4,7 @@
 #include <ctime>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <limits>
 #include <optional>
 
 #include "base/log.h"
@@ -20,6 +21,7 @@
 #include "train/run_directory.h"
 #include "train/run_metrics.h"
 #include "train/save_schedule.h"
+#include "train/shared_config.h"
 #include "train/trainer.h"
 
 namespace train {
@@ -39,6 +41,14 @@ net::Endpoint endpoint_of(const std::string& text) {
   return *net::parse_endpoint(text);
 }  // Checked with the config.
 
+constexpr int64_t kEverySample = std::numeric_limits<int64_t>::max();
+
+auto differences_to(const RunConfig& config) {
+  return [here = shared_config(config)](const std::string& there) {
+    return difference_lines(shared_config_differences(here, there));
+  };
+}
+
 // Everything of one node, in the order in which it is built.
 class Node {
  public:
@@ -50,10 +60,13 @@ class Node {
   void resume();
   bool join();
   void claim_directory();
-  void take_part();
+  void load_samples(const outer::OuterLoop::Entry& entry);
+  void start_loader(const data::SampleRanges& samples);
+  void ask_for_samples();
+  int64_t samples() const;
   void train();
   void one_step();
-  void after_inner_step(const InnerStep& step);
+  void take(const outer::StepOutcome& outcome);
   void evaluate();
   void save_when_due();
   void save();
@@ -82,8 +95,8 @@ class Node {
   std::unique_ptr<outer::OuterLoop> outer_loop_;
 
   std::unique_ptr<data::Loader> loader_;
-  net::PeerId part_ = 0;
-  int64_t step_ = 0;  // Inner steps done.
+  bool is_asking_ = false;  // For samples.
+  int64_t step_ = 0;        // Inner steps done.
   int64_t tokens_ = 0;
   int64_t saved_step_ = -1;
   int64_t evaluated_step_ = -1;
@@ -92,6 +105,9 @@ class Node {
   NodeSummary summary_;
   std::vector<int64_t> resumed_tokens_;
   std::vector<checkpoint::ConfigChange> changes_;  // Of the whole run so far.
+  int64_t resumed_committed_step_ = 0;
+  int64_t resumed_samples_ = 0;
+  data::SampleRanges resumed_samples_left_;
 };
 
 Node::Node(const RunConfig& config, base::Storage& storage,
@@ -102,7 +118,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       digest_(shared_digest(config)),
       directory_(config, storage),
       resume_point_(find_resume_point(storage, config)),
-      data_(open_data(config, net::kMembersMax, storage)),
+      data_(open_data(config, storage)),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
       save_schedule_(config.checkpoint.every_steps),
@@ -131,6 +147,9 @@ void Node::resume() {
   step_ = saved_step_ = manifest.step;
   tokens_ = manifest.tokens_trained;
   resumed_tokens_ = manifest.tokens_since_commit;
+  resumed_committed_step_ = manifest.committed_step;
+  resumed_samples_ = manifest.samples;
+  for (const data::SampleRange& range : manifest.samples_left) resumed_samples_left_.add(range);
   has_local_progress_ = true;
   base::log_info("going on from step {}", step_);
 }
@@ -150,8 +169,13 @@ void Node::claim_directory() {
 
 // False if a stop was requested before the swarm took us.
 bool Node::join() {
+  // Its own rounding errors: the same ones whenever this node computes a step.
+  const uint64_t node_key = outer_ ? directory_.node_key() : uint64_t{0};
+  ranks_.run(
+      [&](Rank& rank) { rank.optimizer.set_rounding_seed(uint64_t(config_.seed), node_key); });
   if (!outer_) {
     claim_directory();
+    load_samples({});
     return true;
   }
   const SwarmConfig& swarm = config_.swarm;
@@ -160,15 +184,17 @@ bool Node::join() {
       {.run_name = config_.name,
        .config = digest_,
        .node_name = config_.node.name,
-       .node_key = directory_.node_key(),
+       .node_key = node_key,
        .coordinator = endpoint_of(swarm.coordinator),
        .advertise =
            config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
+       .samples = uint64_t(resumed_samples_),
        .coordinator_patience = seconds(swarm.coordinator_patience_seconds)},
-      *outer_, outer_->states(), uint64_t(step_));
+      *outer_, outer_->states(), uint64_t(resumed_committed_step_));
   outer_loop_ = outer::OuterLoop::create({.config = config_.outer,
                                           .steps_total = config_.training.steps,
                                           .position = uint64_t(step_),
+                                          .config_differences = differences_to(config_),
                                           .join_timeout = seconds(swarm.join_timeout_seconds)},
                                          *outer_, *swarm_);
   if (!resumed_tokens_.empty()) outer_loop_->restore_tokens_since_commit(resumed_tokens_);
@@ -177,30 +203,53 @@ bool Node::join() {
   claim_directory();
   for (const auto& membership : entry->memberships) metrics_->membership(membership);
   for (const auto& standing : entry->standings) metrics_->standing(standing);
-  part_ = entry->peer;
   step_ = int64_t(entry->step);
   masters_changed();
-  base::log_info("member {} of the swarm, at step {}{}", part_, step_,
+  base::log_info("member {} of the swarm, at step {}{}", entry->peer, step_,
                  entry->state_replaced ? ", with the swarm's state" : "");
+  load_samples(*entry);
   return true;
 }
 
-// Its own rows of the data from this step on, and its own rounding errors: the same ones whenever
-// this member computes this step.
-void Node::take_part() {
-  ranks_.run([&](Rank& rank) {
-    rank.optimizer.set_rounding_seed(uint64_t(config_.seed), uint64_t{part_});
-  });
+// What the checkpoint had left, unless the run has gone on since: then it may have been trained on.
+// A solo run has all the rest of the data.
+void Node::load_samples(const outer::OuterLoop::Entry& entry) {
+  data::SampleRanges left = resumed_samples_left_;
+  left.drop_below(entry.state_replaced ? kEverySample : int64_t(entry.samples_void_below));
+  if (const int64_t lost = resumed_samples_left_.count() - left.count(); lost > 0)
+    base::log_info("{} samples that the checkpoint had left are left out", lost);
+  if (!outer_) left.add({resumed_samples_, data_.sampler->sample_limit() - resumed_samples_});
+  start_loader(left);
+  base::log_info("{} samples of the data are handed out, {:.2f} passes", samples(),
+                 double(samples()) / data_.sampler->samples_per_pass());
+}
+
+void Node::start_loader(const data::SampleRanges& samples) {
   loader_ = std::make_unique<data::Loader>(
-      *data_.sampler,
-      data::LoaderOptions{.part = int64_t{part_}, .rows_per_rank = config_.training.batch_rows},
-      step_);
+      *data_.sampler, data::LoaderOptions{.rows = config_.training.batch_rows});
+  for (const data::SampleRange& range : samples.list()) loader_->add(range);
+}
+
+// While half of what is asked for at a time is still there, and at least a batch: so a node waits
+// only for a coordinator that is lost.
+void Node::ask_for_samples() {
+  if (!outer_loop_ || is_asking_) return;
+  const int64_t count = std::min(config_.outer.inner_steps * config_.training.batch_rows,
+                                 int64_t{net::kSamplesAskedMax});
+  if (loader_->left().count() > std::max(count / 2, config_.training.batch_rows)) return;
+  is_asking_ = true;
+  outer_loop_->need_samples(uint64_t(count));
+}
+
+// Of the run, that are handed out. A solo run hands out what it trains on, one after the other.
+int64_t Node::samples() const {
+  return outer_loop_ ? int64_t(outer_loop_->samples()) : loader_->left().list().back().first;
 }
 
 NodeSummary Node::run() {
   const auto begin = Clock::now();
   if (join()) {
-    take_part();
+    ask_for_samples();
     evaluate();
     try {
       train();
@@ -228,7 +277,14 @@ NodeSummary Node::run() {
 
 void Node::train() {
   try {
-    while (step_ < config_.training.steps && !stop_requested_()) one_step();
+    while (step_ < config_.training.steps && !stop_requested_()) {
+      ask_for_samples();
+      if (loader_->has_batch()) {
+        one_step();
+      } else {
+        take(outer_loop_->wait_for_samples(stop_requested_));
+      }
+    }
   } catch (const Diverged&) {
     note_failure(storage_, config_.node.run_directory, step_ + 1, saved_step_);
     throw;
@@ -236,14 +292,19 @@ void Node::train() {
 }
 
 void Node::one_step() {
-  const data::Batch batch = loader_->next();
+  data::Batch batch = loader_->next();
+  batch.step = step_;
   is_whole_ = false;
-  const InnerStep step = trainer_.step(batch);
+  InnerStep step = trainer_.step(batch);
+  step.samples = samples();
+  step.passes = double(step.samples) / data_.sampler->samples_per_pass();
   metrics_->inner_step(step);
   step_ = step.step;
   tokens_ += step.tokens;
   if (step.skipped) ++summary_.skipped_steps;
-  after_inner_step(step);
+  if (outer_loop_) {
+    take(outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_));
+  }
   is_whole_ = true;
   if (step_ >= config_.training.steps) return;
   const int64_t every = config_.evaluation.every_steps;
@@ -251,10 +312,16 @@ void Node::one_step() {
   save_when_due();
 }
 
-void Node::after_inner_step(const InnerStep& step) {
-  if (!outer_loop_) return;
-  const auto outcome =
-      outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_);
+// What the outer loop came to.
+void Node::take(const outer::StepOutcome& outcome) {
+  if (data::SampleRanges left = loader_->left(); outcome.samples_void_below > 0) {
+    left.drop_below(int64_t(outcome.samples_void_below));
+    if (left.count() < loader_->left().count()) start_loader(left);
+  }
+  for (const auto& granted : outcome.samples) {
+    if (granted.count > 0) loader_->add({int64_t(granted.first), int64_t(granted.count)});
+    is_asking_ = false;
+  }
   for (const auto& membership : outcome.memberships) metrics_->membership(membership);
   for (const auto& standing : outcome.standings) metrics_->standing(standing);
   for (const auto& round : outcome.rounds) {
@@ -263,15 +330,10 @@ void Node::after_inner_step(const InnerStep& step) {
     if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
   if (!outcome.rounds.empty() || outcome.state_replaced) masters_changed();
-  const bool has_jumped = outcome.jump_to_step && int64_t(*outcome.jump_to_step) != step_;
-  if (has_jumped) {
+  if (outcome.jump_to_step && int64_t(*outcome.jump_to_step) != step_) {
     step_ = int64_t(*outcome.jump_to_step);
     base::log_info("going on with the swarm at step {}", step_);
   }
-  // A member that was taken for dead may get another number, and with it another part of the data.
-  const bool has_moved = outcome.peer && *outcome.peer != part_;
-  if (has_moved) part_ = *outcome.peer;
-  if (has_jumped || has_moved) take_part();
   if (outcome.lost) {
     save_at_end();
     throw base::resource_lost(
@@ -320,6 +382,8 @@ void Node::save_at_end() {
 
 void Node::save() {
   const auto begin = Clock::now();
+  std::vector<data::SampleRange> samples_left = loader_->left().list();
+  if (!outer_) samples_left.pop_back();  // All that nobody was given yet: `samples` says it.
   checkpoint::Manifest manifest = {
       .step = step_,
       .optimizer_updates = ranks_.first().optimizer.update_count(),
@@ -333,7 +397,11 @@ void Node::save() {
       .shared_config = shared_config(config_),
       .changes = changes_,
       .data = data_.sampler->fingerprint(),
+      .samples = samples(),
+      .samples_per_pass = data_.sampler->samples_per_pass(),
+      .samples_left = std::move(samples_left),
       .outer = outer_ ? outer_->states() : std::vector<net::FragmentState>{},
+      .committed_step = outer_loop_ ? int64_t(outer_loop_->committed_step()) : 0,
       .tokens_since_commit =
           outer_loop_ ? outer_loop_->tokens_since_commit() : std::vector<int64_t>{},
       .gradient_squares = ranks_.first().optimizer.gradient_squares(),

@@ -6,14 +6,13 @@
 
 namespace train {
 
-RunData open_data(const RunConfig& config, int64_t parts, base::Storage& storage) {
+RunData open_data(const RunConfig& config, base::Storage& storage) {
   if (config.data.sources.empty())
     throw base::bad_input("data.sources is empty",
                           "make a dataset with atoll prepare and name its prefix there");
   RunData data;
   data::SamplerOptions options = {.seed = uint64_t(config.seed),
                                   .sequence_length = config.model.sequence_length,
-                                  .parts = parts,
                                   .validation_fraction = config.data.validation_fraction,
                                   .weights = {},
                                   .vocabulary = config.model.vocabulary};

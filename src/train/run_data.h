@@ -15,8 +15,8 @@ struct RunData {
   std::unique_ptr<data::Sampler> sampler;
 };
 
-// Opens `config.data.sources`, reads them once and logs what is in them. `parts` as in
-// SamplerOptions. Throws bad_input when there is none, or one cannot be used with the model.
-RunData open_data(const RunConfig& config, int64_t parts, base::Storage& storage);
+// Opens `config.data.sources`, reads them once and logs what is in them. Throws bad_input when
+// there is none, or one cannot be used with the model.
+RunData open_data(const RunConfig& config, base::Storage& storage);
 
 }  // namespace train

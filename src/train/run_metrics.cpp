@@ -45,7 +45,9 @@ void RunMetrics::inner_step(const InnerStep& step) {
       .field("tokens", step.tokens)
       .field("tokens_per_second", tokens_per_second)
       .field("mfu", flops / peak_flops_)
-      .field("seconds", step.seconds);
+      .field("seconds", step.seconds)
+      .field("samples", step.samples)
+      .field("passes", step.passes);
   if (step.skipped) line.field("skipped", true);
   file_.write(line);
 }

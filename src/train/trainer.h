@@ -18,6 +18,8 @@ struct InnerStep {
   double learning_rate = 0;
   int64_t tokens = 0;
   double seconds = 0;
+  int64_t samples = 0;   // Of the run's data: how many are handed out,
+  double passes = 0;     // and how many passes over the data that is.
   bool skipped = false;  // Not finite: nothing was changed.
 };
 

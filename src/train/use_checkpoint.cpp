@@ -126,7 +126,7 @@ RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& mo
 EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
-  const RunData data = open_data(data_of(*reader, config, options, storage), /*parts=*/1, storage);
+  const RunData data = open_data(data_of(*reader, config, options, storage), storage);
   constexpr int64_t kRowsAtOnce = 4;
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = kRowsAtOnce});

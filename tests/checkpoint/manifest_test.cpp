@@ -40,25 +40,29 @@ std::string replace(std::string text, std::string_view part, std::string_view ot
 
 TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   const checkpoint::ManifestFile content = {
-      .manifest =
-          {.step = 1200,
-           .optimizer_updates = 1190,
-           .tokens_trained = 5'000'000'000,
-           .model_config = "{\"layers\": 4}",
-           .data_config = "{\"seed\": 42}",
-           .tokenizer = "bytes",
-           .shared_config = "{\"seed\":42}",
-           .changes = {{.step = 600, .key = "training.steps", .before = "1000", .after = "2000"}},
-           .outer = {{.version = 12, .digest = base::sha256({})}},
-           .tokens_since_commit = {4096},
-           .gradient_squares = {0.25, 3.5e-8},
-           .wall_time = "2026-01-31T12:00:00Z"},
+      .manifest = {.step = 1200,
+                   .optimizer_updates = 1190,
+                   .tokens_trained = 5'000'000'000,
+                   .model_config = "{\"layers\": 4}",
+                   .data_config = "{\"seed\": 42}",
+                   .tokenizer = "bytes",
+                   .shared_config = "{\"seed\":42}",
+                   .changes =
+                       {{.step = 600, .key = "training.steps", .before = "1000", .after = "2000"}},
+                   .samples = 9600,
+                   .samples_per_pass = 2500.5,
+                   .samples_left = {{.first = 9500, .count = 40}},
+                   .outer = {{.version = 12, .digest = base::sha256({})}},
+                   .committed_step = 1180,
+                   .tokens_since_commit = {4096},
+                   .gradient_squares = {0.25, 3.5e-8},
+                   .wall_time = "2026-01-31T12:00:00Z"},
       .files = {{"parameters.safetensors", {.bytes = 123, .sha256 = base::sha256({})}}}};
   const std::string zeros(64, '0');
   const std::string empty_hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
   const std::string expected = R"({
   "format": "atoll checkpoint",
-  "format_version": 1,
+  "format_version": 2,
   "step": 1200,
   "optimizer_updates": 1190,
   "tokens_trained": 5000000000,
@@ -76,6 +80,14 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
     }
   ],
   "data": ")" + zeros + R"(",
+  "samples": 9600,
+  "samples_per_pass": 2500.5,
+  "samples_left": [
+    {
+      "first": 9500,
+      "count": 40
+    }
+  ],
   "outer": [
     {
       "version": 12,
@@ -83,6 +95,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
                                R"("
     }
   ],
+  "committed_step": 1180,
   "tokens_since_commit": [
     4096
   ],
@@ -158,7 +171,7 @@ TEST_CASE("Wrong content under a right hash is refused with the key", "[checkpoi
     const char* found;  // In the message.
   };
   const Change changes[] = {
-      {"\"format_version\": 1", "\"format_version\": 2", "format_version: expected 1, found 2"},
+      {"\"format_version\": 2", "\"format_version\": 1", "format_version: expected 2, found 1"},
       {"atoll checkpoint", "other checkpoint", "format"},
       {"\"step\": 7", "\"step\": -7", "step: expected a count, found -7"},
       {"\"step\": 7", "\"step\": \"7\"", "step: expected an integer"},

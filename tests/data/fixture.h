@@ -93,9 +93,9 @@ struct OwnedRow {
   std::vector<int32_t> tokens, targets, document_starts;
 };
 
-inline OwnedRow training_row(const data::Sampler& sampler, int64_t part, int64_t row) {
+inline OwnedRow training_row(const data::Sampler& sampler, int64_t sample) {
   OwnedRow result(sampler.sequence_length());
-  sampler.training_row(part, row, result.view());
+  sampler.training_row(sample, result.view());
   return result;
 }
 

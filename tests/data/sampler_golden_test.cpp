@@ -43,21 +43,17 @@ TEST_CASE("sampler: the rule is the one that is written down") {
   const MemoryDataset first = make_dataset(0), second = make_dataset(1);
   const data::Sampler sampler({&first, &second}, {.seed = (uint64_t{1} << 63) + 42,
                                                   .sequence_length = 8,
-                                                  .parts = 3,
                                                   .validation_fraction = 0.2,
                                                   .weights = {3, 1},
                                                   .vocabulary = 4096});
-  const OwnedRow row = training_row(sampler, 2, 5);
+  const OwnedRow row = training_row(sampler, 17);
   REQUIRE(row.tokens == std::vector<int32_t>{2847, 2852, 3023, 3028, 2744, 2749, 2754, 2759});
   REQUIRE(row.targets == std::vector<int32_t>{2852, 2857, 3028, 3033, 2749, 2754, 2759, 2764});
   REQUIRE(row.document_starts == std::vector<int32_t>{0, 0, 2, 2, 4, 4, 4, 4});
 
   RowHash training;
-  const auto add_row = [&](int64_t number) {
-    for (int64_t part = 0; part < 3; ++part) training.add(training_row(sampler, part, number));
-  };
-  for (int64_t number = 0; number < 60; ++number) add_row(number);
-  add_row(400);
+  for (int64_t sample = 0; sample < 180; ++sample) training.add(training_row(sampler, sample));
+  for (int64_t sample = 1200; sample < 1203; ++sample) training.add(training_row(sampler, sample));
   REQUIRE(training.value == 0x7042d90980d485cd);
 
   REQUIRE(sampler.validation_row_count() == 11);

@@ -32,11 +32,8 @@ MemoryDataset make_dataset(int64_t documents, uint64_t seed, int64_t first_docum
 }
 
 data::SamplerOptions make_options(uint64_t seed) {
-  return {.seed = seed,
-          .sequence_length = 16,
-          .parts = 5,
-          .validation_fraction = 0.1,
-          .vocabulary = kVocabulary};
+  return {
+      .seed = seed, .sequence_length = 16, .validation_fraction = 0.1, .vocabulary = kVocabulary};
 }
 
 using Pair = std::pair<int32_t, int32_t>;
@@ -68,11 +65,11 @@ std::vector<Pair> validation_pairs(const data::Sampler& sampler) {
   return pairs;
 }
 
-// The first `count` pairs of all parts together, in the order of the samples.
-std::vector<Pair> training_pairs(const data::Sampler& sampler, int64_t parts, int64_t count) {
+// The first `count` pairs, in the order of the samples.
+std::vector<Pair> training_pairs(const data::Sampler& sampler, int64_t count) {
   std::vector<Pair> pairs;
   for (int64_t sample = 0; int64_t(pairs.size()) < count; ++sample) {
-    const auto more = pairs_of(training_row(sampler, sample % parts, sample / parts));
+    const auto more = pairs_of(training_row(sampler, sample));
     pairs.insert(pairs.end(), more.begin(), more.end());
   }
   pairs.resize(size_t(count));
@@ -92,18 +89,17 @@ std::vector<Pair> sorted(std::vector<Pair> pairs) {
 
 }  // namespace
 
-TEST_CASE(
-    "sampler: one pass over all parts delivers every training pair once, the next pass again") {
+TEST_CASE("sampler: one pass delivers every training pair once, the next pass again") {
   const uint64_t seed = GENERATE(1, 2, 3);
   INFO("seed " << seed);
   const MemoryDataset dataset = make_dataset(200, seed);
   const data::Sampler sampler({&dataset}, make_options(seed));
   const auto validation = validation_pairs(sampler);
   const int64_t per_pass = int64_t(all_pairs(dataset).size() - validation.size());
-  REQUIRE(sampler.training_window_count() == per_pass / 16);
+  REQUIRE(sampler.samples_per_pass() == double(per_pass) / 16);
   REQUIRE(per_pass % 16 != 0);  // Otherwise no window would straddle the border of the passes.
 
-  const auto training = training_pairs(sampler, 5, 3 * per_pass);
+  const auto training = training_pairs(sampler, 3 * per_pass);
   const auto pass = [&](int64_t number) {
     return std::vector<Pair>(training.begin() + number * per_pass,
                              training.begin() + (number + 1) * per_pass);
@@ -121,7 +117,7 @@ TEST_CASE("sampler: a document runs on from window to window until its end") {
   const MemoryDataset dataset = make_dataset(200, 4);
   const data::Sampler sampler({&dataset}, make_options(4));
   const int64_t per_pass = int64_t(all_pairs(dataset).size() - validation_pairs(sampler).size());
-  const auto training = training_pairs(sampler, 5, 2 * per_pass);
+  const auto training = training_pairs(sampler, 2 * per_pass);
   for (size_t i = 0; i < training.size(); ++i) {
     REQUIRE(training[i].second == training[i].first + 1);  // Never across a border of documents.
     const bool at_end =
@@ -139,8 +135,8 @@ TEST_CASE("sampler: document starts mark the documents of the row") {
   const MemoryDataset dataset = make_dataset(200, 5);
   const data::Sampler sampler({&dataset}, make_options(5));
   int64_t inside = 0;
-  for (int64_t sample = 0; sample < 2 * sampler.training_window_count(); ++sample) {
-    const OwnedRow row = training_row(sampler, sample % 5, sample / 5);
+  for (int64_t sample = 0; sample < int64_t(2 * sampler.samples_per_pass()); ++sample) {
+    const OwnedRow row = training_row(sampler, sample);
     int32_t start = 0;
     for (int32_t i = 0; i < 16; ++i) {
       if (i > 0 && row.tokens[size_t(i)] % 1000 == 0) start = i;
@@ -155,7 +151,7 @@ TEST_CASE("sampler: validation and training share no document") {
   const MemoryDataset first = make_dataset(200, 6), second = make_dataset(100, 7, 200);
   const data::Sampler sampler({&first, &second}, make_options(6));
   const auto held_out = documents_of(validation_pairs(sampler));
-  const auto trained = documents_of(training_pairs(sampler, 5, 20000));
+  const auto trained = documents_of(training_pairs(sampler, 20000));
   for (const int32_t document : held_out) REQUIRE(trained.count(document) == 0);
   REQUIRE(held_out.size() > 10);
   REQUIRE(held_out.size() < 60);
@@ -183,12 +179,12 @@ TEST_CASE("sampler: a row depends on its number alone") {
   const auto options = make_options(9);
   const data::Sampler forward({&first, &second}, options), any_order({&first, &second}, options);
   std::map<int64_t, OwnedRow> rows;
-  for (int64_t row = 0; row < 400; ++row) rows.emplace(row, training_row(forward, 3, row));
+  for (int64_t row = 0; row < 400; ++row) rows.emplace(row, training_row(forward, row));
   base::Random random(9);
   for (int i = 0; i < 800; ++i) {
     const auto row = int64_t(random.below(400));
     INFO("row " << row);
-    REQUIRE(training_row(any_order, 3, row) == rows.at(row));
+    REQUIRE(training_row(any_order, row) == rows.at(row));
   }
   for (int64_t row = 0; row < forward.validation_row_count(); ++row) {
     REQUIRE(validation_row(forward, row) == validation_row(any_order, row));
@@ -204,29 +200,28 @@ TEST_CASE("sampler: several threads get the same rows as one") {
     threads.emplace_back([&, t] {
       base::Random random(t);
       for (int i = 0; i < 200; ++i)
-        results[t].push_back(training_row(shared, 0, int64_t(random.below(300))));
+        results[t].push_back(training_row(shared, int64_t(random.below(300))));
     });
   }
   for (auto& thread : threads) thread.join();
   for (size_t t = 0; t < results.size(); ++t) {
     base::Random random(t);
     for (const OwnedRow& row : results[t])
-      REQUIRE(row == training_row(alone, 0, int64_t(random.below(300))));
+      REQUIRE(row == training_row(alone, int64_t(random.below(300))));
   }
 }
 
-TEST_CASE("sampler: parts share no window") {
-  const MemoryDataset dataset = make_dataset(200, 12);
-  const data::Sampler sampler({&dataset}, make_options(12));
-  std::set<Pair> seen;  // All samples of less than one pass.
-  int64_t count = 0;
-  for (int64_t part = 0; part < 5; ++part) {
-    for (int64_t row = 0; row < sampler.training_window_count() / 5; ++row) {
-      for (const Pair& pair : pairs_of(training_row(sampler, part, row)))
-        seen.insert(pair), ++count;
-    }
+TEST_CASE("sampler: data for less than a window is repeated in it") {
+  const MemoryDataset tiny({{0, 1, 2, 3}, {1000, 1001}});
+  auto options = make_options(12);
+  options.validation_fraction = 0;
+  const data::Sampler sampler({&tiny}, options);
+  REQUIRE(sampler.samples_per_pass() == 0.25);
+  std::vector<Pair> pairs = training_pairs(sampler, 3 * 4 * 16);
+  for (size_t first = 0; first < pairs.size(); first += 4) {
+    REQUIRE(sorted({pairs.begin() + int64_t(first), pairs.begin() + int64_t(first) + 4}) ==
+            all_pairs(tiny));
   }
-  REQUIRE(int64_t(seen.size()) == count);
 }
 
 TEST_CASE("sampler: in a mixture every dataset keeps its order and its exact share") {
@@ -238,9 +233,9 @@ TEST_CASE("sampler: in a mixture every dataset keeps its order and its exact sha
   const data::Sampler only_first({&first, &second}, options);
   int64_t from_first = 0;
   for (int64_t sample = 0; sample < 2 * 1024; ++sample) {
-    const OwnedRow row = training_row(mixed, sample % 5, sample / 5);
+    const OwnedRow row = training_row(mixed, sample);
     if (row.tokens[0] < 100 * 1000) {
-      REQUIRE(row == training_row(only_first, from_first % 5, from_first / 5));
+      REQUIRE(row == training_row(only_first, from_first));
       ++from_first;
     }
     if (sample + 1 == 1024) REQUIRE(from_first == 768);
@@ -256,7 +251,7 @@ TEST_CASE("sampler: a dataset shorter than a window repeats within it") {
   const data::Sampler sampler({&tiny, &large}, options);
   bool found = false;
   for (int64_t row = 0; row < 20; ++row) {
-    const OwnedRow got = training_row(sampler, 0, row);
+    const OwnedRow got = training_row(sampler, row);
     if (got.tokens[0] >= 2000) continue;
     found = true;
     REQUIRE(std::count(got.tokens.begin(), got.tokens.end(), 0) == 4);
@@ -286,7 +281,7 @@ TEST_CASE("sampler: the fingerprint changes with whatever changes the tokens") {
   REQUIRE(seen.insert(fingerprint(other_end, options)).second);
   for (const auto& change : std::vector<void (*)(data::SamplerOptions&)>{
            [](auto& o) { o.seed = 17; }, [](auto& o) { o.sequence_length = 15; },
-           [](auto& o) { o.parts = 4; }, [](auto& o) { o.validation_fraction = 0.2; }}) {
+           [](auto& o) { o.validation_fraction = 0.2; }}) {
     auto changed = options;
     change(changed);
     REQUIRE(seen.insert(fingerprint(first, changed)).second);
@@ -317,7 +312,7 @@ TEST_CASE("sampler: equal documents are on one side, in whatever datasets they a
            {&one, &other, &doubled}, {&doubled, &one, &other}}) {
     const data::Sampler sampler(datasets, options);
     const auto held_out = documents_of(validation_pairs(sampler));
-    const auto trained = documents_of(training_pairs(sampler, 5, 20000));
+    const auto trained = documents_of(training_pairs(sampler, 20000));
     REQUIRE(held_out.size() > 10);
     REQUIRE(trained.size() + held_out.size() == 300);
     for (const int32_t document : held_out) REQUIRE(trained.count(document) == 0);
@@ -359,7 +354,7 @@ TEST_CASE("sampler: a token outside the vocabulary is named before anything is t
   const int32_t wrong = GENERATE(-1, 10, 1 << 30);
   const size_t position = GENERATE(size_t{0}, size_t{7}, size_t{29});
   const data::SamplerOptions options = {
-      .sequence_length = 8, .parts = 1, .validation_fraction = 0, .vocabulary = 10};
+      .sequence_length = 8, .validation_fraction = 0, .vocabulary = 10};
   const auto check = [&](const base::Error& error) {
     INFO(error.what());
     REQUIRE(error.code() == base::ExitCode::kBadInput);
@@ -375,8 +370,8 @@ TEST_CASE("sampler: a token outside the vocabulary is named before anything is t
   check(error_of([&] { data::Sampler({&dataset}, options); }));
   // A file that is overwritten while it is in use.
   check(error_of([&] {
-    for (int64_t row = 0; row < sampler.training_window_count() + 1; ++row)
-      training_row(sampler, 0, row);
+    for (int64_t row = 0; row < int64_t(sampler.samples_per_pass()) + 1; ++row)
+      training_row(sampler, row);
   }));
 }
 
@@ -393,17 +388,11 @@ TEST_CASE("sampler: what cannot work is bad input at once") {
   SECTION("no length") {
     options.sequence_length = 0, expected = "sequence length";
   }
-  SECTION("no parts") {
-    options.parts = 0, expected = "parts";
-  }
   SECTION("no vocabulary") {
     options.vocabulary = 0, expected = "vocabulary";
   }
   SECTION("huge length") {
     options.sequence_length = INT64_MAX, expected = "sequence length";
-  }
-  SECTION("huge parts") {
-    options.parts = INT64_MAX, expected = "parts";
   }
   SECTION("all held out") {
     options.validation_fraction = 1, expected = "validation fraction 1";
@@ -421,9 +410,6 @@ TEST_CASE("sampler: what cannot work is bad input at once") {
   SECTION("too many weights") {
     options.weights = {1, 1}, expected = "2 weights for 1 datasets";
   }
-  SECTION("too many parts") {
-    options.parts = 1000, expected = "too few for 1000 parts";
-  }
   SECTION("another vocabulary") {
     datasets.push_back(&other_vocabulary), expected = "foreign";
   }
@@ -437,12 +423,11 @@ TEST_CASE("sampler: what cannot work is bad input at once") {
   REQUIRE(contains(error.what(), expected));
 }
 
-TEST_CASE("sampler: a row that cannot be is bad input, the last one that can be works") {
+TEST_CASE("sampler: a sample that cannot be is bad input, the last one that can be works") {
   const MemoryDataset dataset = make_dataset(50, 19);
   const data::Sampler sampler({&dataset}, make_options(19));
-  for (const auto& [part, row] : std::vector<std::pair<int64_t, int64_t>>{
-           {-1, 0}, {5, 0}, {0, -1}, {0, INT64_MAX}, {0, INT64_MAX / 80}}) {
-    REQUIRE(is_bad_input([&, part = part, row = row] { training_row(sampler, part, row); }));
-  }
-  REQUIRE(pairs_of(training_row(sampler, 4, INT64_MAX / 80 - 2)).size() == 16);
+  REQUIRE(sampler.sample_limit() > int64_t{1} << 58);
+  for (const int64_t sample : {int64_t{-1}, sampler.sample_limit(), INT64_MAX})
+    REQUIRE(is_bad_input([&] { training_row(sampler, sample); }));
+  REQUIRE(pairs_of(training_row(sampler, sampler.sample_limit() - 1)).size() == 16);
 }

@@ -42,8 +42,8 @@ def shuffle(items, key, stream):
 
 
 class Sampler:
-    def __init__(self, datasets, seed, length, parts, fraction, weights):
-        self.seed, self.length, self.parts = seed, length, parts
+    def __init__(self, datasets, seed, length, fraction, weights):
+        self.seed, self.length = seed, length
         self.training, held_out = [], []
         key = philox(seed, HOLD_OUT, 0)
         for d, documents in enumerate(datasets):
@@ -79,8 +79,8 @@ class Sampler:
             starts.append(starts[-1] if at and pair[:2] == pairs[at - 1][:2] else at)
         return [p[3] for p in pairs], [p[4] for p in pairs], starts
 
-    def training_row(self, part, row):
-        block, slot = divmod(row * self.parts + part, BLOCK)
+    def training_row(self, sample):
+        block, slot = divmod(sample, BLOCK)
         owners = [d for d, n in enumerate(self.slots) for _ in range(n)]
         shuffle(owners, philox(self.seed, MIXING, 0), block)
         d = owners[slot]
@@ -111,9 +111,9 @@ def fnv1a(rows):
 def main():
     datasets = [[[(d * 2000 + i * 31 + j * 5) % 4096 for j in range((i * 7 + d * 3) % 11)]
                  for i in range(40)] for d in range(2)]
-    sampler = Sampler(datasets, seed=2**63 + 42, length=8, parts=3, fraction=0.2, weights=[3, 1])
-    print("row 5 of part 2:", sampler.training_row(2, 5))
-    rows = [sampler.training_row(part, row) for row in [*range(60), 400] for part in range(3)]
+    sampler = Sampler(datasets, seed=2**63 + 42, length=8, fraction=0.2, weights=[3, 1])
+    print("sample 17:", sampler.training_row(17))
+    rows = [sampler.training_row(sample) for sample in [*range(180), 1200, 1201, 1202]]
     print(f"training rows:   0x{fnv1a(rows):016x}")
     count = -(-len(sampler.validation) // sampler.length)
     print(f"validation rows: {count}, 0x{fnv1a([sampler.validation_row(r) for r in range(count)]):016x}")

@@ -22,6 +22,11 @@ class SwarmTest(ClusterTest):
         report = coordinator.finish()
         self.assertTrue(report["finished"])
         self.assertEqual(report["rounds_committed"], 8)
+        trained, asked = 3 * 40 * 192, 5 * 192
+        self.assertEqual(report["samples"] % asked, 0)
+        self.assertGreaterEqual(report["samples"], trained)
+        self.assertLessEqual(report["samples"], trained + 3 * 2 * asked, "what is left in the nodes' hands")
+        self.assertEqual(max(node.lines("inner_step")[-1]["samples"] for node in nodes), report["samples"])
 
     def test_several_fragments(self):
         self.start_coordinator(swarm__start_members=2, outer__fragments=3, outer__inner_steps=6)
@@ -65,6 +70,7 @@ class SwarmTest(ClusterTest):
         again = self.start_node("other", training__steps=400)
         self.assert_finished(steady, again)
         self.assertIn("going on from step", again.tail())
+        self.assertRegex(again.tail(), r"\d+ samples that the checkpoint had left are left out")
         self.assert_digests_agree([steady, again], at_least=10)
         self.assertEqual(steady.lines("round")[-1]["round"], 80)
         self.assertEqual(len(steady.lines("round")[-1]["members"]), 2)

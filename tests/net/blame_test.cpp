@@ -73,6 +73,13 @@ TEST_CASE("blame: an owner that lacks contributions is not blamed for its result
   }
 }
 
+TEST_CASE("blame: to wait for owners that have an excuse is no sign of a broken line") {
+  auto all = round_of(3);
+  all[0].waits_for_result = 0b110;
+  for (const size_t owner : {1, 2}) all[owner].is_excused = true;
+  REQUIRE(blamed(all) == kNobody);
+}
+
 TEST_CASE("blame: a minority's word is not enough") {
   auto all = round_of(5);
   all[0].waits_for_contribution = all[1].waits_for_contribution = 0b10000;

@@ -108,6 +108,25 @@ TEST_CASE("trust: who was left out keeps up first, and is not waited for meanwhi
   REQUIRE(desk.out.last<Open>(links[2], MessageType::kOpen)->contributors.size() == 3);
 }
 
+TEST_CASE("trust: nobody is left out where nobody could show that it keeps up") {
+  CoordinatorOptions options = strict_options(2);
+  options.members_min = 2;
+  Desk desk(options);
+  std::vector<LinkId> links;
+  for (uint64_t key = 1; key <= 2; ++key) links.push_back(desk.join(desk.hello(key)));
+  for (const LinkId link : links) desk.sync(link);
+  for (const LinkId link : links) desk.ready(link, 500);
+  for (int64_t i = 0; i < 32; ++i) {
+    desk.heartbeat(links[0], uint64_t(i), 0b10);
+    desk.heartbeat(links[1], uint64_t(i));
+    desk.pass(seconds(1));
+  }
+  REQUIRE(desk.is_told(links[0], MessageType::kAbort));
+  // What both said stands.
+  REQUIRE(desk.out.count(links[1], MessageType::kOpen) == 2);
+  REQUIRE(desk.out.last<Open>(links[1], MessageType::kOpen)->contributors.size() == 2);
+}
+
 TEST_CASE("trust: a run is not taken over by fewer than half of those for whom a round opened") {
   Members members(4);
   Desk& desk = members.desk;

@@ -83,6 +83,7 @@ TEST_CASE("fields arrive as they were sent") {
   REQUIRE(read->config == hello.config);
   REQUIRE(read->listen == hello.listen);
   REQUIRE(read->step == hello.step);
+  REQUIRE(read->samples == hello.samples);
   REQUIRE(read->states == hello.states);
 
   const auto open = decode<Open>(*encode(sample_open()));
@@ -188,6 +189,12 @@ TEST_CASE("values that no peer can mean are refused") {
   REQUIRE(is_refused<Welcome>(fields(PeerId(1), uint32_t(0), uint32_t(1))));
   REQUIRE(is_refused<Ready>(fields(std::numeric_limits<int64_t>::max(), uint64_t(0))));
   REQUIRE(is_refused<Ready>(fields(std::numeric_limits<int64_t>::min(), uint64_t(0))));
+  REQUIRE(is_refused<NeedSamples>(fields(uint64_t(0))));
+  REQUIRE(is_refused<NeedSamples>(fields(kSamplesAskedMax + 1)));
+  REQUIRE(is_refused<Start>(fields(uint64_t(1), kSamplesMax + 1)));
+  REQUIRE(is_refused<Samples>(fields(uint64_t(1), kSamplesAskedMax + 1)));
+  REQUIRE(is_refused<Samples>(fields(kSamplesMax - 4, uint64_t(5))));
+  REQUIRE(!is_refused<Samples>(fields(kSamplesMax - 5, uint64_t(5))));
   for (const uint32_t bits : {0x7f800000u, 0xff800000u, 0x7fc00000u}) {  // Infinities and a NaN.
     REQUIRE(is_refused<Heartbeat>(fields(uint64_t(0), bits, uint64_t(0), uint64_t(0))));
   }

@@ -35,6 +35,9 @@ class ScriptedSwarm final : public net::Swarm {
     log.push_back(fmt::format("applied {} {}", fragment, state.version));
   }
   void progress(uint64_t step, float) override { last_step = step; }
+  void need_samples(uint64_t count) override {
+    log.push_back(fmt::format("need {} samples", count));
+  }
   void leave(const std::string& reason) override { log.push_back("leave " + reason); }
   std::optional<net::MemberEvent> wait(net::Duration patience) override {
     if (events.empty()) {
@@ -341,6 +344,67 @@ TEST_CASE("a lost coordinator", "[outer][loop]") {
     s.say(net::CatchUpNeeded{});
     s.swarm.on_fetch = [&] { s.say(net::Stopped{.reason = "gone"}); };
     REQUIRE_THROWS_AS(s.step(4), base::Error);
+  }
+}
+
+TEST_CASE("samples are asked for, and handed on when they come", "[outer][loop]") {
+  Scenario s;
+  s.say(net::SamplesGranted{.first = 70, .count = 0});
+  s.say(net::Started{.peer = 3, .step = 0, .samples_void_below = 40});
+  REQUIRE(s.loop->join(true, kNeverStop)->samples_void_below == 40);
+  REQUIRE(s.loop->samples() == 70);
+  s.loop->need_samples(20);
+  REQUIRE(s.swarm.log == Log{"need 20 samples"});
+  SECTION("between two steps") {
+    s.say(net::SamplesGranted{.first = 70, .count = 20});
+    s.say(net::SamplesGranted{.first = 150, .count = 0});
+    const StepOutcome outcome = s.step(1);
+    REQUIRE(outcome.samples.size() == 1);
+    REQUIRE(outcome.samples[0].first == 70);
+    REQUIRE(outcome.samples[0].count == 20);
+    REQUIRE(s.loop->samples() == 150);
+  }
+  SECTION("while they are waited for, with what else happens in between") {
+    int words = 0;
+    s.swarm.on_silence = [&] {
+      ++words;
+      if (words == 1) s.say(net::SamplesGranted{.first = 90, .count = 0});
+      if (words == 2) s.say(s.commit(0, 8, 100, false));
+      if (words == 4) s.say(net::SamplesGranted{.first = 90, .count = 20});
+    };
+    // The round that is due at the step to which we are moved was held without us.
+    const StepOutcome outcome = s.loop->wait_for_samples(kNeverStop);
+    REQUIRE(words == 4);
+    REQUIRE(outcome.samples[0].first == 90);
+    REQUIRE(outcome.rounds.size() == 1);
+    REQUIRE(outcome.jump_to_step == 8);
+    REQUIRE(s.loop->samples() == 110);
+  }
+  SECTION("the wait ends with the coordinator") {
+    s.swarm.on_silence = [&] { s.say(net::Stopped{.reason = "gone"}); };
+    const StepOutcome outcome = s.loop->wait_for_samples(kNeverStop);
+    REQUIRE(outcome.lost == "gone");
+    REQUIRE(outcome.samples.empty());
+  }
+  SECTION("and with a stop request") {
+    int asked = 0;
+    const StepOutcome outcome = s.loop->wait_for_samples([&] { return ++asked > 3; });
+    REQUIRE(!outcome.lost);
+    REQUIRE(outcome.samples.empty());
+  }
+  SECTION("and when nobody says anything") {
+    REQUIRE(s.loop->wait_for_samples(kNeverStop).lost);
+    REQUIRE(s.swarm.silence >= std::chrono::seconds(7));
+  }
+  SECTION("those of another run of the coordinator are void") {
+    s.say(net::SamplesGranted{.first = 40, .count = 20});
+    s.say(net::Started{.peer = 3, .step = 0, .samples_void_below = 60});
+    s.say(net::SamplesGranted{.first = 60, .count = 20});
+    const StepOutcome outcome = s.step(1);
+    REQUIRE(outcome.samples_void_below == 60);
+    REQUIRE(outcome.samples.size() == 2);
+    REQUIRE(outcome.samples[0].count == 0);  // It is answered, but with nothing.
+    REQUIRE(outcome.samples[1].count == 20);
   }
 }
 

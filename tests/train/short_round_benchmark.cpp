@@ -43,7 +43,11 @@ struct OuterNode {
   OuterNode(const train::RunConfig& config, const data::Sampler& sampler, int64_t part)
       : rig(config),
         state(outer::OuterState::create(config.outer, rig.layout(), rig.masters, pool)),
-        loader(sampler, {.part = part, .rows_per_rank = config.training.batch_rows}, 0) {}
+        loader(sampler, {.rows = config.training.batch_rows}) {
+    // A third of the run's data, as far as it needs any.
+    const int64_t count = kSteps * config.training.batch_rows;
+    loader.add({part * count, count});
+  }
   void masters_changed() { rig.ranks.first().engine.parameters.masters_changed(); }
 
   NodeRig rig;
@@ -64,7 +68,11 @@ class Run {
 
   void train() {
     for (int64_t step = 1; step <= kSteps; ++step) {
-      for (auto& node : nodes_) node->rig.trainer.step(node->loader.next());
+      for (auto& node : nodes_) {
+        data::Batch batch = node->loader.next();
+        batch.step = step - 1;
+        node->rig.trainer.step(batch);
+      }
       if (is_probe(step)) probe(step);
       for (const int64_t f : outer::due_fragments(step, kInnerSteps, fragments(), 0))
         round(f, step);
@@ -172,7 +180,7 @@ class Run {
       next += count;
     }
     node.masters_changed();
-    return node.rig.ranks.validate(sampler_, kValidationRows).loss;
+    return node.rig.ranks.validate(sampler_, kValidationRows, [] { return false; })->loss;
   }
 
   const train::RunConfig config_;
@@ -190,7 +198,6 @@ TEST_CASE("what rounds over few steps do to the loss", "[.benchmark][short-round
   const auto dataset = data::TokenDataset::open(*storage, corpus);
   const data::Sampler sampler({dataset.get()}, {.seed = 42,
                                                 .sequence_length = 128,
-                                                .parts = 64,
                                                 .validation_fraction = 0.01,
                                                 .weights = {},
                                                 .vocabulary = 272});
