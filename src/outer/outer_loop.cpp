@@ -25,6 +25,13 @@ constexpr int64_t kFetchAttemptsMax = 8;
 // What is left of the state is not whole.
 constexpr const char* kFromCheckpoint = "start the node again: it goes on from its last checkpoint";
 
+// What happens to others is no sign that anything will happen to us.
+bool is_about_us(const net::MemberEvent& event) {
+  if (const auto* granted = std::get_if<net::SamplesGranted>(&event)) return granted->count > 0;
+  return !std::holds_alternative<net::MembershipChanged>(event) &&
+         !std::holds_alternative<net::StandingChanged>(event);
+}
+
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -108,7 +115,8 @@ std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
   while (!outcome.peer) {
     if (stop_requested()) return std::nullopt;
     std::optional<net::MemberEvent> event = swarm_.wait(kPollInterval);
-    silence = event ? net::Duration{0} : silence + kPollInterval;
+    if (!event) silence += kPollInterval;
+    if (event && is_about_us(*event)) silence = net::Duration{0};
     if (event) handle(*event, outcome);
     if (stopped_) {
       if (stopped_->restart_makes_sense) {
@@ -175,7 +183,7 @@ void BlockingOuterLoop::take_part(StepOutcome& outcome, Samples samples,
     }
     std::optional<net::MemberEvent> event = swarm_.wait(kPollInterval);
     if (event) {
-      silence = net::Duration{0};
+      if (is_about_us(*event)) silence = net::Duration{0};
       handle(*event, outcome);
       announce_due_fragments();  // The event may have moved us to a step at which others are due.
       continue;

@@ -340,6 +340,17 @@ TEST_CASE("a lost coordinator", "[outer][loop]") {
     REQUIRE(s.step(4).lost);
     REQUIRE(s.swarm.silence == std::chrono::seconds(7));
   }
+  SECTION("what others do is no word for us") {
+    s.swarm.on_silence = [&] {
+      s.say(net::MembershipChanged{.epoch = 9, .members = {3}});
+      s.say(net::SamplesGranted{.first = 100, .count = 0});
+      s.say(net::StandingChanged{.contributes = false, .reason = "late"});
+    };
+    const auto outcome = s.step(4);
+    REQUIRE(outcome.lost);
+    REQUIRE(s.swarm.silence == std::chrono::seconds(7));
+    REQUIRE(outcome.standings.size() == outcome.memberships.size());
+  }
   SECTION("while the state is fetched there is nothing to save") {
     s.say(net::CatchUpNeeded{});
     s.swarm.on_fetch = [&] { s.say(net::Stopped{.reason = "gone"}); };
