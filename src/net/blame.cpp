@@ -12,14 +12,17 @@ bool complains(const Witness& witness, Complaints of, PeerId peer) {
   return (witness.*of >> peer & 1) != 0;
 }
 
-// Complains of more than half of all others, and of more than one.
-bool is_doubtful(const Witness& witness, Complaints of, std::span<const Witness> all) {
+// Complains of more than half of all others, and of more than one. Whom nobody can blame does not
+// count: all wait for the results of owners that wait themselves, and that says nothing of a line.
+template <class CanBeBlamed>
+bool is_doubtful(const Witness& witness, Complaints of, std::span<const Witness> all,
+                 const CanBeBlamed& can_be_blamed) {
   int64_t others = 0;
   int64_t named = 0;
   for (const Witness& other : all) {
     if (other.peer == witness.peer || !other.is_contributor) continue;
     ++others;
-    named += complains(witness, of, other.peer);
+    named += can_be_blamed(other) && complains(witness, of, other.peer);
   }
   return named >= 2 && 2 * named > others;
 }
@@ -40,7 +43,8 @@ const Witness* most_accused(std::span<const Witness> all, Complaints of, const C
     int64_t judges = 0;
     int64_t accusers = 0;
     for (const Witness& judge : all) {
-      if (judge.peer == suspect.peer || !can_judge(judge) || is_doubtful(judge, of, all)) continue;
+      if (judge.peer == suspect.peer || !can_judge(judge)) continue;
+      if (is_doubtful(judge, of, all, can_be_blamed)) continue;
       ++judges;
       accusers += complains(judge, of, suspect.peer);
     }
@@ -51,7 +55,7 @@ const Witness* most_accused(std::span<const Witness> all, Complaints of, const C
   }
   if (worst) return worst;
   for (const Witness& judge : all) {
-    if (!can_judge(judge) || !is_doubtful(judge, of, all)) continue;
+    if (!can_judge(judge) || !is_doubtful(judge, of, all, can_be_blamed)) continue;
     if (!worst || rank(judge, 0) > rank(*worst, 0)) worst = &judge;
   }
   return worst;
@@ -77,18 +81,18 @@ std::optional<Blame> find_blame(std::span<const Witness> all) {
   // Of two, each may be the one that cannot dial: their debts decide.
   if (all.size() > 2) {
     if (const auto* who = most_accused(all, &Witness::cannot_dial, anybody, contributor)) {
-      return Blame{who->peer, is_doubtful(*who, &Witness::cannot_dial, all)
+      return Blame{who->peer, is_doubtful(*who, &Witness::cannot_dial, all, contributor)
                                   ? "cannot dial most of the others"
                                   : "cannot be dialled by the others"};
     }
   }
   if (const auto* who = most_accused(all, &Witness::waits_for_contribution, owner, contributor)) {
-    return Blame{who->peer, is_doubtful(*who, &Witness::waits_for_contribution, all)
+    return Blame{who->peer, is_doubtful(*who, &Witness::waits_for_contribution, all, contributor)
                                 ? "gets nothing from the others"
                                 : "does not deliver its contribution"};
   }
   if (const auto* who = most_accused(all, &Witness::waits_for_result, anybody, has_all_parts)) {
-    return Blame{who->peer, is_doubtful(*who, &Witness::waits_for_result, all)
+    return Blame{who->peer, is_doubtful(*who, &Witness::waits_for_result, all, has_all_parts)
                                 ? "gets no results from the others"
                                 : "does not deliver its results"};
   }
