@@ -1,5 +1,7 @@
 #include "net/server.h"
 
+#include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "base/log.h"
@@ -15,6 +17,10 @@ constexpr int64_t kAllWantsMax = 64 * 1024;
 // Of all links together: a link gets no more of what it wants while others hold so much that they
 // do not read. One that reads nothing is ended by the host.
 constexpr int64_t kAllQueuedBytesMax = 128 * 1024 * 1024;
+// From half of that on they give way: who takes less than so much in a second, longest ago first.
+// Otherwise 32 of them would be enough to keep us from serving anybody.
+constexpr int64_t kTakenBytesMin = 64 * 1024;
+constexpr Duration kTakesWithin = std::chrono::seconds(1);
 constexpr Duration kIdleMax = std::chrono::seconds(120);
 
 }  // namespace
@@ -74,6 +80,7 @@ void Server::pump(Turn turn) {
 }
 
 void Server::on_tick(Turn turn) {
+  make_room(turn);
   pump(turn);
   std::vector<LinkId> idle;
   for (const auto& [id, link] : links_) {
@@ -86,6 +93,35 @@ void Server::on_tick(Turn turn) {
   }
 }
 
+void Server::make_room(Turn turn) {
+  std::vector<std::pair<Instant, LinkId>> slow;
+  for (auto& [id, link] : links_) {
+    watch_queue(id, link, turn);
+    if (turn.now - link.took_at >= kTakesWithin) slow.emplace_back(link.took_at, id);
+  }
+  std::ranges::sort(slow);
+  int64_t queued = turn.out.all_queued_bytes();
+  size_t closed_count = 0;
+  for (; queued > kAllQueuedBytesMax / 2 && closed_count < slow.size(); ++closed_count) {
+    const LinkId id = slow[closed_count].second;
+    queued -= turn.out.queued_bytes(id);
+    turn.out.close(id);
+    on_link_closed(id);
+  }
+  if (closed_count == 0) return;
+  base::log_warning("closed {} incoming links that take too little of what they want",
+                    closed_count);
+}
+
+void Server::watch_queue(LinkId id, Link& link, Turn turn) {
+  const int64_t queued = turn.out.queued_bytes(id);
+  link.taken_bytes += std::max<int64_t>(link.queued_bytes - queued, 0);
+  link.queued_bytes = queued;
+  if (queued > 0 && link.taken_bytes < kTakenBytesMin) return;
+  link.took_at = turn.now;
+  link.taken_bytes = 0;
+}
+
 void Server::close_links(Turn turn) {
   for (const auto& [id, link] : links_) turn.out.close(id);
   links_.clear();
@@ -94,6 +130,7 @@ void Server::close_links(Turn turn) {
 
 void Server::pump_link(LinkId id, Turn turn) {
   Link& link = links_.at(id);
+  watch_queue(id, link, turn);
   std::deque<Want> kept;
   for (const Want& want : link.wants) {
     const bool has_room = turn.out.queued_bytes(id) <= kQueuedBytesMax &&
@@ -109,6 +146,7 @@ void Server::pump_link(LinkId id, Turn turn) {
   }
   want_count_ -= int64_t(link.wants.size() - kept.size());
   link.wants = std::move(kept);
+  link.queued_bytes = turn.out.queued_bytes(id);
 }
 
 void Server::send(LinkId id, const Want& want, const Answer& answer, Turn turn) {

@@ -27,7 +27,7 @@ class Server {
   bool owns(LinkId link) const { return links_.contains(link); }
 
   // An incoming link. It must say DataHello first.
-  void on_link_open(LinkId link, Instant now) { links_[link] = {.heard_at = now}; }
+  void on_link_open(LinkId link, Instant now) { links_[link] = {.heard_at = now, .took_at = now}; }
   void on_link_closed(LinkId link);
   // Closes links that send anything else than DataHello and Want, or DialBack.
   void on_message(LinkId link, const Message& message, Turn turn);
@@ -49,9 +49,15 @@ class Server {
     Instant heard_at{};
     bool is_greeted = false;
     std::deque<Want> wants;
+    int64_t queued_bytes = 0;  // The last time we looked.
+    int64_t taken_bytes = 0;   // Of them, since took_at.
+    Instant took_at{};         // Its queue was empty, or it had taken enough of it.
   };
 
   base::Result<void> take(LinkId id, Link& link, const Message& message, Turn turn);
+  // What is queued for links that hardly read shall not keep others from theirs.
+  void make_room(Turn turn);
+  static void watch_queue(LinkId id, Link& link, Turn turn);
   void pump_link(LinkId id, Turn turn);
   void send(LinkId id, const Want& want, const Answer& answer, Turn turn);
 

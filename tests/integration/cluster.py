@@ -121,24 +121,36 @@ class Coordinator:
         return json.loads(out.splitlines()[-1])
 
 
+CORPUS = "".join(f"int function_{i}(int x) {{ return x * {i} + {i % 7}; }}\n" for i in range(4000))
+
+
+def prepare_run(folder, corpus=CORPUS, settings=None):
+    """Writes the corpus and a config into the folder, TINY with these sections' keys replaced, and returns the config's path."""
+    texts = folder / "texts"
+    texts.mkdir()
+    for part in range(40):
+        (texts / f"{part:02}.c").write_text(corpus[part * 4000:(part + 1) * 4000])
+    prepared = run_atoll("prepare", "--input", texts, "--output", folder / "corpus")
+    if prepared.returncode != 0:
+        raise AssertionError(prepared.stderr)
+    config = json.loads(json.dumps(TINY))
+    config["data"]["sources"] = [{"prefix": str(folder / "corpus")}]
+    for section, values in (settings or {}).items():
+        config[section].update(values)
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
 class ClusterTest(unittest.TestCase):
     """A test with a temporary folder that holds a corpus and a config; what it starts is stopped at its end."""
 
-    CORPUS = "".join(f"int function_{i}(int x) {{ return x * {i} + {i % 7}; }}\n" for i in range(4000))
+    CORPUS = CORPUS
 
     def setUp(self):
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.children = []
-        texts = self.folder / "texts"
-        texts.mkdir()
-        for part in range(40):
-            (texts / f"{part:02}.c").write_text(self.CORPUS[part * 4000:(part + 1) * 4000])
-        prepared = run_atoll("prepare", "--input", texts, "--output", self.folder / "corpus")
-        self.assertEqual(prepared.returncode, 0, prepared.stderr)
-        config = json.loads(json.dumps(TINY))
-        config["data"]["sources"] = [{"prefix": str(self.folder / "corpus")}]
-        self.config = self.folder / "config.json"
-        self.config.write_text(json.dumps(config))
+        self.config = prepare_run(self.folder, self.CORPUS)
 
     def tearDown(self):
         for child in self.children:

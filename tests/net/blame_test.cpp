@@ -78,6 +78,19 @@ TEST_CASE("blame: to wait for owners that have an excuse is no sign of a broken 
   all[0].waits_for_result = 0b110;
   for (const size_t owner : {1, 2}) all[owner].is_excused = true;
   REQUIRE(blamed(all) == kNobody);
+// A mute one was left out a moment ago, and nobody has said since that he is served now.
+TEST_CASE("blame: who waits for the results of owners that all lacked the same part hears well") {
+  auto all = round_of(3);
+  for (Witness& one : all) {
+    one.waits_for_result = uint64_t(0b1111) & ~(uint64_t{1} << one.peer);
+    one.is_excused = true;
+  }
+  REQUIRE(blamed(all) == kNobody);
+  SECTION("but not who alone waits for those that have all parts") {
+    all = round_of(3);
+    all[1].waits_for_result = 0b0101;
+    REQUIRE(blamed(all) == 1);
+  }
 }
 
 TEST_CASE("blame: a minority's word is not enough") {

@@ -99,6 +99,37 @@ TEST_CASE("member: chunks are made when the link has room for them") {
   REQUIRE(stage.out.count(guest, MessageType::kChunk) == 1);
 }
 
+TEST_CASE("member: who hardly reads gives way when much is queued") {
+  InRound stage;
+  const LinkId guest = stage.guest();
+  stage.out.queued = kQueuedBytesMax;
+  stage.want(guest, WantKind::kContribution, Stage::round());
+  int64_t taken_each_second = 0;
+  bool is_closed = false;
+  SECTION("it takes nothing") {
+    stage.out.queued_elsewhere = 64 * 1024 * 1024;
+    is_closed = true;
+  }
+  SECTION("it takes a byte now and then") {
+    stage.out.queued_elsewhere = 64 * 1024 * 1024;
+    taken_each_second = 1;
+    is_closed = true;
+  }
+  SECTION("it is slow") {
+    stage.out.queued_elsewhere = 64 * 1024 * 1024;
+    taken_each_second = 128 * 1024;
+  }
+  SECTION("there is room for all") {}
+  for (int second = 0; second < 3; ++second) {
+    for (int tick = 0; tick < 10; ++tick) {
+      stage.out.queued -= taken_each_second / 10 + (tick == 0 ? taken_each_second % 10 : 0);
+      stage.tell(MessageType::kHeartbeatReply, no_payload());
+      stage.pass(milliseconds(100));
+    }
+  }
+  REQUIRE(stage.out.closed.contains(guest) == is_closed);
+}
+
 TEST_CASE("member: a state that is being changed is given when it is whole again") {
   Stage stage;
   stage.start();

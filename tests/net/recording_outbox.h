@@ -19,7 +19,7 @@ class RecordingOutbox : public Outbox {
   void send(LinkId link, Message message) override { sent[link].push_back(std::move(message)); }
   void close(LinkId link) override { closed.insert(link); }
   int64_t queued_bytes(LinkId) const override { return queued; }
-  int64_t all_queued_bytes() const override { return queued; }
+  int64_t all_queued_bytes() const override { return queued + queued_elsewhere; }
 
   // The last message of this type on the link.
   const Message* last(LinkId link, MessageType type) const {
@@ -48,7 +48,8 @@ class RecordingOutbox : public Outbox {
   std::map<LinkId, Endpoint> dialled;
   std::map<LinkId, std::vector<Message>> sent;
   std::set<LinkId> closed;
-  int64_t queued = 0;
+  int64_t queued = 0;  // On each link.
+  int64_t queued_elsewhere = 0;
 
  private:
   LinkId last_link_ = 1000;  // Below: links that the test makes up.
