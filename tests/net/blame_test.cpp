@@ -78,6 +78,8 @@ TEST_CASE("blame: to wait for owners that have an excuse is no sign of a broken 
   all[0].waits_for_result = 0b110;
   for (const size_t owner : {1, 2}) all[owner].is_excused = true;
   REQUIRE(blamed(all) == kNobody);
+}
+
 // A mute one was left out a moment ago, and nobody has said since that he is served now.
 TEST_CASE("blame: who waits for the results of owners that all lacked the same part hears well") {
   auto all = round_of(3);
