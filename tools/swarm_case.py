@@ -22,7 +22,7 @@ LEFT_OUT = [re.compile(pattern) for pattern in (
     r"(?P<name>\S+): (?P<why>it receives results and contributes nothing.*)",
     r"(?P<name>\S+): the coordinator gives it up: (?P<why>.*)",
     r"(?P<name>\S+) (?P<why>says that it trained on .*)",
-    r"(?P<name>)rejected a node: (?P<why>.*)",
+    r"rejected (?P<name>.+?) \([^)]*\): (?P<why>.*)",
 )]
 REASONS_MAX = 4  # Of each name, in a report.
 

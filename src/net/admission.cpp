@@ -44,7 +44,7 @@ bool is_possible(const Hello& hello, const CoordinatorOptions& options) {
 }  // namespace
 
 void Admission::on_link_open(LinkId link, const Endpoint& remote, Instant now) {
-  strangers_[link] = {.remote = remote, .came_at = now, .twin = {}};
+  strangers_[link] = {.remote = remote, .came_at = now, .name = "a node", .twin = {}};
 }
 
 std::optional<Admission::Verdict> Admission::on_message(LinkId link, const Message& message,
@@ -53,6 +53,7 @@ std::optional<Admission::Verdict> Admission::on_message(LinkId link, const Messa
   if (stranger.twin) return refuse(link, {.reason = "a second message before the Welcome"});
   auto hello = read_hello(message, options_);
   if (!hello.ok()) return refuse(link, {.reason = hello.reason()});
+  stranger.name = hello->node_name;
   if (auto reject = refusal(*hello, roster)) return refuse(link, std::move(*reject));
   Applicant applicant{.link = link,
                       .remote = stranger.remote,
@@ -80,12 +81,11 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
     const MemberRecord* const old = roster.find_node(stranger.twin->hello.node_key);
     if (old && old->heard_at > stranger.came_at) {
       verdicts.push_back(refuse(
-          link,
-          {.reason = fmt::format(
-               "node key {:016x} is in use: '{}' at {} is alive, you are '{}' at {}. If the run "
-               "directory was copied, delete node_key in the copy",
-               old->node_key, old->name, old->remote.text(), stranger.twin->hello.node_name,
-               stranger.remote.text())}));
+          link, {.reason = fmt::format(
+                     "your node key is in use: '{}' at {} is alive, you are '{}' at {}. If the run "
+                     "directory was copied, delete node_key in the copy",
+                     old->name, old->remote.text(), stranger.twin->hello.node_name,
+                     stranger.remote.text())}));
     } else if (!old || age >= 2 * options_.heartbeat_interval) {
       verdicts.push_back(admit(link, std::move(*stranger.twin)));
     }
@@ -94,13 +94,15 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
 }
 
 Admission::Verdict Admission::refuse(LinkId link, Reject reject) {
+  const Stranger& stranger = strangers_.at(link);
+  std::string who = fmt::format("{} ({})", stranger.name, stranger.remote.text());
   strangers_.erase(link);
-  return {.admitted = {}, .rejected = std::move(reject), .link = link};
+  return {.admitted = {}, .rejected = std::move(reject), .link = link, .who = std::move(who)};
 }
 
 Admission::Verdict Admission::admit(LinkId link, Applicant applicant) {
   strangers_.erase(link);
-  return {.admitted = std::move(applicant), .rejected = {}, .link = link};
+  return {.admitted = std::move(applicant), .rejected = {}, .link = link, .who = {}};
 }
 
 std::optional<Reject> Admission::refusal(const Hello& hello, const Roster& roster) const {

@@ -34,6 +34,7 @@ class Admission {
     std::optional<Applicant> admitted;  // The link is not ours any more.
     std::optional<Reject> rejected;
     LinkId link = 0;
+    std::string who;  // For the log.
   };
   // A stranger's message. Nothing if it must wait.
   std::optional<Verdict> on_message(LinkId link, const Message& message, const Roster& roster,
@@ -45,6 +46,7 @@ class Admission {
   struct Stranger {  // A link without a Hello, or with one that is looked into.
     Endpoint remote;
     Instant came_at{};
+    std::string name = "a node";  // As it says.
     std::optional<Applicant> twin;
   };
 

@@ -41,7 +41,11 @@ class CoordinatorMachine : public Coordinator {
  private:
   // Admission.
   void follow(const Admission::Verdict& verdict, Turn turn);
-  void reject(LinkId link, const Reject& reject, Turn turn);
+  void reject(LinkId link, const std::string& who, const Reject& reject, Turn turn);
+  void reject(const MemberRecord& member, const Reject& reject, Turn turn) {
+    this->reject(member.link, fmt::format("{} ({})", member.name, member.remote.text()), reject,
+                 turn);
+  }
   void admit(const Admission::Applicant& applicant, Turn turn);
   bool raise_term(uint32_t term);
   void receive_state_of(MemberRecord& member, Turn turn);
@@ -153,12 +157,13 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
 // --- Admission.
 
 void CoordinatorMachine::follow(const Admission::Verdict& verdict, Turn turn) {
-  if (verdict.rejected) return reject(verdict.link, *verdict.rejected, turn);
+  if (verdict.rejected) return reject(verdict.link, verdict.who, *verdict.rejected, turn);
   admit(*verdict.admitted, turn);
 }
 
-void CoordinatorMachine::reject(LinkId link, const Reject& reject, Turn turn) {
-  base::log_warning("rejected a node: {}", reject.reason);
+void CoordinatorMachine::reject(LinkId link, const std::string& who, const Reject& reject,
+                                Turn turn) {
+  base::log_warning("rejected {}: {}", who, reject.reason);
   speaker_.send(link, MessageType::kReject, encode(reject), turn);
   turn.out.close(link);
 }
@@ -257,7 +262,7 @@ void CoordinatorMachine::judge_newer_states(Turn turn) {
     if (member.standing != Standing::kWaiting) continue;
     if (turn.now - member.came_at < options_.start_grace) continue;
     const StateInForce::Lead lead = in_force_.lead(member.states);
-    reject(member.link,
+    reject(member,
            {.reason = fmt::format(
                 "your state of fragment {} has version {}, the run goes on from {}. If yours is "
                 "the run's, start the coordinator again with swarm.adopt_newer; else give this "
@@ -541,7 +546,7 @@ void CoordinatorMachine::dismiss_all(Turn turn) {
       .reason = "nobody has the whole state of the run any more; go on from the last checkpoint",
       .restart_makes_sense = true};
   for (const PeerId peer : roster_.peers()) {
-    reject(roster_.find(peer)->link, dismissal, turn);
+    reject(*roster_.find(peer), dismissal, turn);
     forget(peer, turn);
   }
 }
