@@ -26,7 +26,7 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "NeedSamples": (8, [("count", "Q")]),
     "Welcome": (16, [("peer", "I"), ("heartbeat_interval_ms", "I"), ("dead_after_ms", "I")]),
     "Reject": (17, [("reason", "text"), ("restart_makes_sense", "B"), ("shared_config", "text")]),
-    "CatchUp": (18, [("states", STATE_OF_FRAGMENT), ("donors", [("peer", "I"), ("data", "endpoint")])]),
+    "CatchUp": (18, [("states", STATE_OF_FRAGMENT), ("donors", [("peer", "I"), ("data", "endpoint")]), ("step", "Q")]),
     "Start": (19, [("step", "Q"), ("samples_void_below", "Q")]),
     "Membership": (20, [("members", [("peer", "I")])]),
     "Open": (21, [("contributors", [("peer", "I"), ("weight_tokens", "q"), ("data", "endpoint")]), ("owners", [("index", "B")]),

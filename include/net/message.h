@@ -157,6 +157,7 @@ struct Donor {
 struct CatchUp {
   std::vector<FragmentState> states;  // A zero digest: not known yet, nothing to compare.
   std::vector<Donor> donors;
+  uint64_t step = 0;  // Of the last commit in the states.
 };
 struct Start {
   uint64_t step = 0;

@@ -499,7 +499,7 @@ void CoordinatorMachine::review(Turn turn) {
   for (auto& [peer, member] : roster_.all()) review_standing(member, turn);
   for (auto& [peer, member] : roster_.all()) {
     if (member.standing != Standing::kCatchingUp) continue;
-    const Bytes catch_up = encode(in_force_.catch_up_for(member));
+    const Bytes catch_up = encode(in_force_.catch_up_for(member, rounds_.committed_step()));
     if (member.catch_up && *member.catch_up == *catch_up) continue;
     member.catch_up = catch_up;
     speaker_.send(member.link, MessageType::kCatchUp, catch_up, turn);

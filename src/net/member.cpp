@@ -88,6 +88,7 @@ class MemberMachine : public Member {
   bool is_active_ = false;
   bool is_over_ = false;
   uint64_t committed_step_;
+  uint64_t catch_up_step_ = 0;  // That of the state which we are told to have.
   uint64_t step_ = 0;
   float loss_ = 0;
   uint64_t own_progress_ = 0;  // Chunks that were summed here.
@@ -262,6 +263,7 @@ MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, Turn tu
 // We are not active: the open rounds go on without us.
 MemberMachine::Handled MemberMachine::on_catch_up(const CatchUp& catch_up, Turn turn) {
   is_active_ = false;
+  catch_up_step_ = catch_up.step;
   rounds_.close_all();
   auto outcome = state_sync_.on_catch_up(catch_up, self_, turn.now);
   if (!outcome.ok()) return base::Failure{outcome.reason()};
@@ -401,6 +403,7 @@ void MemberMachine::leave(const std::string& reason, Instant now, Outbox& out) {
 
 void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
   if (std::holds_alternative<StateSync::TellSynced>(outcome)) {
+    committed_step_ = catch_up_step_;
     tell(MessageType::kSynced, {}, encode(Synced{state_sync_.states()}), turn);
   } else if (auto* const needed = std::get_if<CatchUpNeeded>(&outcome)) {
     rounds_.forget_ready();

@@ -171,6 +171,7 @@ template <class Wire>
 void describe(Wire& wire, CatchUp& catch_up) {
   wire.list(catch_up.states, kFragmentsMax, kDescribeEntry);
   wire.list(catch_up.donors, kMembersMax, kDescribeEntry);
+  wire.number(catch_up.step);
 }
 
 template <class Wire>

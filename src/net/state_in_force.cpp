@@ -97,8 +97,8 @@ bool StateInForce::is_lost(size_t fragment) const {
 }
 
 // Only those who can be dialled: nobody is made to dial an address that did not prove its owner.
-CatchUp StateInForce::catch_up_for(const MemberRecord& member) const {
-  CatchUp catch_up{.states = states_, .donors = {}};
+CatchUp StateInForce::catch_up_for(const MemberRecord& member, uint64_t committed_step) const {
+  CatchUp catch_up{.states = states_, .donors = {}, .step = committed_step};
   for (const auto& [peer, donor] : roster_.all()) {
     if (peer == member.peer || !donor.is_reachable || !holds_some(donor)) continue;
     catch_up.donors.push_back({.peer = peer, .data = donor.data});

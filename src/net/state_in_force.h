@@ -43,7 +43,7 @@ class StateInForce {
   bool is_held_by(const MemberRecord& member) const;
   bool is_lost(size_t fragment) const;  // Nobody holds it.
   // What a member must be told, with those who can give it something.
-  CatchUp catch_up_for(const MemberRecord& member) const;
+  CatchUp catch_up_for(const MemberRecord& member, uint64_t committed_step) const;
 
  private:
   std::vector<Claim> claims(int64_t fragment, bool only_voters) const;

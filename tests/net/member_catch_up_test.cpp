@@ -14,7 +14,7 @@ class CatchingUp : public Stage {
     member->begin_fetch(now, out);
   }
   static CatchUp to_version(uint64_t version) {
-    return {{{version, digest_of(6)}}, {{0, address(0)}, {2, address(2)}}};
+    return {{{version, digest_of(6)}}, {{0, address(0)}, {2, address(2)}}, 20 * version};
   }
   // All that is asked for is answered, until nothing is.
   void serve(uint64_t version) {
@@ -68,6 +68,18 @@ TEST_CASE("member: who is fetching says that it has no state") {
   const LinkId guest = stage.guest();
   stage.want(guest, WantKind::kState, {});
   REQUIRE(stage.out.count(guest, MessageType::kGone) == 1);
+}
+
+TEST_CASE("member: the step goes with the state, also if it is lost before the start") {
+  CatchingUp stage;
+  stage.serve(6);
+  stage.member->synced({{6, digest_of(6)}}, stage.now, stage.out);
+  stage.member->on_link_closed(stage.coordinator(), "broke", stage.now, stage.out);
+  stage.pass(seconds(1));
+  stage.welcome();
+  const auto hello = stage.out.last<Hello>(stage.coordinator(), MessageType::kHello);
+  REQUIRE(hello->states[0].version == 6);
+  REQUIRE(hello->step == 120);
 }
 
 TEST_CASE("member: a newer state than the one that is fetched starts it again") {
