@@ -404,6 +404,9 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   // Those who were there at the start begin together, however soon each says that it is in step.
   const bool is_start = member.is_founder && rounds_.committed_count() == 0;
   const uint64_t step = rounds_.committed_step();
+  member.came_in_between = !is_start && std::ranges::any_of(roster_.all(), [&](const auto& entry) {
+    return entry.second.is_active() && entry.second.step > step;
+  });
   member.standing = Standing::kActive;
   joined_count_ += !member.was_active;
   member.was_active = true;

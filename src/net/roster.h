@@ -29,9 +29,11 @@ struct MemberRecord {
   bool was_active = false;
   bool is_founder = false;  // Held the state in force when the run started.
   bool is_synced = false;   // Has said that it holds the state; it becomes active if that is true.
-  // Rounds that had been committed when it became active; -1 for founders. It came in the middle of
-  // the steps for the next one.
+  // Rounds that had been committed when it became active; -1 for founders.
   int64_t entered_after = -1;
+  // Others had trained since the last commit when it came: it is not waited for in the round that
+  // their steps are for.
+  bool came_in_between = false;
   bool is_reachable = false;      // Its data port, by the last try.
   bool contributes = true;        // Else it receives results, and nobody waits for it.
   uint64_t contributed_step = 0;  // Of the last commit with its work in it.

@@ -110,11 +110,11 @@ void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
   open(fragment, ready, turn);
 }
 
-// Will it be ready for the next round? Who became active since the last commit came in the middle
-// of the steps for it, and brings what it has to the one after.
+// Will it be ready for the next round? Who came in the middle of the steps for it brings what it
+// has to the one after.
 bool RoundKeeper::is_awaited(const MemberRecord& member) const {
-  return member.contributes && member.entered_after < committed_count_ &&
-         conduct_.is_awaited(member.node_key);
+  const bool is_early = member.came_in_between && member.entered_after == committed_count_;
+  return member.contributes && !is_early && conduct_.is_awaited(member.node_key);
 }
 
 std::vector<PeerId> RoundKeeper::awaited_members(int64_t fragment,

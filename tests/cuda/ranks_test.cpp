@@ -83,8 +83,8 @@ void require_alike(const Run& run, const Run& alone) {
 
 }  // namespace
 
-// Several ranks are the slowest thing to emulate. A sanitizer sees all of its code with two of them,
-// once; what their number changes is told by the plain build.
+// Several ranks are the slowest thing to emulate. A sanitizer sees all of its code with two of
+// them, once; what their number changes is told by the plain build.
 #ifdef __SANITIZE_ADDRESS__
 constexpr bool kIsBrief = true;
 #else
@@ -98,7 +98,7 @@ TEST_CASE("cuda ranks: 2, 3 and 4 train like one", "[ranks]") {
     for (const int ranks : {2, 3, 4}) {
       if (ranks > 2 && sharding == Sharding::kGradients) continue;  // Nothing new, and slow.
       if (kIsBrief && (ranks > 2 || sharding != Sharding::kFull)) continue;
-      const int64_t rows = ranks == 2 ? 3 : kRows / ranks;          // Two turns, or one.
+      const int64_t rows = ranks == 2 ? 3 : kRows / ranks;  // Two turns, or one.
       INFO(ranks << " ranks, sharding " << int(sharding));
       require_alike(train(ranks, sharding, rows), alone);
     }
