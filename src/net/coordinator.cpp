@@ -376,6 +376,15 @@ void CoordinatorMachine::review_standing(MemberRecord& member, Turn turn) {
   const bool is_on_probation =
       conduct_.is_on_probation(member.node_key) && sound >= options_.members_min;
   const bool contributes = is_alone || (finding->is_reachable && !is_on_probation);
+  if (is_started_ && is_alone && !finding->is_reachable && !member.is_told_alone) {
+    member.is_told_alone = true;
+    notify(member,
+           fmt::format("it trains alone: nobody else has the state, and nobody can fetch it, "
+                       "because its data port cannot be dialled from here: {} ({}). Open the port, "
+                       "or set node.advertise",
+                       member.data.text(), finding->reason),
+           turn);
+  }
   if (contributes == member.contributes) return;
   member.contributes = contributes;
   if (contributes) return notify(member, "it contributes to the rounds", turn);

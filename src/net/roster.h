@@ -35,6 +35,7 @@ struct MemberRecord {
   // their steps are for.
   bool came_in_between = false;
   bool is_reachable = false;      // Its data port, by the last try.
+  bool is_told_alone = false;     // That nobody can fetch the state, which it alone has.
   bool contributes = true;        // Else it receives results, and nobody waits for it.
   uint64_t contributed_step = 0;  // Of the last commit with its work in it.
   // Its last list of active members, as it told.

@@ -79,6 +79,9 @@ TEST_CASE("trust: one alone trains on, reachable or not") {
   desk.sync(a);
   desk.ready(a, 500);
   REQUIRE(desk.out.last<Open>(a, MessageType::kOpen)->contributors.size() == 1);
+  const auto notice = desk.out.last<Notice>(a, MessageType::kNotice);
+  REQUIRE(desk.out.count(a, MessageType::kNotice) == 1);
+  REQUIRE(notice->reason.find("nobody can fetch it") != std::string::npos);
 }
 
 TEST_CASE("trust: who was left out keeps up first, and is not waited for meanwhile") {
