@@ -7,18 +7,20 @@
 // laid end to end. A document of n tokens gives n-1 pairs (input, target), so its end token is only
 // ever a target and nothing is predicted across a border; pass follows pass, and windows of T pairs
 // tile this endless stream without gap: a document's tail goes on in the next window, a pass's tail
-// in the first window of the next pass.
+// in the first window of the next pass. The windows that begin in a pass come in a random order, so
+// that a batch holds many documents even where a single one fills a thousand windows.
 //
 // Mixing: samples are drawn from the datasets in blocks of 1024; inside a block each dataset has a
 // share of slots in proportion to its weight (largest remainder, at least one), in a random order
-// per block. The k-th sample of a dataset is window k of its stream.
+// per block. The k-th sample of a dataset is the k-th window in the order of its stream.
 //
 // Held out for validation: the documents whose random number (of the seed and the document's
 // content) lies below `validation_fraction`. So equal documents are on one side, in whatever
 // datasets they are and wherever those stand in the list.
 //
-// Memory: 16 bytes per training document for each cached pass (at most two per dataset), and per
-// held-out document; one bit per document. docs/formats/token-dataset.md has the whole rule.
+// Memory: 16 bytes per training document and 4 per window for each cached pass (at most two per
+// dataset), 16 per held-out document, one bit per document. docs/formats/token-dataset.md has the
+// whole rule.
 #pragma once
 
 #include <cstdint>

@@ -12,7 +12,13 @@ namespace data {
 
 // The numbers are part of the rule that decides which tokens come; see
 // docs/formats/token-dataset.md.
-enum class Purpose : uint64_t { kHoldOut = 1, kPassOrder = 2, kMixing = 3, kValidationOrder = 4 };
+enum class Purpose : uint64_t {
+  kHoldOut = 1,
+  kPassOrder = 2,
+  kMixing = 3,
+  kValidationOrder = 4,
+  kWindowOrder = 5,
+};
 
 inline uint64_t random_key(uint64_t seed, Purpose purpose, int64_t dataset = 0) {
   const auto words = base::philox(seed, uint64_t(purpose), uint64_t(dataset));

@@ -123,8 +123,12 @@ void Sampler::State::split_documents() {
     }
     pair_counts.back() = double(pairs);
     pair_count += pairs;
-    streams.back() = std::make_unique<TrainingStream>(corpus, options.seed, uint32_t(d),
-                                                      std::move(is_held_out), pairs);
+    streams.back() = std::make_unique<TrainingStream>(
+        corpus, TrainingStream::Options{.seed = options.seed,
+                                        .dataset = uint32_t(d),
+                                        .pairs_per_pass = pairs,
+                                        .sequence_length = options.sequence_length,
+                                        .is_held_out = std::move(is_held_out)});
   }
   check_duplicates();
   mixture.emplace(options.weights.empty() ? pair_counts : options.weights, options.seed);
@@ -168,12 +172,12 @@ void Sampler::training_row(int64_t sample, const Row& out) const {
   if (sample < 0 || sample >= sample_limit())
     throw base::bad_input(fmt::format("sampler: there is no sample {}", sample));
   const Mixture::Draw draw = state_->mixture->draw(sample);
-  state_->streams[size_t(draw.dataset)]->fill(draw.index * sequence_length(), out);
+  state_->streams[size_t(draw.dataset)]->fill(draw.index, out);
 }
 
-// Below it no product of a sample's number and the length can overflow.
+// Below it neither the first pair of a sample nor the last one of its pass can overflow.
 int64_t Sampler::sample_limit() const {
-  return std::numeric_limits<int64_t>::max() / sequence_length() - 1;
+  return (std::numeric_limits<int64_t>::max() - state_->pair_count) / sequence_length() - 2;
 }
 
 int64_t Sampler::sequence_length() const {
@@ -208,7 +212,7 @@ const DatasetContent& Sampler::content(size_t dataset) const {
 base::Digest Sampler::fingerprint() const {
   const SamplerOptions& options = state_->options;
   NumberHash hash;
-  hash.add(2);  // The version of the rule.
+  hash.add(3);  // The version of the rule.
   hash.add(options.seed);
   hash.add(uint64_t(options.sequence_length));
   hash.add(std::bit_cast<uint64_t>(options.validation_fraction));

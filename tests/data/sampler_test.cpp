@@ -89,7 +89,7 @@ std::vector<Pair> sorted(std::vector<Pair> pairs) {
 
 }  // namespace
 
-TEST_CASE("sampler: one pass delivers every training pair once, the next pass again") {
+TEST_CASE("sampler: pass after pass delivers every training pair once") {
   const uint64_t seed = GENERATE(1, 2, 3);
   INFO("seed " << seed);
   const MemoryDataset dataset = make_dataset(200, seed);
@@ -99,36 +99,77 @@ TEST_CASE("sampler: one pass delivers every training pair once, the next pass ag
   REQUIRE(sampler.samples_per_pass() == double(per_pass) / 16);
   REQUIRE(per_pass % 16 != 0);  // Otherwise no window would straddle the border of the passes.
 
-  const auto training = training_pairs(sampler, 3 * per_pass);
-  const auto pass = [&](int64_t number) {
-    return std::vector<Pair>(training.begin() + number * per_pass,
-                             training.begin() + (number + 1) * per_pass);
-  };
-  auto everything = pass(0);
-  everything.insert(everything.end(), validation.begin(), validation.end());
-  REQUIRE(sorted(everything) == sorted(all_pairs(dataset)));
-  for (int64_t number : {1, 2}) {
-    REQUIRE(pass(number) != pass(number - 1));
-    REQUIRE(sorted(pass(number)) == sorted(pass(0)));
+  // How often each pair came. The window over the border brings the first pairs of the next pass.
+  std::map<Pair, int64_t> seen;
+  int64_t sample = 0;
+  for (int64_t pass = 1; pass <= 16; ++pass) {
+    for (; sample * 16 < pass * per_pass; ++sample)
+      for (const Pair& pair : pairs_of(training_row(sampler, sample))) ++seen[pair];
+    REQUIRE(int64_t(seen.size()) == per_pass);
+    int64_t more = 0;
+    for (const auto& [pair, count] : seen) {
+      REQUIRE(count >= pass);
+      more += count - pass;
+    }
+    REQUIRE(more == sample * 16 - pass * per_pass);
+    REQUIRE(more < 16);
   }
+  for (const Pair& pair : validation) REQUIRE(seen.count(pair) == 0);
 }
 
-TEST_CASE("sampler: a document runs on from window to window until its end") {
+TEST_CASE("sampler: a document goes on in another window of the pass until its end") {
   const MemoryDataset dataset = make_dataset(200, 4);
   const data::Sampler sampler({&dataset}, make_options(4));
-  const int64_t per_pass = int64_t(all_pairs(dataset).size() - validation_pairs(sampler).size());
-  const auto training = training_pairs(sampler, 2 * per_pass);
-  for (size_t i = 0; i < training.size(); ++i) {
-    REQUIRE(training[i].second == training[i].first + 1);  // Never across a border of documents.
-    const bool at_end =
-        training[i].second % 1000 + 1 == dataset.document_length(training[i].second / 1000);
-    if (i + 1 == training.size()) break;
-    if (at_end) {
-      REQUIRE(training[i + 1].first % 1000 == 0);
-    } else {
-      REQUIRE(training[i + 1].first == training[i].second);
+  std::map<int32_t, int32_t> begins, goes_on;  // By the first token; the token behind the last.
+  for (int64_t sample = 0; double(sample) < sampler.samples_per_pass(); ++sample) {
+    const auto pairs = pairs_of(training_row(sampler, sample));
+    ++begins[pairs.front().first];
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      const auto [from, to] = pairs[i];
+      REQUIRE(to == from + 1);  // Never across a border of documents.
+      const bool at_end = to % 1000 + 1 == dataset.document_length(to / 1000);
+      if (i + 1 == pairs.size()) {
+        if (!at_end) ++goes_on[to];
+      } else if (at_end) {
+        REQUIRE(pairs[i + 1].first % 1000 == 0);
+      } else {
+        REQUIRE(pairs[i + 1].first == to);
+      }
     }
   }
+  REQUIRE(goes_on.size() > 100);
+  int64_t missing = 0;
+  for (const auto& [token, count] : goes_on) {
+    REQUIRE(count == 1);
+    if (begins[token] != 1) ++missing;
+  }
+  REQUIRE(missing <= 1);  // Of the window over the border.
+}
+
+TEST_CASE("sampler: a long document is spread over the pass, each pass in its own way") {
+  // One document of 300 windows among short ones, which have 300 as well.
+  MemoryDataset::Documents documents(1, std::vector<int32_t>(300 * 16 + 1, 1));
+  for (int32_t i = 0; i < 300; ++i) documents.emplace_back(17, 2);
+  const MemoryDataset dataset(std::move(documents));
+  auto options = make_options(20);
+  options.validation_fraction = 0;
+  const data::Sampler sampler({&dataset}, options);
+  const auto is_long = [&](const data::Sampler& of, int64_t first) {
+    std::vector<bool> result;
+    for (int64_t i = 0; i < 600; ++i) result.push_back(training_row(of, first + i).tokens[0] == 1);
+    return result;
+  };
+  const auto first_pass = is_long(sampler, 0);
+  REQUIRE(std::count(first_pass.begin(), first_pass.end(), true) == 300);
+  for (int64_t tenth = 0; tenth < 600; tenth += 60) {
+    const auto from = first_pass.begin() + tenth;
+    const int64_t here = std::count(from, from + 60, true);
+    REQUIRE(here > 15);  // 30 expected; each bound is some four standard deviations away.
+    REQUIRE(here < 45);
+  }
+  REQUIRE(is_long(sampler, 600) != first_pass);
+  options.seed = 21;
+  REQUIRE(is_long(data::Sampler({&dataset}, options), 0) != first_pass);
 }
 
 TEST_CASE("sampler: document starts mark the documents of the row") {

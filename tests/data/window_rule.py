@@ -7,7 +7,7 @@ Prints the constants of sampler_golden_test.cpp, for which the sampler in C++ mu
 """
 
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1
-HOLD_OUT, PASS_ORDER, MIXING, VALIDATION_ORDER = 1, 2, 3, 4
+HOLD_OUT, PASS_ORDER, MIXING, VALIDATION_ORDER, WINDOW_ORDER = 1, 2, 3, 4, 5
 BLOCK = 1024
 
 
@@ -79,13 +79,20 @@ class Sampler:
             starts.append(starts[-1] if at and pair[:2] == pairs[at - 1][:2] else at)
         return [p[3] for p in pairs], [p[4] for p in pairs], starts
 
+    def window_at(self, d, place, per_pass):
+        number = place * self.length // per_pass
+        first = -(-number * per_pass // self.length)
+        behind = -(-(number + 1) * per_pass // self.length)
+        order = shuffle(list(range(behind - first)), philox(self.seed, WINDOW_ORDER, d), number)
+        return first + order[place - first]
+
     def training_row(self, sample):
         block, slot = divmod(sample, BLOCK)
         owners = [d for d, n in enumerate(self.slots) for _ in range(n)]
         shuffle(owners, philox(self.seed, MIXING, 0), block)
         d = owners[slot]
-        window = block * self.slots[d] + owners[:slot].count(d)
         per_pass = sum(len(t) - 1 for t in self.training[d])
+        window = self.window_at(d, block * self.slots[d] + owners[:slot].count(d), per_pass)
         pairs = []
         for pair in range(window * self.length, (window + 1) * self.length):
             number, offset = divmod(pair, per_pass)
