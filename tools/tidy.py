@@ -12,10 +12,12 @@ import sys
 
 RANKS = {"base": 0, "backend": 1, "data": 1, "net": 1, "cpu": 2, "cuda": 2, "observe": 2, "shard": 3, "model": 4,
          "optim": 4, "outer": 4, "checkpoint": 5, "train": 6, "cli": 7}
+# Inside a floor: a room includes itself, rooms of a lower rank, and what lies beside the rooms.
+ROOMS = {"net": {"wire": 0, "transport": 1, "exchange": 1, "coordinator": 2, "member": 2}}
 DOORS = [  # (header, where it may be included); tests may include what they test against.
     (r"nlohmann/", ("src/base/json.cpp", "tests/")),
     (r"spdlog/", ("src/base/log.cpp", "tests/")),
-    (r"uv\.h$", ("src/net/", "tests/")),
+    (r"uv\.h$", ("src/net/transport/", "tests/")),
     (r"numa(if)?\.h$", ("src/base/numa.cpp", "tests/")),
     (r"openssl/", ("src/base/hash.cpp", "src/net/", "tests/")),
     (r"(openblas/)?cblas", ("src/cpu/", "tests/")),
@@ -39,6 +41,12 @@ def floor_of(path):
     return parts[0] if len(parts) > 1 and parts[0] in RANKS else None
 
 
+def room_of(path):
+    """Floor and room, if the path is in one: both src/net/wire/frame.h and net/wire/frame.h are in (net, wire)."""
+    parts = path.removeprefix("src/").split("/")
+    return parts[:2] if len(parts) == 3 and parts[1] in ROOMS.get(parts[0], {}) else (None, None)
+
+
 def allowed(path, places):
     return any(path == place or (place.endswith("/") and path.startswith(place)) for place in places)
 
@@ -47,6 +55,9 @@ def check_include(path, quote, header):
     for pattern, places in DOORS:
         if (quote == "<" or floor_of(header) is None) and re.match(pattern, header) and not allowed(path, places):
             yield f"{header} may be included only in {', '.join(places)}"
+    (floor, room), (other, other_room) = room_of(path), room_of(header)
+    if room and floor == other and room != other_room and ROOMS[floor][other_room] >= ROOMS[floor][room]:
+        yield f"room {room} must not include room {other_room}, which is not below it"
     floor, other = floor_of(path), floor_of(header)
     if quote == "<" or path.startswith("tests/") or other is None or other == floor:
         return

@@ -1,5 +1,5 @@
 // Who is blamed: each case is a round of a few members and what they say of each other.
-#include "net/blame.h"
+#include "net/coordinator/blame.h"
 
 #include <vector>
 

@@ -1,4 +1,4 @@
-#include "net/conduct.h"
+#include "net/coordinator/conduct.h"
 
 #undef CHECK
 #include "support/catch.h"

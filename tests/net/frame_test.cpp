@@ -1,6 +1,6 @@
 // Frames cut at every place, and frames that lie. The lies are told with correct checksums where a
 // checksum would otherwise hide what is tested.
-#include "net/frame.h"
+#include "net/wire/frame.h"
 
 #include <cstring>
 

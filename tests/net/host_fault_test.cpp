@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "net/address.h"
+#include "net/transport/address.h"
 #include "net/host_steps.h"
 #include "net/parse_frames.h"
 

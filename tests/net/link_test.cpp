@@ -1,9 +1,9 @@
 // What cannot be brought about through a host: a name with several addresses.
-#include "net/link.h"
+#include "net/transport/link.h"
 
 #include <optional>
 
-#include "net/address.h"
+#include "net/transport/address.h"
 #include "net/scripted_machine.h"
 #undef CHECK
 #include "support/catch.h"

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "net/chunk.h"
+#include "net/exchange/chunk.h"
 #include "net/member.h"
 #include "net/quiet_log.h"
 #include "net/recording_outbox.h"

@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "net/sample_payloads.h"
-#include "net/wire.h"
+#include "net/wire/wire.h"
 #undef CHECK
 #include "support/catch.h"
 

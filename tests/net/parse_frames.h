@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "net/frame.h"
+#include "net/wire/frame.h"
 
 namespace net {
 

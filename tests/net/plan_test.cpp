@@ -1,9 +1,9 @@
 // Plans and elections are pure functions: all small cases are tried.
-#include "net/plan.h"
+#include "net/exchange/plan.h"
 
 #include <algorithm>
 
-#include "net/lineage.h"
+#include "net/coordinator/lineage.h"
 
 #undef CHECK
 #include "support/catch.h"

@@ -1,4 +1,4 @@
-#include "net/reachability.h"
+#include "net/coordinator/reachability.h"
 
 #include "net/recording_outbox.h"
 

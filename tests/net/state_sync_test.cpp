@@ -1,6 +1,6 @@
 // The state that is being fetched while it moves: two fragments, one of which is committed again
 // and again.
-#include "net/state_sync.h"
+#include "net/member/state_sync.h"
 
 #include "net/member_stage.h"
 

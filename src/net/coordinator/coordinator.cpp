@@ -1,0 +1,615 @@
+// Who is a member, what is known of it, and when the run starts. Rounds are in
+// net/coordinator/round_keeper.h, the state in net/coordinator/state_in_force.h, the door in
+// net/coordinator/admission.h.
+//
+// Every event is taken in first, then review() draws all conclusions from what is known. So it does
+// not matter by which of several events a condition came true.
+#include "net/coordinator.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "net/coordinator/admission.h"
+#include "net/coordinator/conduct.h"
+#include "net/coordinator/reachability.h"
+#include "net/coordinator/round_keeper.h"
+#include "net/coordinator/samples.h"
+#include "net/coordinator/state_in_force.h"
+#include "net/dispatch.h"
+
+namespace net {
+namespace {
+
+using std::chrono::milliseconds;
+
+// A late member may know of this many commits that all others have missed: it takes their state.
+// Further ahead, it or the run is not what somebody thinks.
+constexpr uint64_t kLeadMax = 2;
+
+class CoordinatorMachine : public Coordinator {
+ public:
+  explicit CoordinatorMachine(const CoordinatorOptions& options);
+
+  void on_start(Instant, Outbox&) override {}
+  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+                    Outbox& out) override;
+  void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
+  void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override;
+  void on_drained(LinkId, Instant, Outbox&) override {}
+  void on_tick(Instant now, Outbox& out) override;
+  CoordinatorReport report() const override;
+
+ private:
+  // Admission.
+  void follow(const Admission::Verdict& verdict, Turn turn);
+  void reject(LinkId link, const std::string& who, const Reject& reject, Turn turn);
+  void reject(const MemberRecord& member, const Reject& reject, Turn turn) {
+    this->reject(member.link, fmt::format("{} ({})", member.name, member.remote.text()), reject,
+                 turn);
+  }
+  void admit(const Admission::Applicant& applicant, Turn turn);
+  bool raise_term(uint32_t term);
+  void receive_state_of(MemberRecord& member, Turn turn);
+  void judge_newer_states(Turn turn);
+  void put_in_force(const MemberRecord& member, Turn turn);
+
+  // Life of a member.
+  base::Result<void> on_member(MemberRecord& member, const Message& message, Turn turn);
+  void on_heartbeat(MemberRecord& member, const Heartbeat& heartbeat, Turn turn);
+  base::Result<void> on_synced(MemberRecord& member, Synced synced);
+  void on_leave(const MemberRecord& member, const Leave& leave, Turn turn);
+  void review_standing(MemberRecord& member, Turn turn);
+  void notify(const MemberRecord& member, const std::string& reason, Turn turn);
+  void activate(MemberRecord& member, Turn turn);
+  bool demote_stale(Turn turn);
+  void lose(PeerId peer, const std::string& reason, Turn turn);
+  void forget(PeerId peer, Turn turn);
+  void change_epoch(Turn turn);
+
+  // The run.
+  void start_if_due(Turn turn);
+  void dismiss_all(Turn turn);
+  void start_over_if_lost(Turn turn);
+  void review(Turn turn);
+  void finish_if_done(Turn turn);
+
+  const CoordinatorOptions options_;
+  Speaker speaker_;
+  Roster roster_;
+  Admission admission_;
+  Reachability reachability_;
+  Conduct conduct_;
+  StateInForce in_force_;
+  RoundKeeper rounds_;
+  SampleCounter samples_;
+  bool is_started_ = false;
+  Instant first_came_at_{};        // Of those who wait for the start.
+  std::set<uint64_t> unfinished_;  // Nodes that were active and have not said that they are done.
+  bool somebody_is_done_ = false;
+  Instant emptied_at_{};
+  bool is_finished_ = false;
+  int64_t joined_count_ = 0;
+  int64_t lost_count_ = 0;
+};
+
+CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
+    : options_(options),
+      speaker_(run_hash(options.run_name), options.term),
+      admission_(options_),
+      reachability_(speaker_.run()),
+      in_force_(options.fragment_count, roster_),
+      rounds_(options_, roster_, in_force_.states(), speaker_, conduct_) {
+  CHECK(int64_t(options.chunk_counts.size()) == options.fragment_count, "{} chunk counts for {}",
+        options.chunk_counts.size(), options.fragment_count);
+}
+
+void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Endpoint& remote,
+                                      Instant now, Outbox& out) {
+  if (incoming) {
+    admission_.on_link_open(link, remote, now);
+  } else if (reachability_.owns(link)) {
+    reachability_.on_link_open(link, {now, out});
+  }
+}
+
+void CoordinatorMachine::on_link_closed(LinkId link, const std::string& reason, Instant now,
+                                        Outbox& out) {
+  const Turn turn{now, out};
+  admission_.on_link_closed(link);
+  if (reachability_.owns(link)) {
+    reachability_.on_link_closed(link, reason, turn);
+  } else if (const MemberRecord* const member = roster_.find_link(link)) {
+    lose(member->peer, reason, turn);
+  }
+  review(turn);
+}
+
+void CoordinatorMachine::on_message(LinkId link, const Message& message, Instant now, Outbox& out) {
+  const Turn turn{now, out};
+  if (admission_.owns(link)) {
+    if (const auto verdict = admission_.on_message(link, message, roster_, now)) {
+      follow(*verdict, turn);
+    }
+  } else if (reachability_.owns(link)) {
+    reachability_.on_message(link, message, turn);
+  } else if (MemberRecord* const member = roster_.find_link(link)) {
+    const PeerId peer = member->peer;
+    member->heard_at = now;
+    const auto handled = on_member(*member, message, turn);
+    if (!handled.ok()) lose(peer, handled.reason(), turn);
+  }
+  review(turn);
+}
+
+void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
+  const Turn turn{now, out};
+  for (const auto& verdict : admission_.on_tick(roster_, turn)) follow(verdict, turn);
+  reachability_.on_tick(turn);
+  for (const PeerId peer : roster_.peers()) {
+    const Duration silence = now - roster_.find(peer)->heard_at;
+    if (silence < options_.dead_after) continue;
+    lose(peer, fmt::format("silent for {:.1f} s", std::chrono::duration<double>(silence).count()),
+         turn);
+  }
+  review(turn);
+  finish_if_done(turn);
+}
+
+// --- Admission.
+
+void CoordinatorMachine::follow(const Admission::Verdict& verdict, Turn turn) {
+  if (verdict.rejected) return reject(verdict.link, verdict.who, *verdict.rejected, turn);
+  admit(*verdict.admitted, turn);
+}
+
+void CoordinatorMachine::reject(LinkId link, const std::string& who, const Reject& reject,
+                                Turn turn) {
+  base::log_warning("rejected {}: {}", who, reject.reason);
+  speaker_.send(link, MessageType::kReject, encode(reject), turn);
+  turn.out.close(link);
+}
+
+void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn) {
+  const Hello& hello = applicant.hello;
+  if (const MemberRecord* const old = roster_.find_node(hello.node_key)) {
+    lose(old->peer, fmt::format("it registered again from {}", applicant.remote.text()), turn);
+  }
+  const bool is_split = raise_term(applicant.term);
+  MemberRecord record{.link = applicant.link, .node_key = hello.node_key, .name = hello.node_name};
+  record.remote = applicant.remote;
+  record.data = hello.listen;
+  if (record.data.host.empty()) record.data.host = applicant.remote.host;
+  record.states = hello.states;
+  record.ready.resize(size_t(options_.fragment_count));
+  record.step = hello.step;
+  record.last_term = hello.last_term;
+  record.last_epoch = hello.last_epoch;
+  record.last_member_count = hello.last_member_count;
+  record.term = applicant.term;
+  record.samples = hello.samples;
+  record.came_at = record.heard_at = record.heartbeat_at = record.progress_at = turn.now;
+  if (roster_.count() == 0) first_came_at_ = turn.now;
+  MemberRecord* const member = roster_.add(std::move(record), rounds_.numbers());
+  if (member == nullptr) {  // All numbers stand in open rounds. It will dial again.
+    turn.out.close(applicant.link);
+    return;
+  }
+  base::log_info("{} registered from {} as peer {} with data address {}", member->name,
+                 member->remote.text(), member->peer, member->data.text());
+  const Welcome welcome{
+      .peer = member->peer,
+      .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),
+      .dead_after_ms = uint32_t(options_.dead_after / milliseconds(1))};
+  speaker_.send(member->link, MessageType::kWelcome, encode(welcome), turn);
+  if (is_split) {
+    notify(*member,
+           fmt::format("it comes from another coordinator of this run, which was started later "
+                       "(term {}): two coordinators split a run in two. Stop one",
+                       applicant.term),
+           turn);
+  }
+  reachability_.watch(member->peer, member->node_key, member->data, turn);
+  if (is_started_) receive_state_of(*member, turn);
+}
+
+// Before the start this is the successor of whoever gave out that term. After it, a member that
+// knows a higher one was with another coordinator meanwhile: true.
+bool CoordinatorMachine::raise_term(uint32_t term) {
+  if (is_started_ && term <= speaker_.term()) return false;
+  speaker_.raise_term(term + 1);
+  return is_started_;
+}
+
+// A node that comes late with a newer state knows how far the run was, or lies, or is of another
+// start of the run: it waits until that is clear.
+void CoordinatorMachine::receive_state_of(MemberRecord& member, Turn turn) {
+  member.standing = Standing::kCatchingUp;
+  const StateInForce::Lead lead = in_force_.lead(member.states);
+  if (lead.versions == 0) return;
+  const uint64_t theirs = member.states[lead.fragment].version;
+  const uint64_t ours = in_force_.states()[lead.fragment].version;
+  // Where nothing was ever committed there is nothing to lose: a fresh node never becomes the
+  // truth.
+  const bool is_fresh =
+      std::ranges::all_of(in_force_.states(), [](const auto& state) { return state.version == 0; });
+  if (options_.adopt_newer || is_fresh) return put_in_force(member, turn);
+  const bool takes_ours = lead.versions <= kLeadMax;
+  base::log_warning("{} has version {} of fragment {}, the run goes on from {}: {}", member.name,
+                    theirs, lead.fragment, ours,
+                    takes_ours ? "it takes the run's" : "it waits for others who know of it");
+  if (!takes_ours) member.standing = Standing::kWaiting;
+}
+
+// Those who wait with a newer state are right if they are most of the last active members that they
+// know of and not fewer than those whose state would be replaced, or if more have that same state
+// than are active. A coordinator that was started again may have found an old node first.
+void CoordinatorMachine::judge_newer_states(Turn turn) {
+  const MemberRecord* newest = nullptr;
+  for (const auto& [peer, member] : roster_.all()) {
+    if (member.standing != Standing::kWaiting) continue;
+    if (!newest || in_force_.lead(member.states).versions > in_force_.lead(newest->states).versions)
+      newest = &member;
+  }
+  if (!newest) return;
+  const StateInForce::LastEpoch last = in_force_.last_epoch_of(*newest);
+  const auto active = int64_t(roster_.active_peers().size());
+  const auto witnesses = std::ranges::count_if(roster_.all(), [&](const auto& entry) {
+    return entry.second.standing == Standing::kWaiting && entry.second.states == newest->states;
+  });
+  const bool was_the_run = 2 * last.here > last.count && last.here >= active;
+  if (was_the_run || witnesses > active) return put_in_force(*newest, turn);
+  for (const PeerId peer : roster_.peers()) {
+    const MemberRecord& member = *roster_.find(peer);
+    if (member.standing != Standing::kWaiting) continue;
+    if (turn.now - member.came_at < options_.start_grace) continue;
+    const StateInForce::Lead lead = in_force_.lead(member.states);
+    reject(member,
+           {.reason = fmt::format(
+                "your state of fragment {} has version {}, the run goes on from {}. If yours is "
+                "the run's, start the coordinator again with swarm.adopt_newer; else give this "
+                "node an empty run directory",
+                lead.fragment, member.states[lead.fragment].version,
+                in_force_.states()[lead.fragment].version)},
+           turn);
+    forget(peer, turn);
+  }
+}
+
+void CoordinatorMachine::put_in_force(const MemberRecord& member, Turn turn) {
+  for (size_t fragment = 0; fragment < in_force_.states().size(); ++fragment) {
+    FragmentState& state = in_force_.states()[fragment];
+    if (member.states[fragment].version == kNoVersion) continue;
+    if (member.states[fragment].version <= state.version) continue;
+    base::log_warning("version {} of fragment {}, which {} brings, is in force now, after {}",
+                      member.states[fragment].version, fragment, member.name, state.version);
+    rounds_.abort(int64_t(fragment), "a newer state has come", turn);
+    state = member.states[fragment];
+  }
+  rounds_.set_committed_step(std::max(rounds_.committed_step(), member.step));
+  samples_.adopt(member.samples);
+  for (auto& [peer, waiting] : roster_.all()) {
+    if (waiting.standing == Standing::kWaiting) waiting.standing = Standing::kCatchingUp;
+  }
+}
+
+// --- Life of a member.
+
+base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Message& message,
+                                                 Turn turn) {
+  const Authority& authority = message.authority;
+  if (message.run != speaker_.run()) return base::Failure{"it speaks of another run"};
+  if (authority.fragment >= in_force_.states().size())
+    return base::Failure{"a fragment that does not exist"};
+  switch (message.type) {
+    case MessageType::kHeartbeat:
+      return dispatch<Heartbeat>(message, [&](const auto& h) { on_heartbeat(member, h, turn); });
+    case MessageType::kSynced:
+      return dispatch<Synced>(message, [&](const auto& s) { return on_synced(member, s); });
+    case MessageType::kReady:
+      return dispatch<Ready>(message,
+                             [&](const auto& r) { return rounds_.on_ready(member, authority, r); });
+    case MessageType::kDone:
+      return dispatch<Done>(
+          message, [&](const auto& d) { rounds_.on_done(member, authority, d, turn.now); });
+    case MessageType::kApplied:
+      return dispatch<Applied>(message, [&](const auto& applied) {
+        FragmentState& state = member.states[authority.fragment];
+        if (state.version == authority.round) state.digest = applied.digest;
+      });
+    case MessageType::kNeedSamples:
+      return dispatch<NeedSamples>(message, [&](const auto& need) {
+        return samples_.grant(member, need, roster_, speaker_, turn);
+      });
+    case MessageType::kLeave:
+      return dispatch<Leave>(message, [&](const auto& leave) { on_leave(member, leave, turn); });
+    default:
+      return base::Failure{fmt::format("message {} was not expected", int(message.type))};
+  }
+}
+
+void CoordinatorMachine::on_heartbeat(MemberRecord& member, const Heartbeat& heartbeat, Turn turn) {
+  const auto note = [&](MemberRecord::Since& since, uint64_t mask) {
+    for (size_t peer = 0; peer < since.size(); ++peer) {
+      const bool is_in = (mask >> peer & 1) != 0;
+      if (!is_in) since[peer].reset();
+      if (is_in && !since[peer]) since[peer] = turn.now;
+    }
+  };
+  note(member.no_contribution_since, heartbeat.owes_contribution & heartbeat.silent);
+  note(member.no_result_since, heartbeat.owes_result & heartbeat.silent);
+  note(member.undialled_since, heartbeat.unreachable);
+  for (auto& [peer, other] : roster_.all()) {
+    if ((heartbeat.unreachable >> peer & 1) != 0) reachability_.doubt(peer, turn.now);
+  }
+  if (heartbeat.progress != member.heartbeat.progress) member.progress_at = turn.now;
+  if (heartbeat.owes_contribution != 0) member.lacked_contributions_at = turn.now;
+  member.heartbeat = heartbeat;
+  member.step = heartbeat.step;
+  member.loss = heartbeat.loss;
+  member.heartbeat_at = turn.now;
+  speaker_.send(member.link, MessageType::kHeartbeatReply, no_payload(), turn);
+}
+
+base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced synced) {
+  if (synced.states.size() != in_force_.states().size())
+    return base::Failure{"a state without all fragments"};
+  if (member.standing != Standing::kCatchingUp) return {};
+  member.states = std::move(synced.states);
+  member.catch_up.reset();  // If this is not the state in force any more, it must be told again.
+  member.is_synced = true;
+  return {};
+}
+
+// Whether it contributes: who cannot be dialled cannot be asked for its part, and who was left out
+// must first show that it keeps up, if there are enough others for a round to show it in. Who alone
+// has the state is asked by nobody.
+void CoordinatorMachine::review_standing(MemberRecord& member, Turn turn) {
+  const auto finding = reachability_.finding(member.peer);
+  if (!finding) return;
+  member.is_reachable = finding->is_reachable;
+  const bool is_alone = std::ranges::none_of(roster_.all(), [&](const auto& entry) {
+    const MemberRecord& other = entry.second;
+    return other.peer != member.peer && other.is_reachable && in_force_.is_held_by(other);
+  });
+  const auto sound = std::ranges::count_if(roster_.all(), [&](const auto& entry) {
+    return entry.second.is_reachable && !conduct_.is_on_probation(entry.second.node_key);
+  });
+  const bool is_on_probation =
+      conduct_.is_on_probation(member.node_key) && sound >= options_.members_min;
+  const bool contributes = is_alone || (finding->is_reachable && !is_on_probation);
+  if (is_started_ && is_alone && !finding->is_reachable && !member.is_told_alone) {
+    member.is_told_alone = true;
+    notify(member,
+           fmt::format("it trains alone: nobody else has the state, and nobody can fetch it, "
+                       "because its data port cannot be dialled from here: {} ({}). Open the port, "
+                       "or set node.advertise",
+                       member.data.text(), finding->reason),
+           turn);
+  }
+  if (contributes == member.contributes) return;
+  member.contributes = contributes;
+  if (contributes) return notify(member, "it contributes to the rounds", turn);
+  if (is_on_probation) {
+    return notify(member,
+                  fmt::format("it receives results and contributes nothing until it has kept up "
+                              "for {} rounds: {}",
+                              conduct_.rounds_to_keep(member.node_key),
+                              conduct_.last_offence(member.node_key)),
+                  turn);
+  }
+  notify(member,
+         fmt::format("it receives results and contributes nothing, because its data port cannot "
+                     "be dialled from here: {} ({}). Open the port, or set node.advertise",
+                     member.data.text(), finding->reason),
+         turn);
+}
+
+void CoordinatorMachine::notify(const MemberRecord& member, const std::string& reason, Turn turn) {
+  base::log_warning("{}: {}", member.name, reason);
+  speaker_.send(member.link, MessageType::kNotice,
+                encode(Notice{.contributes = member.contributes, .reason = reason}), turn);
+}
+
+void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
+  // Those who were there at the start begin together, however soon each says that it is in step.
+  const bool is_start = member.is_founder && rounds_.committed_count() == 0;
+  const uint64_t step = rounds_.committed_step();
+  member.came_in_between = !is_start && std::ranges::any_of(roster_.all(), [&](const auto& entry) {
+    return entry.second.is_active() && entry.second.step > step;
+  });
+  member.standing = Standing::kActive;
+  joined_count_ += !member.was_active;
+  member.was_active = true;
+  member.entered_after = is_start ? -1 : rounds_.committed_count();
+  unfinished_.insert(member.node_key);
+  base::log_info("{} is active from step {}", member.name, step);
+  const Start start{.step = step,
+                    .samples_void_below = samples_.void_below(member, speaker_.term())};
+  speaker_.send(member.link, MessageType::kStart, encode(start), turn);
+  change_epoch(turn);
+  rounds_.add_receiver(member, turn);
+}
+
+// Active members whose state is not the one in force leave the open rounds. True if there were any.
+bool CoordinatorMachine::demote_stale(Turn turn) {
+  bool is_changed = false;
+  for (auto& [peer, member] : roster_.all()) {
+    if (!member.is_active() || in_force_.is_held_by(member)) continue;
+    base::log_warning("{} must catch up: its state is not the one in force", member.name);
+    member.standing = Standing::kCatchingUp;
+    member.is_synced = false;
+    member.catch_up.reset();
+    for (auto& ready : member.ready) ready.reset();
+    rounds_.remove(peer);
+    is_changed = true;
+  }
+  if (is_changed) change_epoch(turn);
+  return is_changed;
+}
+
+void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave, Turn turn) {
+  base::log_info("{} left: {}", member.name, leave.reason);
+  if (leave.reason == kDoneReason) {
+    unfinished_.erase(member.node_key);
+    somebody_is_done_ = true;
+  }
+  turn.out.close(member.link);
+  forget(member.peer, turn);
+}
+
+// Whoever can still hear it is told why. Nothing happens to a link that is closed already.
+void CoordinatorMachine::lose(PeerId peer, const std::string& reason, Turn turn) {
+  const MemberRecord& member = *roster_.find(peer);
+  notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
+  lost_count_ += member.was_active;
+  turn.out.close(member.link);
+  forget(peer, turn);
+}
+
+void CoordinatorMachine::forget(PeerId peer, Turn turn) {
+  const bool was_active = roster_.find(peer)->is_active();
+  roster_.remove(peer);
+  rounds_.remove(peer);
+  reachability_.forget(peer, turn);
+  for (auto& [other, member] : roster_.all()) {
+    member.no_contribution_since[peer].reset();
+    member.no_result_since[peer].reset();
+    member.undialled_since[peer].reset();
+  }
+  if (was_active) change_epoch(turn);
+  if (roster_.count() == 0) emptied_at_ = turn.now;
+}
+
+void CoordinatorMachine::change_epoch(Turn turn) {
+  speaker_.next_epoch();
+  const std::vector<PeerId> active = roster_.active_peers();
+  const Bytes payload = encode(Membership{active});
+  for (const PeerId peer : active) {
+    speaker_.send(roster_.find(peer)->link, MessageType::kMembership, payload, turn);
+  }
+}
+
+// --- The run.
+
+void CoordinatorMachine::review(Turn turn) {
+  start_if_due(turn);
+  for (auto& [peer, member] : roster_.all()) review_standing(member, turn);
+  if (!is_started_) return;
+  judge_newer_states(turn);
+  do {
+    for (auto& [peer, member] : roster_.all()) {
+      const bool is_known = reachability_.finding(peer).has_value();
+      if (member.standing != Standing::kCatchingUp || !member.is_synced || !is_known) continue;
+      if (in_force_.is_held_by(member)) activate(member, turn);
+    }
+    rounds_.review(turn);
+    for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
+      const Duration age = turn.now - rounds_.committed_at(fragment);
+      in_force_.settle_digest(fragment, age >= options_.round_timeout);
+    }
+  } while (demote_stale(turn));
+  start_over_if_lost(turn);
+  for (auto& [peer, member] : roster_.all()) review_standing(member, turn);
+  for (auto& [peer, member] : roster_.all()) {
+    if (member.standing != Standing::kCatchingUp) continue;
+    const Bytes catch_up = encode(in_force_.catch_up_for(member, rounds_.committed_step()));
+    if (member.catch_up && *member.catch_up == *catch_up) continue;
+    member.catch_up = catch_up;
+    speaker_.send(member.link, MessageType::kCatchUp, catch_up, turn);
+    speaker_.send(member.link, MessageType::kSamples, samples_.news(), turn);
+  }
+}
+
+// All that were expected; or enough after some grace; or, after a restart of the coordinator, most
+// of those who were the run, with a moment for the rest.
+void CoordinatorMachine::start_if_due(Turn turn) {
+  if (is_started_ || roster_.count() == 0) return;
+  const Duration waited = turn.now - first_came_at_;
+  const bool are_enough = roster_.count() >= options_.members_min;
+  const bool is_grace_over = waited >= options_.start_grace;
+  const StateInForce::LastEpoch last = in_force_.last_epoch();
+  const bool is_settled = last.here >= last.count || waited >= 2 * options_.heartbeat_interval;
+  const bool is_run_back = 2 * last.here > last.count && is_settled;
+  const bool are_all = roster_.count() >= options_.start_members;
+  if (!are_all && !(are_enough && (is_grace_over || is_run_back))) return;
+  if (!in_force_.elect()) {  // Somebody who has the state must come.
+    if (is_grace_over) dismiss_all(turn);
+    return;
+  }
+  is_started_ = true;
+  uint64_t step = 0;
+  uint64_t samples = 0;
+  for (auto& [peer, member] : roster_.all()) {
+    member.standing = Standing::kCatchingUp;
+    member.is_founder = in_force_.is_held_by(member);
+    if (!member.is_founder) continue;
+    step = std::max(step, member.step);
+    samples = std::max(samples, member.samples);
+  }
+  rounds_.set_committed_step(step);
+  samples_.start(samples);
+  base::log_info("the run starts with {} members at step {}, fragment 0 at version {}, sample {}",
+                 roster_.count(), step, in_force_.states()[0].version, samples_.count());
+}
+
+// All were fetching the state when the last one that had it went away, and have only parts of it.
+// What they have on disk is older, but whole.
+void CoordinatorMachine::dismiss_all(Turn turn) {
+  const Reject dismissal{
+      .reason = "nobody has the whole state of the run any more; go on from the last checkpoint",
+      .restart_makes_sense = true};
+  for (const PeerId peer : roster_.peers()) {
+    reject(*roster_.find(peer), dismissal, turn);
+    forget(peer, turn);
+  }
+}
+
+// Everybody who had the state is gone. What the rest still has, they must say anew: their blocks
+// may be half replaced. So all register again, and the rule of the start decides.
+void CoordinatorMachine::start_over_if_lost(Turn turn) {
+  if (!roster_.active_peers().empty()) return;
+  for (size_t fragment = 0; fragment < in_force_.states().size(); ++fragment) {
+    if (!in_force_.is_lost(fragment)) continue;
+    if (roster_.count() > 0) {
+      base::log_warning("nobody has version {} of fragment {} any more: the run starts over",
+                        in_force_.states()[fragment].version, fragment);
+    }
+    is_started_ = false;
+    speaker_.raise_term(speaker_.term() + 1);
+    for (const PeerId peer : roster_.peers()) {
+      turn.out.close(roster_.find(peer)->link);
+      forget(peer, turn);
+    }
+    return;
+  }
+}
+
+// A node that died and does not come back is waited for as long as at the start, not for ever.
+void CoordinatorMachine::finish_if_done(Turn turn) {
+  if (roster_.count() > 0 || !somebody_is_done_) return;
+  const bool is_grace_over = turn.now - emptied_at_ >= options_.start_grace;
+  if (unfinished_.empty() || is_grace_over) is_finished_ = true;
+}
+
+CoordinatorReport CoordinatorMachine::report() const {
+  CoordinatorReport report;
+  report.epoch = speaker_.epoch();
+  for (const auto& [peer, member] : roster_.all()) {
+    report.members.push_back({peer, member.name, member.is_active(), member.step, member.loss});
+  }
+  report.states = in_force_.states();
+  report.samples = samples_.count();
+  report.rounds_committed = rounds_.committed_count();
+  report.members_joined = joined_count_;
+  report.members_lost = lost_count_;
+  report.finished = is_finished_;
+  return report;
+}
+
+}  // namespace
+
+std::unique_ptr<Coordinator> Coordinator::create(const CoordinatorOptions& options) {
+  return std::make_unique<CoordinatorMachine>(options);
+}
+
+}  // namespace net

@@ -1,0 +1,311 @@
+#include "net/coordinator/round_keeper.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "base/log.h"
+#include "net/coordinator/lineage.h"
+
+namespace net {
+namespace {
+
+// Nodes may have other batches than the coordinator's config says, but not more than so many times.
+constexpr uint64_t kBatchesMax = 64;
+// A node that was left out for a while brings the work of several rounds.
+constexpr int64_t kWeightsMax = 16;
+
+}  // namespace
+
+RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
+                         std::vector<FragmentState>& in_force, const Speaker& speaker,
+                         Conduct& conduct)
+    : options_(options),
+      roster_(roster),
+      in_force_(in_force),
+      speaker_(speaker),
+      conduct_(conduct) {
+  slots_.resize(size_t(options.fragment_count));
+}
+
+// A Ready that crossed a Commit on its way names a round that is over. Its step is believed only as
+// far as the run can have come since the last commit: a fragment's round is due every inner_steps,
+// and a node that was alone for a while may be one further.
+base::Result<void> RoundKeeper::on_ready(MemberRecord& member, const Authority& authority,
+                                         const Ready& ready) {
+  const size_t fragment = authority.fragment;
+  if (!member.is_active() || authority.round != in_force_[fragment].version + 1) return {};
+  const uint64_t step_max = committed_step_ + 2 * options_.inner_steps;
+  if (options_.inner_steps > 0 && ready.step > step_max) {
+    return base::Failure{fmt::format("it says that it is at step {}, but the run is at {}",
+                                     ready.step, committed_step_)};
+  }
+  member.step = std::max(member.step, ready.step);
+  member.ready[fragment] = ready;
+  if (ready.weight_tokens >= 0) return {};
+  member.ready[fragment].reset();
+  auto& round = slots_[fragment].round;
+  if (round && round->is_contributor(member.peer)) round->remove(member.peer);
+  return {};
+}
+
+void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority, const Done& done,
+                          Instant now) {
+  auto& round = slots_[authority.fragment].round;
+  if (!round || !round->is_receiver(member.peer)) return;
+  const Authority& its = round->authority();
+  const bool is_this = authority.round == its.round && authority.attempt == its.attempt &&
+                       authority.term == its.term;
+  if (is_this) round->set_done(member.peer, done.results, now);
+}
+
+// A contributor that was excluded and has come back stays out: the chunks' owners have forgotten
+// it.
+void RoundKeeper::add_receiver(const MemberRecord& member, Turn turn) {
+  for (Slot& slot : slots_) {
+    if (!slot.round || slot.round->is_contributor(member.peer)) continue;
+    slot.round->add_receiver(member.peer, !member.contributes);
+    tell_open(*slot.round, member, turn);
+  }
+}
+
+void RoundKeeper::remove(PeerId peer) {
+  for (Slot& slot : slots_) {
+    if (slot.round) slot.round->remove(peer);
+  }
+}
+
+void RoundKeeper::review(Turn turn) {
+  for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
+    review_round(fragment, turn);
+    review_ready(fragment, turn);
+  }
+}
+
+std::set<PeerId> RoundKeeper::numbers() const {
+  std::set<PeerId> all;
+  for (const Slot& slot : slots_) {
+    if (slot.round) all.merge(slot.round->numbers());
+  }
+  return all;
+}
+
+void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
+  Slot& slot = slots_[size_t(fragment)];
+  if (slot.round) return;
+  std::vector<PeerId> ready = current_members(fragment);
+  std::erase_if(ready, [&](PeerId peer) {
+    const MemberRecord& member = *roster_.find(peer);
+    return !member.contributes || !member.ready[size_t(fragment)];
+  });
+  if (int64_t(ready.size()) < std::max<int64_t>(1, options_.members_min)) {
+    slot.ready_since.reset();
+    return;
+  }
+  if (!slot.ready_since) slot.ready_since = turn.now;
+  const bool is_grace_over = turn.now - *slot.ready_since >= options_.ready_grace;
+  const std::vector<PeerId> awaited = awaited_members(fragment, ready);
+  if (!awaited.empty() && !is_grace_over) return;
+  for (const PeerId peer : awaited) conduct_.was_ready(roster_.find(peer)->node_key, false);
+  for (const PeerId peer : ready) conduct_.was_ready(roster_.find(peer)->node_key, true);
+  open(fragment, ready, turn);
+}
+
+// Will it be ready for the next round? Who came in the middle of the steps for it brings what it
+// has to the one after.
+bool RoundKeeper::is_awaited(const MemberRecord& member) const {
+  const bool is_early = member.came_in_between && member.entered_after == committed_count_;
+  return member.contributes && !is_early && conduct_.is_awaited(member.node_key);
+}
+
+std::vector<PeerId> RoundKeeper::awaited_members(int64_t fragment,
+                                                 const std::vector<PeerId>& ready) const {
+  std::vector<PeerId> awaited = roster_.active_peers();
+  std::erase_if(awaited, [&](PeerId peer) {
+    const MemberRecord& member = *roster_.find(peer);
+    return std::ranges::binary_search(ready, peer) || member.ready[size_t(fragment)] ||
+           !is_awaited(member);
+  });
+  return awaited;
+}
+
+std::vector<PeerId> RoundKeeper::current_members(int64_t fragment) const {
+  std::vector<PeerId> peers = roster_.active_peers();
+  std::erase_if(peers, [&](PeerId peer) {
+    return !is_current(roster_.find(peer)->states[size_t(fragment)], in_force_[size_t(fragment)]);
+  });
+  return peers;
+}
+
+// A weight is believed as far as a node can have trained since its work was last in a commit, with
+// many times the batch of this coordinator's own config, and not far above what the others bring.
+int64_t RoundKeeper::believable_weight(const MemberRecord& member, const Ready& ready) const {
+  if (options_.tokens_per_step == 0) return ready.weight_tokens;
+  const uint64_t steps = ready.step - std::min(ready.step, member.contributed_step);
+  const uint64_t most =
+      kBatchesMax * uint64_t(options_.tokens_per_step) * std::max<uint64_t>(steps, 1);
+  return int64_t(std::min<uint64_t>(uint64_t(ready.weight_tokens), most));
+}
+
+std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
+                                                   const std::vector<PeerId>& ready) const {
+  std::vector<Contributor> contributors;
+  std::vector<int64_t> weights;
+  for (const PeerId peer : ready) {
+    const MemberRecord& member = *roster_.find(peer);
+    const int64_t weight = believable_weight(member, *member.ready[size_t(fragment)]);
+    contributors.push_back({peer, weight, member.data});
+    if (weight > 0) weights.push_back(weight);
+  }
+  if (!weights.empty()) {
+    std::erase_if(contributors, [](const auto& one) { return one.weight_tokens <= 0; });
+  }
+  if (weights.size() < 3) return contributors;
+  const auto middle = weights.begin() + int64_t(weights.size() / 2);
+  std::ranges::nth_element(weights, middle);
+  const int64_t most = *middle > INT64_MAX / kWeightsMax ? INT64_MAX : *middle * kWeightsMax;
+  for (Contributor& one : contributors) {
+    if (one.weight_tokens <= most) continue;
+    base::log_warning(
+        "{} says that it trained on {} tokens, over {} times what most did: it counts with {}",
+        roster_.find(one.peer)->name, one.weight_tokens, kWeightsMax, most);
+    one.weight_tokens = most;
+  }
+  return contributors;
+}
+
+void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready, Turn turn) {
+  Slot& slot = slots_[size_t(fragment)];
+  Open open{.contributors = contributors(fragment, ready), .owners = {}, .step = 0};
+  for (const PeerId peer : ready) {
+    open.step = std::max(open.step, roster_.find(peer)->ready[size_t(fragment)]->step);
+  }
+  std::vector<PeerId> receivers = current_members(fragment);
+  const auto is_guest = [&](PeerId peer) { return !roster_.find(peer)->contributes; };
+  std::vector<PeerId> guests = receivers;
+  std::erase_if(guests, std::not_fn(is_guest));
+  std::erase_if(receivers, is_guest);
+  slot.round.emplace(Round::Setup{.authority = {.term = speaker_.term(),
+                                                .round = in_force_[size_t(fragment)].version + 1,
+                                                .attempt = ++slot.attempt,
+                                                .fragment = uint32_t(fragment)},
+                                  .open = std::move(open),
+                                  .receivers = std::move(receivers),
+                                  .guests = std::move(guests),
+                                  .chunk_count = options_.chunk_counts[size_t(fragment)],
+                                  .members_min = options_.members_min,
+                                  .guest_lead = 2 * options_.heartbeat_interval,
+                                  .opened_at = turn.now});
+  for (const PeerId peer : slot.round->receivers()) {
+    tell_open(*slot.round, *roster_.find(peer), turn);
+  }
+}
+
+void RoundKeeper::tell_open(const Round& round, const MemberRecord& member, Turn turn) const {
+  speaker_.send(member.link, MessageType::kOpen, round.open_authority(), encode(round.open()),
+                turn);
+  for (const auto& [authority, reown] : round.reowns()) {
+    speaker_.send(member.link, MessageType::kReown, authority, encode(reown), turn);
+  }
+}
+
+void RoundKeeper::review_round(int64_t fragment, Turn turn) {
+  const auto& round = slots_[size_t(fragment)].round;
+  if (!round) return;
+  exclude_blamed(fragment, false, turn);
+  bool is_overdue = turn.now - round->deadline_from() >= options_.round_timeout;
+  // Enough may hold the results. If not, whoever is most to blame goes, and the others get as long.
+  if (is_overdue && round->verdict(true, turn.now) == Round::Verdict::kAbort) {
+    exclude_blamed(fragment, true, turn);
+    is_overdue = turn.now - round->deadline_from() >= options_.round_timeout;
+  }
+  switch (round->verdict(is_overdue, turn.now)) {
+    case Round::Verdict::kGoOn:
+      return;
+    case Round::Verdict::kReown:
+      return reown(fragment, turn);
+    case Round::Verdict::kCommit:
+      return commit(fragment, turn);
+    case Round::Verdict::kAbort:
+      return abort(fragment, "too few members are left in it", turn);
+  }
+}
+
+void RoundKeeper::exclude_blamed(int64_t fragment, bool is_overdue, Turn turn) {
+  Round& round = *slots_[size_t(fragment)].round;
+  const auto patience = is_overdue ? std::nullopt : std::optional(options_.stall_after);
+  const auto blame = round.blame(roster_, conduct_, turn.now, patience);
+  if (!blame) return;
+  exclude(fragment, *blame, turn);
+  if (is_overdue) round.extend(turn.now);
+}
+
+// It stays a member. It hears that it is out from the Reown, and will have to catch up.
+void RoundKeeper::exclude(int64_t fragment, const Blame& blame, Turn turn) {
+  Round& round = *slots_[size_t(fragment)].round;
+  const MemberRecord& member = *roster_.find(blame.peer);
+  base::log_warning("round {} of fragment {} goes on without {}: it {}", round.authority().round,
+                    fragment, member.name, blame.why);
+  conduct_.offended(member.node_key, fmt::format("in round {} of fragment {} it {}",
+                                                 round.authority().round, fragment, blame.why));
+  const bool is_contributor = round.is_contributor(blame.peer);
+  round.remove(blame.peer);
+  const Reown out{.excluded = {blame.peer}, .moves = {}};
+  Authority authority = round.authority();
+  ++authority.attempt;
+  if (is_contributor) {
+    speaker_.send(member.link, MessageType::kReown, authority, encode(out), turn);
+  } else {
+    speaker_.send(member.link, MessageType::kAbort, authority, no_payload(), turn);
+  }
+}
+
+void RoundKeeper::reown(int64_t fragment, Turn turn) {
+  Slot& slot = slots_[size_t(fragment)];
+  const Bytes payload = encode(slot.round->reown(turn.now));
+  slot.attempt = slot.round->authority().attempt;
+  for (const PeerId peer : slot.round->receivers()) {
+    const LinkId link = roster_.find(peer)->link;
+    speaker_.send(link, MessageType::kReown, slot.round->authority(), payload, turn);
+  }
+}
+
+// What the others were told stands, so this cannot be taken back: it is done for all before
+// anything else is looked at. Members that do not get the Commit have an older version from now on.
+void RoundKeeper::commit(int64_t fragment, Turn turn) {
+  Slot& slot = slots_[size_t(fragment)];
+  const Round& round = *slot.round;
+  const Round::Agreement agreement = round.agreement();
+  const FragmentState state{.version = round.authority().round, .digest = {}};
+  in_force_[size_t(fragment)] = state;
+  const Bytes payload = encode(Commit{.results = agreement.results, .step = round.step()});
+  for (const PeerId peer : round.late()) {
+    conduct_.offended(
+        roster_.find(peer)->node_key,
+        fmt::format("it was late for round {} of fragment {}", state.version, fragment));
+  }
+  for (const PeerId peer : agreement.peers) {
+    MemberRecord& member = *roster_.find(peer);
+    member.states[size_t(fragment)] = state;
+    conduct_.kept(member.node_key);
+    if (round.is_contributor(peer)) member.contributed_step = round.step();
+    speaker_.send(member.link, MessageType::kCommit, round.authority(), payload, turn);
+  }
+  for (auto& [peer, member] : roster_.all()) member.ready[size_t(fragment)].reset();
+  committed_step_ = std::max(committed_step_, round.step());
+  slot = {.committed_at = turn.now};
+  ++committed_count_;
+}
+
+void RoundKeeper::abort(int64_t fragment, const std::string& reason, Turn turn) {
+  Slot& slot = slots_[size_t(fragment)];
+  if (!slot.round) return;
+  const Authority authority = slot.round->authority();
+  base::log_warning("gave up round {} of fragment {}: {}", authority.round, fragment, reason);
+  for (const PeerId peer : slot.round->receivers()) {
+    speaker_.send(roster_.find(peer)->link, MessageType::kAbort, authority, no_payload(), turn);
+  }
+  slot.round.reset();
+  slot.ready_since.reset();
+}
+
+}  // namespace net

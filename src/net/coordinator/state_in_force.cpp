@@ -1,0 +1,109 @@
+#include "net/coordinator/state_in_force.h"
+
+#include <algorithm>
+#include <tuple>
+
+namespace net {
+namespace {
+
+auto epoch_of(const MemberRecord& member) {
+  return std::tuple(member.last_term, member.last_epoch, member.last_member_count);
+}
+
+}  // namespace
+
+bool StateInForce::elect() {
+  std::vector<FragmentState> elected;
+  for (size_t fragment = 0; fragment < states_.size(); ++fragment) {
+    const auto state = elect_state(claims(int64_t(fragment), false));
+    if (!state) return false;
+    elected.push_back(*state);
+  }
+  states_ = std::move(elected);
+  return true;
+}
+
+StateInForce::LastEpoch StateInForce::last_epoch() const {
+  const MemberRecord* newest = nullptr;
+  for (const auto& [peer, member] : roster_.all()) {
+    if (!newest || epoch_of(member) > epoch_of(*newest)) newest = &member;
+  }
+  return newest ? last_epoch_of(*newest) : LastEpoch{};
+}
+
+StateInForce::LastEpoch StateInForce::last_epoch_of(const MemberRecord& member) const {
+  if (member.last_member_count == 0) return {};
+  const auto here = std::ranges::count_if(
+      roster_.all(), [&](const auto& entry) { return epoch_of(entry.second) == epoch_of(member); });
+  return {.here = here, .count = int64_t(member.last_member_count)};
+}
+
+StateInForce::Lead StateInForce::lead(const std::vector<FragmentState>& states) const {
+  Lead lead;
+  for (size_t fragment = 0; fragment < states_.size(); ++fragment) {
+    const uint64_t version = states[fragment].version;
+    if (version == kNoVersion || version <= states_[fragment].version) continue;
+    const uint64_t ahead = version - states_[fragment].version;
+    if (ahead > lead.versions) lead = {.versions = ahead, .fragment = fragment};
+  }
+  return lead;
+}
+
+void StateInForce::settle_digest(int64_t fragment, bool is_overdue) {
+  FragmentState& state = states_[size_t(fragment)];
+  if (!state.digest.is_zero()) return;
+  const auto voters = claims(fragment, true);
+  if (const auto digest = majority_digest(voters, state.version)) state.digest = *digest;
+  const auto is_open = [&](const Claim& claim) {
+    return claim.state.version == state.version && claim.state.digest.is_zero();
+  };
+  const bool have_all_voted = std::ranges::none_of(voters, is_open);
+  if (!state.digest.is_zero() || (!have_all_voted && !is_overdue)) return;
+  const auto elected = elect_state(voters);
+  if (elected && elected->version == state.version) state.digest = elected->digest;
+}
+
+std::vector<Claim> StateInForce::claims(int64_t fragment, bool only_voters) const {
+  const bool has_voters = std::ranges::any_of(roster_.all(), [](const auto& entry) {
+    return entry.second.is_active() && entry.second.contributes;
+  });
+  std::vector<Claim> claims;
+  for (const auto& [peer, member] : roster_.all()) {
+    const bool may_vote = member.is_active() && (member.contributes || !has_voters);
+    if (only_voters && !may_vote) continue;
+    claims.push_back({.peer = peer, .state = member.states[size_t(fragment)]});
+  }
+  return claims;
+}
+
+bool StateInForce::holds_some(const MemberRecord& member) const {
+  for (size_t fragment = 0; fragment < states_.size(); ++fragment) {
+    if (is_current(member.states[fragment], states_[fragment])) return true;
+  }
+  return false;
+}
+
+bool StateInForce::is_held_by(const MemberRecord& member) const {
+  for (size_t fragment = 0; fragment < states_.size(); ++fragment) {
+    if (!is_current(member.states[fragment], states_[fragment])) return false;
+  }
+  return true;
+}
+
+bool StateInForce::is_lost(size_t fragment) const {
+  return std::ranges::none_of(roster_.all(), [&](const auto& entry) {
+    return is_current(entry.second.states[fragment], states_[fragment]);
+  });
+}
+
+// Only those who can be dialled: nobody is made to dial an address that did not prove its owner.
+CatchUp StateInForce::catch_up_for(const MemberRecord& member, uint64_t committed_step) const {
+  CatchUp catch_up{.states = states_, .donors = {}, .step = committed_step};
+  for (const auto& [peer, donor] : roster_.all()) {
+    if (peer == member.peer || !donor.is_reachable || !holds_some(donor)) continue;
+    catch_up.donors.push_back({.peer = peer, .data = donor.data});
+  }
+  return catch_up;
+}
+
+}  // namespace net

@@ -1,0 +1,79 @@
+#include "net/exchange/chunk.h"
+
+#include "net/wire/wire.h"
+
+namespace net {
+namespace {
+
+Bytes join(std::vector<std::byte> header, std::span<const std::byte> bytes) {
+  auto payload = std::make_shared<std::vector<std::byte>>(std::move(header));
+  payload->insert(payload->end(), bytes.begin(), bytes.end());
+  return payload;
+}
+
+}  // namespace
+
+ChunkName chunk_name(WantKind kind, const Authority& authority) {
+  return {.kind = kind,
+          .fragment = authority.fragment,
+          .term = authority.term,
+          .round = authority.round,
+          .attempt = authority.attempt,
+          .chunk = authority.chunk};
+}
+
+Authority authority_of(const ChunkName& name, uint64_t epoch) {
+  return {.term = name.term,
+          .epoch = epoch,
+          .round = name.round,
+          .attempt = name.attempt,
+          .fragment = name.fragment,
+          .chunk = name.chunk};
+}
+
+Bytes contribution_payload(std::span<const std::byte> encoded) {
+  WireWriter header;
+  header.number(WantKind::kContribution);
+  return join(header.finish(), encoded);
+}
+
+Bytes result_payload(const ResultHeader& result, std::span<const std::byte> encoded) {
+  WireWriter header;
+  header.number(WantKind::kResult);
+  header.number(result.contributors);
+  header.number(result.weight_tokens);
+  return join(header.finish(), encoded);
+}
+
+Bytes state_payload(uint64_t version, std::span<const std::byte> block) {
+  WireWriter header;
+  header.number(WantKind::kState);
+  header.number(version);
+  return join(header.finish(), block);
+}
+
+base::Result<WantKind> read_kind(std::span<const std::byte> payload) {
+  if (payload.empty()) return base::Failure{"a chunk without a kind"};
+  const auto want = decode<Want>(payload.first(1));
+  if (!want.ok()) return base::Failure{want.reason()};
+  return want->kind;
+}
+
+base::Result<ResultHeader> read_result_header(std::span<const std::byte> payload) {
+  if (int64_t(payload.size()) < kResultOffset) return base::Failure{"a result without its header"};
+  WireReader wire(payload.subspan(1, size_t(kResultOffset) - 1));
+  ResultHeader header;
+  wire.number(header.contributors);
+  wire.number(header.weight_tokens);
+  return header;
+}
+
+base::Result<uint64_t> read_state_version(std::span<const std::byte> payload) {
+  if (int64_t(payload.size()) < kStateOffset) return base::Failure{"a block without its version"};
+  WireReader wire(payload.subspan(1, size_t(kStateOffset) - 1));
+  uint64_t version = 0;
+  wire.number(version);
+  return version;
+}
+
+}  // namespace net

@@ -1,0 +1,109 @@
+// The data side of one round at one member: which chunks it has, which it must still get and from
+// whom, and what it can give. Nothing here waits, sends or applies; net/exchange/fetcher.h and
+// net/exchange/server.h move the bytes.
+//
+// The one idea: a chunk's result is what its owner made of the parts that reached it, and says so
+// (contributors, weight). Everybody uses the owner's bytes, so it does not matter that chunks may
+// have different contributors after a failure: replicas stay equal, and the divisor is right.
+//
+// The heavy work (summing, hashing) is done in small steps by work(), so that a round of a large
+// model never keeps the loop from its heartbeats.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "net/exchange/chunk.h"
+#include "net/exchange/plan.h"
+#include "net/fragment_store.h"
+#include "net/member.h"
+
+namespace net {
+
+class Exchange {
+ public:
+  struct Setup {
+    PeerId self = kNobody;
+    Authority authority;  // Of the Open message.
+    Open open;
+    Instant opened_at{};
+  };
+  // Fails if the coordinator's Open cannot be. `store` outlives the object.
+  static base::Result<std::unique_ptr<Exchange>> create(Setup setup, FragmentStore& store);
+
+  // With the newest attempt.
+  Authority authority() const;
+  bool is_contributor() const { return self_index_.has_value(); }
+
+  // Members are out; their chunks have new owners and no results any more.
+  base::Result<void> reown(const Reown& reown, uint32_t attempt);
+  // We are one of them.
+  bool is_excluded() const;
+
+  struct Missing {
+    ChunkName name;
+    Donor provider;
+  };
+  // What must be fetched, as things stand. Changes with reown() and with every delivery.
+  std::vector<Missing> missing() const;
+
+  // A wanted chunk has arrived. Fails if it is not what its provider had to send.
+  base::Result<void> deliver(const ChunkName& name, PeerId from, const Bytes& payload);
+  // For a name of this round.
+  Answer answer(const ChunkName& name);
+
+  // Does at most `step_limit` chunks of what can be done; true if more is left.
+  bool work(int64_t step_limit);
+
+  // Whether answers to wants for results may have changed since the last call.
+  bool take_has_new_results() { return std::exchange(has_new_results_, false); }
+  // The digest of all results, once for each attempt, as soon as all are there.
+  std::optional<base::Digest> take_digest();
+  // REQUIRES: holds_all().
+  bool holds_all() const { return digest_.has_value(); }
+  const base::Digest& digest() const { return *digest_; }
+  Committed finish(const Commit& commit, uint64_t epoch, Instant now) const;
+
+ private:
+  struct Chunk {
+    std::vector<Bytes> parts;  // By contributor; only while we own it and have not summed it.
+    Bytes result;
+    ResultHeader header;
+  };
+
+  Exchange(Setup setup, FragmentStore& store);
+  int64_t contributor_count() const { return int64_t(setup_.open.contributors.size()); }
+  bool is_ours(int64_t chunk) const;
+  bool has_all_parts(int64_t chunk) const;
+  ChunkName name_of(WantKind kind, int64_t chunk) const;
+  Donor provider(int64_t index) const;
+  std::optional<int64_t> index_of(PeerId peer) const;
+  base::Result<void> take_contribution(const ChunkName& name, PeerId from, const Bytes& payload);
+  base::Result<void> take_result(const ChunkName& name, const Bytes& payload);
+  Answer answer_contribution(const ChunkName& name);
+  void void_result(int64_t chunk);
+  void find_reducible();
+  void reduce(int64_t chunk);
+  void restart_digest();
+
+  Setup setup_;
+  FragmentStore& store_;
+  std::optional<int64_t> self_index_;
+  uint32_t attempt_ = 0;  // Of the round: the newest Open or Reown.
+  ContributorMask excluded_ = 0;
+  Plan plan_;
+  std::vector<Chunk> chunks_;
+  std::set<int64_t> reducible_;
+  std::unique_ptr<base::Sha256> hash_;
+  int64_t hashed_count_ = 0;
+  std::optional<base::Digest> digest_;
+  bool is_digest_taken_ = false;
+  bool has_new_results_ = false;
+  int64_t bytes_sent_ = 0;
+  int64_t bytes_received_ = 0;
+};
+
+}  // namespace net

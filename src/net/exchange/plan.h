@@ -1,0 +1,38 @@
+// Who sums what in a round, as data: a plan is made by pure functions and sent in Open, so that the
+// machines that execute it (net/exchange/exchange.h) know nothing about why it is as it is.
+//
+// There is one kind, "direct": every chunk has an owner among the contributors, everybody sends the
+// owner its part, and the owner sends everybody the result. Two hops, whatever the number of
+// members, and a dead sender costs only its own part. Another kind (a ring, shares by bandwidth)
+// would be another function beside make_direct_plan.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "net/message.h"
+
+namespace net {
+
+// Contributors by their index in Open::contributors, as bits.
+using ContributorMask = uint64_t;
+
+struct Plan {
+  std::vector<uint8_t> owners;     // Per chunk: index into the contributors.
+  std::vector<uint32_t> attempts;  // Per chunk: the attempt that gave it its present owner.
+};
+
+// Equal shares, interleaved: all owners have work from the first chunk to the last.
+// REQUIRES: 1 <= contributor_count <= kMembersMax.
+Plan make_direct_plan(int64_t chunk_count, int64_t contributor_count, uint32_t attempt);
+
+// Which chunks must get another owner, and whom, when the contributors in `excluded` are out. The
+// rest of the chunks stays where it is, so nothing that was already summed is summed again.
+// REQUIRES: somebody is left.
+std::vector<Reown::Move> move_chunks(const Plan& plan, int64_t contributor_count,
+                                     ContributorMask excluded);
+
+// REQUIRES: the chunks exist.
+void apply_moves(Plan& plan, const std::vector<Reown::Move>& moves, uint32_t attempt);
+
+}  // namespace net

@@ -1,0 +1,161 @@
+#include "net/exchange/server.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+
+namespace net {
+namespace {
+
+constexpr Duration kWantAgeMax = std::chrono::seconds(30);
+// Per link. A member asks for a few dozen per fragment (MemberOptions::wants_in_flight_max).
+constexpr int64_t kWantsMax = 4096;
+// Of all links together.
+constexpr int64_t kAllWantsMax = 64 * 1024;
+// Of all links together: a link gets no more of what it wants while others hold so much that they
+// do not read. One that reads nothing is ended by the host.
+constexpr int64_t kAllQueuedBytesMax = 128 * 1024 * 1024;
+// From half of that on they give way: who takes less than so much in a second, longest ago first.
+// Otherwise 32 of them would be enough to keep us from serving anybody.
+constexpr int64_t kTakenBytesMin = 64 * 1024;
+constexpr Duration kTakesWithin = std::chrono::seconds(1);
+constexpr Duration kIdleMax = std::chrono::seconds(120);
+
+}  // namespace
+
+void Server::on_message(LinkId id, const Message& message, Turn turn) {
+  const auto taken = take(id, links_.at(id), message, turn);
+  if (taken.ok()) {
+    pump_link(id, turn);
+    return;
+  }
+  base::log_warning("closed an incoming link: {}", taken.reason());
+  turn.out.close(id);
+  on_link_closed(id);
+}
+
+void Server::on_link_closed(LinkId id) {
+  want_count_ -= int64_t(links_.at(id).wants.size());
+  links_.erase(id);
+}
+
+base::Result<void> Server::take(LinkId id, Link& link, const Message& message, Turn turn) {
+  link.heard_at = turn.now;
+  if (message.run != run_) return base::Failure{"it belongs to another run"};
+  if (message.type == MessageType::kDialBack) {
+    const auto dial_back = decode<DialBack>(*message.payload);
+    if (!dial_back.ok()) return base::Failure{dial_back.reason()};
+    turn.out.send(id,
+                  {.type = MessageType::kDialBackReply,
+                   .run = run_,
+                   .source = self_,
+                   .authority = {},
+                   .payload = encode(DialBackReply{dial_back_proof(node_key_, dial_back->nonce)})});
+    return {};
+  }
+  if (message.type == MessageType::kDataHello) {
+    const auto hello = decode<DataHello>(*message.payload);
+    if (!hello.ok()) return base::Failure{hello.reason()};
+    link.is_greeted = true;
+    return {};
+  }
+  if (message.type != MessageType::kWant || !link.is_greeted) {
+    return base::Failure{fmt::format("message {} was not expected", int(message.type))};
+  }
+  const auto want = decode<net::Want>(*message.payload);
+  if (!want.ok()) return base::Failure{want.reason()};
+  if (int64_t(link.wants.size()) >= kWantsMax || want_count_ >= kAllWantsMax)
+    return base::Failure{"it wants too much at once"};
+  ++want_count_;
+  link.wants.push_back({.name = chunk_name(want->kind, message.authority),
+                        .epoch = message.authority.epoch,
+                        .asked_at = turn.now});
+  return {};
+}
+
+void Server::pump(Turn turn) {
+  for (const auto& [id, link] : links_) pump_link(id, turn);
+}
+
+void Server::on_tick(Turn turn) {
+  make_room(turn);
+  pump(turn);
+  std::vector<LinkId> idle;
+  for (const auto& [id, link] : links_) {
+    const bool has_work = !link.wants.empty() || turn.out.queued_bytes(id) > 0;
+    if (!has_work && turn.now - link.heard_at >= kIdleMax) idle.push_back(id);
+  }
+  for (const LinkId id : idle) {
+    turn.out.close(id);
+    on_link_closed(id);
+  }
+}
+
+void Server::make_room(Turn turn) {
+  std::vector<std::pair<Instant, LinkId>> slow;
+  for (auto& [id, link] : links_) {
+    watch_queue(id, link, turn);
+    if (turn.now - link.took_at >= kTakesWithin) slow.emplace_back(link.took_at, id);
+  }
+  std::ranges::sort(slow);
+  int64_t queued = turn.out.all_queued_bytes();
+  size_t closed_count = 0;
+  for (; queued > kAllQueuedBytesMax / 2 && closed_count < slow.size(); ++closed_count) {
+    const LinkId id = slow[closed_count].second;
+    queued -= turn.out.queued_bytes(id);
+    turn.out.close(id);
+    on_link_closed(id);
+  }
+  if (closed_count == 0) return;
+  base::log_warning("closed {} incoming links that take too little of what they want",
+                    closed_count);
+}
+
+void Server::watch_queue(LinkId id, Link& link, Turn turn) {
+  const int64_t queued = turn.out.queued_bytes(id);
+  link.taken_bytes += std::max<int64_t>(link.queued_bytes - queued, 0);
+  link.queued_bytes = queued;
+  if (queued > 0 && link.taken_bytes < kTakenBytesMin) return;
+  link.took_at = turn.now;
+  link.taken_bytes = 0;
+}
+
+void Server::close_links(Turn turn) {
+  for (const auto& [id, link] : links_) turn.out.close(id);
+  links_.clear();
+  want_count_ = 0;
+}
+
+void Server::pump_link(LinkId id, Turn turn) {
+  Link& link = links_.at(id);
+  watch_queue(id, link, turn);
+  std::deque<Want> kept;
+  for (const Want& want : link.wants) {
+    const bool has_room = turn.out.queued_bytes(id) <= kQueuedBytesMax &&
+                          turn.out.all_queued_bytes() <= kAllQueuedBytesMax;
+    Answer answer = has_room ? answerer_(want.name) : not_yet();
+    const bool is_old = has_room && turn.now - want.asked_at >= kWantAgeMax;
+    if (answer.kind == Answer::Kind::kNotYet && is_old) answer = gone();
+    if (answer.kind == Answer::Kind::kNotYet) {
+      kept.push_back(want);
+    } else {
+      send(id, want, answer, turn);
+    }
+  }
+  want_count_ -= int64_t(link.wants.size() - kept.size());
+  link.wants = std::move(kept);
+  link.queued_bytes = turn.out.queued_bytes(id);
+}
+
+void Server::send(LinkId id, const Want& want, const Answer& answer, Turn turn) {
+  const bool is_chunk = answer.kind == Answer::Kind::kChunk;
+  turn.out.send(id, {.type = is_chunk ? MessageType::kChunk : MessageType::kGone,
+                     .run = run_,
+                     .source = self_,
+                     .authority = authority_of(want.name, want.epoch),
+                     .payload = is_chunk ? answer.payload : encode(Gone{want.name.kind})});
+}
+
+}  // namespace net

@@ -1,0 +1,72 @@
+// Answers what other members want. It keeps a want until it can be answered, and asks for the
+// answer only when the link has room for it: so chunks are made when they can leave, and memory is
+// bounded by the links' queues.
+//
+// A want may come before we know its round, or before a result is there: it waits here. After
+// kWantAgeMax the other side is told Gone and decides what to do; it usually asks again.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+
+#include "net/exchange/chunk.h"
+#include "net/turn.h"
+
+namespace net {
+
+class Server {
+ public:
+  using Answerer = std::function<Answer(const ChunkName&)>;
+
+  // `node_key` is what it proves to have when the coordinator dials back.
+  Server(uint64_t run, uint64_t node_key, Answerer answerer)
+      : run_(run), node_key_(node_key), answerer_(std::move(answerer)) {}
+
+  void set_self(PeerId self) { self_ = self; }
+  bool owns(LinkId link) const { return links_.contains(link); }
+
+  // An incoming link. It must say DataHello first.
+  void on_link_open(LinkId link, Instant now) { links_[link] = {.heard_at = now, .took_at = now}; }
+  void on_link_closed(LinkId link);
+  // Closes links that send anything else than DataHello and Want, or DialBack.
+  void on_message(LinkId link, const Message& message, Turn turn);
+  void on_drained(LinkId link, Turn turn) { pump_link(link, turn); }
+
+  // Tries all wants again: to be called when answers may have changed.
+  void pump(Turn turn);
+  // The same, and closes links that have been idle for long: they are dialled again when needed.
+  void on_tick(Turn turn);
+  void close_links(Turn turn);
+
+ private:
+  struct Want {
+    ChunkName name;
+    uint64_t epoch = 0;
+    Instant asked_at{};
+  };
+  struct Link {
+    Instant heard_at{};
+    bool is_greeted = false;
+    std::deque<Want> wants;
+    int64_t queued_bytes = 0;  // The last time we looked.
+    int64_t taken_bytes = 0;   // Of them, since took_at.
+    Instant took_at{};         // Its queue was empty, or it had taken enough of it.
+  };
+
+  base::Result<void> take(LinkId id, Link& link, const Message& message, Turn turn);
+  // What is queued for links that hardly read shall not keep others from theirs.
+  void make_room(Turn turn);
+  static void watch_queue(LinkId id, Link& link, Turn turn);
+  void pump_link(LinkId id, Turn turn);
+  void send(LinkId id, const Want& want, const Answer& answer, Turn turn);
+
+  const uint64_t run_;
+  const uint64_t node_key_;
+  const Answerer answerer_;
+  PeerId self_ = kNobody;
+  std::map<LinkId, Link> links_;
+  int64_t want_count_ = 0;  // Of all links.
+};
+
+}  // namespace net

@@ -1,0 +1,495 @@
+// The member as a whole: it hands every event to the part that it concerns and lets all of them go
+// on after each call. The parts: net/member/registration.h (is there a coordinator?),
+// net/member/state_sync.h (do we have the state in force?), net/member/member_rounds.h (which
+// rounds are open?), and net/exchange/fetcher.h and net/exchange/server.h, which move chunks for
+// the two before.
+#include "net/member.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "net/dispatch.h"
+#include "net/exchange/fetcher.h"
+#include "net/exchange/server.h"
+#include "net/member/member_rounds.h"
+#include "net/member/registration.h"
+#include "net/member/sample_request.h"
+#include "net/member/state_sync.h"
+
+namespace net {
+namespace {
+
+class MemberMachine : public Member {
+ public:
+  MemberMachine(const MemberOptions& options, FragmentStore& store,
+                std::vector<FragmentState> states, uint64_t committed_step,
+                std::function<void(MemberEvent)> on_event);
+
+  void on_start(Instant now, Outbox& out) override { registration_.start({now, out}); }
+  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+                    Outbox& out) override;
+  void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
+  void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override;
+  void on_drained(LinkId link, Instant now, Outbox& out) override;
+  void on_tick(Instant now, Outbox& out) override;
+
+  void ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
+             Outbox& out) override;
+  void begin_fetch(Instant now, Outbox& out) override;
+  void synced(std::vector<FragmentState> states, Instant now, Outbox& out) override;
+  void applied(int64_t fragment, const FragmentState& state, Instant now, Outbox& out) override;
+  void progress(uint64_t step, float loss) override;
+  void need_samples(uint64_t count, Instant now, Outbox& out) override;
+  void leave(const std::string& reason, Instant now, Outbox& out) override;
+
+ private:
+  // A failure: the coordinator's word cannot be, so its link is closed and we register anew.
+  using Handled = base::Result<void>;
+
+  // The coordinator's words.
+  Handled on_control(const Message& message, Turn turn);
+  Handled on_welcome(const Welcome& welcome, Turn turn);
+  Handled on_catch_up(const CatchUp& catch_up, Turn turn);
+  Handled on_start_message(const Start& start, Turn turn);
+  Handled on_samples(const Samples& samples);
+  Handled on_membership(const Membership& membership, const Message& message);
+  Handled on_notice(const Notice& notice);
+  Handled on_open(const Open& open, const Authority& authority, Turn turn);
+  Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
+
+  void on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
+  Answer answer(const ChunkName& name);
+
+  void act(StateSync::Outcome outcome, Turn turn);
+  void go_on(Turn turn);
+  void work(Turn turn);
+  void on_coordinator_lost(Turn turn);
+  void stop(Stopped stopped, Turn turn);
+
+  Message make_hello();
+  void tell(MessageType type, const Authority& authority, Bytes payload, Turn turn);
+  void tell_ready(int64_t fragment, Turn turn);
+  void tell_samples_needed(Turn turn);
+  void tell_heartbeat(Turn turn);
+  Authority round_after(int64_t fragment) const;
+
+  const MemberOptions options_;
+  const uint64_t run_;
+  FragmentStore& store_;
+  const std::function<void(MemberEvent)> on_event_;
+  Registration registration_;
+  Fetcher fetcher_;
+  Server server_;
+  StateSync state_sync_;
+  MemberRounds rounds_;
+  SampleRequest samples_;
+  PeerId self_ = kNobody;
+  uint32_t term_ = 0;
+  uint64_t epoch_ = 0;
+  bool is_active_ = false;
+  bool is_over_ = false;
+  uint64_t committed_step_;
+  uint64_t catch_up_step_ = 0;  // That of the state which we are told to have.
+  uint64_t step_ = 0;
+  float loss_ = 0;
+  uint64_t own_progress_ = 0;  // Chunks that were summed here.
+  Hello last_epoch_;           // Only what it says of the last list of members.
+};
+
+MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
+                             std::vector<FragmentState> states, uint64_t committed_step,
+                             std::function<void(MemberEvent)> on_event)
+    : options_(options),
+      run_(run_hash(options.run_name)),
+      store_(store),
+      on_event_(std::move(on_event)),
+      registration_({options.coordinator, options.coordinator_patience},
+                    [this] { return make_hello(); }),
+      fetcher_(run_, options.wants_in_flight_max),
+      server_(run_, options.node_key, [this](const ChunkName& name) { return answer(name); }),
+      state_sync_(store, fetcher_, std::move(states)),
+      rounds_(store, fetcher_),
+      samples_(options.samples),
+      committed_step_(committed_step),
+      step_(committed_step) {}
+
+void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint&, Instant now,
+                                 Outbox& out) {
+  if (is_over_) return;
+  if (incoming) {
+    server_.on_link_open(link, now);
+  } else if (registration_.owns(link)) {
+    registration_.on_link_open({now, out});
+  } else if (fetcher_.owns(link)) {
+    fetcher_.on_link_open(link);
+  }
+}
+
+void MemberMachine::on_link_closed(LinkId link, const std::string& reason, Instant now,
+                                   Outbox& out) {
+  const Turn turn{now, out};
+  if (is_over_) return;
+  if (registration_.owns(link)) {
+    if (registration_.on_link_closed(reason, now)) on_coordinator_lost(turn);
+  } else if (fetcher_.owns(link)) {
+    fetcher_.on_link_closed(link, reason, turn);
+  } else if (server_.owns(link)) {
+    server_.on_link_closed(link);
+  }
+  go_on(turn);
+}
+
+void MemberMachine::on_message(LinkId link, const Message& message, Instant now, Outbox& out) {
+  const Turn turn{now, out};
+  if (is_over_) return;
+  if (registration_.owns(link)) {
+    registration_.on_heard(now);
+    const Handled handled = on_control(message, turn);
+    if (!handled.ok() && registration_.drop(handled.reason(), turn)) on_coordinator_lost(turn);
+  } else if (fetcher_.owns(link)) {
+    if (const auto delivery = fetcher_.on_message(link, message, turn)) {
+      on_chunk(*delivery, message.payload, turn);
+    }
+  } else if (server_.owns(link)) {
+    server_.on_message(link, message, turn);
+  }
+  go_on(turn);
+}
+
+void MemberMachine::on_drained(LinkId link, Instant now, Outbox& out) {
+  if (server_.owns(link)) server_.on_drained(link, {now, out});
+}
+
+void MemberMachine::on_tick(Instant now, Outbox& out) {
+  const Turn turn{now, out};
+  if (is_over_) return;
+  if (registration_.on_tick(turn)) on_coordinator_lost(turn);
+  if (registration_.is_given_up(now)) {
+    return stop(
+        {.reason = fmt::format("no coordinator at {} for {} s: {}", options_.coordinator.text(),
+                               std::chrono::duration<double>(options_.coordinator_patience).count(),
+                               registration_.last_reason())},
+        turn);
+  }
+  if (state_sync_.silence(now) >= options_.fetch_patience) {
+    return stop({.reason = "nobody gives us the state of the run"}, turn);
+  }
+  if (registration_.is_heartbeat_due(now)) tell_heartbeat(turn);
+  server_.on_tick(turn);
+  go_on(turn);
+}
+
+// What may have become possible by what just happened.
+void MemberMachine::go_on(Turn turn) {
+  if (is_over_) return;
+  work(turn);
+  fetcher_.pump(turn);
+}
+
+void MemberMachine::work(Turn turn) {
+  const MemberRounds::Worked worked = rounds_.work();
+  if (worked.is_more_left) {
+    ++own_progress_;
+    turn.out.wake();
+  }
+  if (worked.has_new_results) server_.pump(turn);
+  for (const auto& [authority, results] : worked.complete) {
+    tell(MessageType::kDone, authority, encode(Done{results}), turn);
+  }
+}
+
+// --- The coordinator's words.
+
+MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn turn) {
+  const Authority& authority = message.authority;
+  const bool is_ours = message.run == run_ || message.type == MessageType::kReject;
+  if (!is_ours) return base::Failure{"it belongs to another run"};
+  if (authority.fragment >= rounds_.fragment_count())
+    return base::Failure{"a fragment that does not exist"};
+  term_ = std::max(term_, authority.term);
+  switch (message.type) {
+    case MessageType::kWelcome:
+      return dispatch<Welcome>(message,
+                               [&](const auto& welcome) { return on_welcome(welcome, turn); });
+    case MessageType::kReject:
+      return dispatch<Reject>(message, [&](const auto& reject) {
+        stop({.reason = reject.reason,
+              .restart_makes_sense = reject.restart_makes_sense,
+              .shared_config = reject.shared_config},
+             turn);
+        return Handled{};
+      });
+    case MessageType::kCatchUp:
+      return dispatch<CatchUp>(message, [&](const auto& to) { return on_catch_up(to, turn); });
+    case MessageType::kStart:
+      return dispatch<Start>(message,
+                             [&](const auto& start) { return on_start_message(start, turn); });
+    case MessageType::kSamples:
+      return dispatch<Samples>(message, [&](const auto& s) { return on_samples(s); });
+    case MessageType::kMembership:
+      return dispatch<Membership>(message,
+                                  [&](const auto& m) { return on_membership(m, message); });
+    case MessageType::kOpen:
+      return dispatch<Open>(message,
+                            [&](const auto& open) { return on_open(open, authority, turn); });
+    case MessageType::kReown:
+      return dispatch<Reown>(message, [&](const auto& reown) {
+        const Handled handled = rounds_.on_reown(reown, authority);
+        server_.pump(turn);
+        return handled;
+      });
+    case MessageType::kCommit:
+      return dispatch<Commit>(message,
+                              [&](const auto& c) { return on_commit(c, authority, turn); });
+    case MessageType::kAbort:
+      rounds_.on_abort(authority);
+      return {};
+    case MessageType::kHeartbeatReply:
+      return {};
+    case MessageType::kNotice:
+      return dispatch<Notice>(message, [&](const auto& notice) { return on_notice(notice); });
+    default:
+      return base::Failure{fmt::format("message {} was not expected", int(message.type))};
+  }
+}
+
+MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, Turn turn) {
+  self_ = welcome.peer;
+  fetcher_.set_self(self_);
+  server_.set_self(self_);
+  registration_.on_welcome(welcome, turn);
+  return {};
+}
+
+// We are not active: the open rounds go on without us.
+MemberMachine::Handled MemberMachine::on_catch_up(const CatchUp& catch_up, Turn turn) {
+  is_active_ = false;
+  catch_up_step_ = catch_up.step;
+  rounds_.close_all();
+  auto outcome = state_sync_.on_catch_up(catch_up, self_, turn.now);
+  if (!outcome.ok()) return base::Failure{outcome.reason()};
+  act(std::move(*outcome), turn);
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn turn) {
+  if (!state_sync_.is_settled()) return base::Failure{"it started us before we had the state"};
+  is_active_ = true;
+  committed_step_ = start.step;
+  state_sync_.on_started();
+  on_event_(
+      Started{.peer = self_, .step = start.step, .samples_void_below = start.samples_void_below});
+  for (int64_t fragment = 0; fragment < rounds_.fragment_count(); ++fragment) {
+    if (rounds_.ready(fragment)) tell_ready(fragment, turn);
+  }
+  tell_samples_needed(turn);
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_samples(const Samples& samples) {
+  const auto granted = samples_.on_samples(samples);
+  if (!granted.ok()) return base::Failure{granted.reason()};
+  on_event_(*granted);
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_membership(const Membership& membership,
+                                                    const Message& message) {
+  epoch_ = message.authority.epoch;
+  last_epoch_.last_term = message.authority.term;
+  last_epoch_.last_epoch = epoch_;
+  last_epoch_.last_member_count = uint32_t(membership.members.size());
+  on_event_(MembershipChanged{.epoch = epoch_, .members = membership.members});
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_notice(const Notice& notice) {
+  base::log_warning("the coordinator says: {}", notice.reason);
+  on_event_(StandingChanged{.contributes = notice.contributes, .reason = notice.reason});
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_open(const Open& open, const Authority& authority,
+                                              Turn turn) {
+  const int64_t fragment = authority.fragment;
+  if (!is_active_ || authority.round != round_after(fragment).round) {
+    return base::Failure{fmt::format("it opened round {} of fragment {}, which we cannot make",
+                                     authority.round, fragment)};
+  }
+  const Handled opened =
+      rounds_.on_open({.self = self_, .authority = authority, .open = open, .opened_at = turn.now});
+  server_.pump(turn);
+  return opened;
+}
+
+MemberMachine::Handled MemberMachine::on_commit(const Commit& commit, const Authority& authority,
+                                                Turn turn) {
+  auto committed = rounds_.on_commit(commit, authority, turn.now);
+  if (!committed.ok()) return base::Failure{committed.reason()};
+  state_sync_.on_committed(authority.fragment, authority.round);
+  committed_step_ = std::max(committed_step_, commit.step);
+  on_event_(std::move(*committed));
+  return {};
+}
+
+// --- Chunks.
+
+void MemberMachine::on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn) {
+  if (delivery.name.kind == WantKind::kState) {
+    act(state_sync_.deliver(delivery, payload, turn), turn);
+  } else {
+    rounds_.deliver(delivery, payload, turn);
+  }
+}
+
+Answer MemberMachine::answer(const ChunkName& name) {
+  return name.kind == WantKind::kState ? state_sync_.answer(name) : rounds_.answer(name);
+}
+
+// --- The trainer's commands.
+
+void MemberMachine::ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
+                          Outbox& out) {
+  CHECK(fragment >= 0 && fragment < rounds_.fragment_count(), "fragment {}", fragment);
+  if (is_over_ || !state_sync_.takes_ready(fragment)) return;
+  rounds_.set_ready(fragment, {.weight_tokens = weight_tokens, .step = step});
+  if (is_active_) tell_ready(fragment, {now, out});
+  if (weight_tokens < 0) rounds_.withdraw(fragment);
+}
+
+void MemberMachine::begin_fetch(Instant now, Outbox& out) {
+  if (is_over_) return;
+  act(state_sync_.begin_fetch(now), {now, out});
+  go_on({now, out});
+}
+
+void MemberMachine::synced(std::vector<FragmentState> states, Instant now, Outbox& out) {
+  if (is_over_) return;
+  act(state_sync_.synced(std::move(states), now), {now, out});
+}
+
+void MemberMachine::applied(int64_t fragment, const FragmentState& state, Instant now,
+                            Outbox& out) {
+  if (is_over_) return;
+  auto outcome = state_sync_.applied(fragment, state, now);
+  if (is_active_) {
+    tell(MessageType::kApplied, {.round = state.version, .fragment = uint32_t(fragment)},
+         encode(Applied{state.digest}), {now, out});
+  }
+  act(std::move(outcome), {now, out});
+}
+
+void MemberMachine::progress(uint64_t step, float loss) {
+  step_ = step;
+  loss_ = loss;
+}
+
+void MemberMachine::need_samples(uint64_t count, Instant now, Outbox& out) {
+  CHECK(count >= 1 && count <= kSamplesAskedMax, "{} samples", count);
+  if (is_over_) return;
+  samples_.need(count);
+  if (is_active_) tell_samples_needed({now, out});
+}
+
+void MemberMachine::leave(const std::string& reason, Instant now, Outbox& out) {
+  if (is_over_) return;
+  tell(MessageType::kLeave, {}, encode(Leave{reason}), {now, out});
+  is_over_ = true;
+  registration_.close({now, out});
+  fetcher_.close_links({now, out});
+  server_.close_links({now, out});
+}
+
+// --- Beginnings and ends.
+
+void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
+  if (std::holds_alternative<StateSync::TellSynced>(outcome)) {
+    committed_step_ = catch_up_step_;
+    tell(MessageType::kSynced, {}, encode(Synced{state_sync_.states()}), turn);
+  } else if (auto* const needed = std::get_if<CatchUpNeeded>(&outcome)) {
+    rounds_.forget_ready();
+    on_event_(std::move(*needed));
+  } else if (auto* const fetched = std::get_if<Fetched>(&outcome)) {
+    on_event_(std::move(*fetched));
+  }
+}
+
+// Rounds are opened again by the coordinator that we find next, with what we tell it then. The
+// links go too: no answer to a question of the old rounds can come after that.
+void MemberMachine::on_coordinator_lost(Turn turn) {
+  is_active_ = false;
+  rounds_.close_all();
+  fetcher_.close_links(turn);
+}
+
+void MemberMachine::stop(Stopped stopped, Turn turn) {
+  is_over_ = true;
+  registration_.close(turn);
+  fetcher_.close_links(turn);
+  server_.close_links(turn);
+  on_event_(std::move(stopped));
+}
+
+// --- What we tell the coordinator.
+
+void MemberMachine::tell(MessageType type, const Authority& authority, Bytes payload, Turn turn) {
+  const auto link = registration_.link();
+  if (!link) return;
+  Message message{.type = type, .run = run_, .source = self_, .authority = authority};
+  message.authority.epoch = epoch_;
+  message.payload = std::move(payload);
+  turn.out.send(*link, std::move(message));
+}
+
+Message MemberMachine::make_hello() {
+  Hello hello = last_epoch_;
+  hello.protocol = kProtocolVersion;
+  hello.node_key = options_.node_key;
+  hello.node_name = options_.node_name;
+  hello.config = options_.config;
+  hello.listen = options_.advertise;
+  hello.step = committed_step_;
+  hello.samples = samples_.heard();
+  hello.states = state_sync_.states();
+  return {.type = MessageType::kHello,
+          .run = run_,
+          .source = kNobody,
+          .authority = {.term = term_},
+          .payload = encode(hello)};
+}
+
+void MemberMachine::tell_ready(int64_t fragment, Turn turn) {
+  tell(MessageType::kReady, round_after(fragment), encode(*rounds_.ready(fragment)), turn);
+}
+
+void MemberMachine::tell_samples_needed(Turn turn) {
+  if (const auto need = samples_.open()) tell(MessageType::kNeedSamples, {}, encode(*need), turn);
+}
+
+void MemberMachine::tell_heartbeat(Turn turn) {
+  const Fetcher::Debts debts = fetcher_.take_debts();
+  const Heartbeat heartbeat{.step = step_,
+                            .loss = loss_,
+                            .progress = own_progress_ + uint64_t(fetcher_.delivered_count()),
+                            .owes_contribution = debts.contribution,
+                            .owes_result = debts.result,
+                            .silent = debts.silent,
+                            .unreachable = debts.unreachable};
+  tell(MessageType::kHeartbeat, {}, encode(heartbeat), turn);
+}
+
+Authority MemberMachine::round_after(int64_t fragment) const {
+  return {.round = state_sync_.states()[size_t(fragment)].version + 1,
+          .fragment = uint32_t(fragment)};
+}
+
+}  // namespace
+
+std::unique_ptr<Member> Member::create(const MemberOptions& options, FragmentStore& store,
+                                       std::vector<FragmentState> states, uint64_t committed_step,
+                                       std::function<void(MemberEvent)> on_event) {
+  return std::make_unique<MemberMachine>(options, store, std::move(states), committed_step,
+                                         std::move(on_event));
+}
+
+}  // namespace net

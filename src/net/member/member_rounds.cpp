@@ -1,0 +1,144 @@
+#include "net/member/member_rounds.h"
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+namespace net {
+namespace {
+
+// Chunks that one call may sum or hash in a round: some ten milliseconds.
+constexpr int64_t kWorkPerCall = 4;
+
+bool is_same_round(const Authority& a, const Authority& b) {
+  return a.term == b.term && a.round == b.round;
+}
+
+}  // namespace
+
+MemberRounds::MemberRounds(FragmentStore& store, Fetcher& fetcher)
+    : store_(store), fetcher_(fetcher), slots_(size_t(store.fragment_count())) {}
+
+void MemberRounds::withdraw(int64_t fragment) {
+  Slot& slot = at(fragment);
+  slot.ready.reset();
+  if (slot.exchange && slot.exchange->is_contributor()) close(fragment);
+}
+
+void MemberRounds::forget_ready() {
+  for (Slot& slot : slots_) slot.ready.reset();
+}
+
+// --- The coordinator's words.
+
+base::Result<void> MemberRounds::on_open(Exchange::Setup setup) {
+  const int64_t fragment = setup.authority.fragment;
+  close(fragment);
+  Slot& slot = at(fragment);
+  slot.newest = setup.authority;
+  auto exchange = Exchange::create(std::move(setup), store_);
+  if (!exchange.ok()) return base::Failure{exchange.reason()};
+  if ((*exchange)->is_contributor() && !slot.ready) return {};  // A withdrawal is on its way.
+  slot.exchange = std::move(*exchange);
+  want_missing(fragment);
+  return {};
+}
+
+base::Result<void> MemberRounds::on_reown(const Reown& reown, const Authority& authority) {
+  Slot& slot = at(authority.fragment);
+  if (!slot.exchange || !is_same_round(slot.newest, authority)) return {};
+  slot.newest.attempt = std::max(slot.newest.attempt, authority.attempt);
+  const auto done = slot.exchange->reown(reown, authority.attempt);
+  if (!done.ok()) return done;
+  if (slot.exchange->is_excluded()) {
+    close(authority.fragment);
+  } else {
+    want_missing(authority.fragment);
+  }
+  return {};
+}
+
+base::Result<Committed> MemberRounds::on_commit(const Commit& commit, const Authority& authority,
+                                                Instant now) {
+  Slot& slot = at(authority.fragment);
+  const Exchange* const exchange = slot.exchange.get();
+  if (!exchange || !is_same_round(slot.newest, authority) || !exchange->holds_all() ||
+      exchange->digest() != commit.results) {
+    return base::Failure{fmt::format("it committed round {} of fragment {}, which we do not hold",
+                                     authority.round, authority.fragment)};
+  }
+  Committed committed = exchange->finish(commit, authority.epoch, now);
+  close(authority.fragment);
+  slot.ready.reset();
+  return committed;
+}
+
+void MemberRounds::on_abort(const Authority& authority) {
+  if (is_same_round(at(authority.fragment).newest, authority)) close(authority.fragment);
+}
+
+void MemberRounds::close_all() {
+  for (int64_t fragment = 0; fragment < fragment_count(); ++fragment) close(fragment);
+}
+
+void MemberRounds::close(int64_t fragment) {
+  at(fragment).exchange.reset();
+  fetcher_.forget_if([&](const ChunkName& name) {
+    return name.kind != WantKind::kState && name.fragment == fragment;
+  });
+}
+
+// --- Chunks.
+
+Exchange* MemberRounds::exchange_of(const ChunkName& name) {
+  const Slot& slot = at(name.fragment);
+  const bool is_its = slot.newest.term == name.term && slot.newest.round == name.round;
+  return is_its ? slot.exchange.get() : nullptr;
+}
+
+void MemberRounds::deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn) {
+  Exchange* const exchange = exchange_of(delivery.name);
+  CHECK(exchange, "chunk {} is wanted for a round that is closed", delivery.name.chunk);
+  const auto delivered = exchange->deliver(delivery.name, delivery.from, payload);
+  if (delivered.ok()) {
+    fetcher_.taken(delivery);
+  } else {
+    fetcher_.bad(delivery, delivered.reason(), turn);
+  }
+}
+
+// A name of a round that we have not seen yet is one of a round that will be opened here too.
+Answer MemberRounds::answer(const ChunkName& name) {
+  if (name.fragment >= slots_.size()) return gone();
+  if (Exchange* const exchange = exchange_of(name)) return exchange->answer(name);
+  const Authority& newest = at(name.fragment).newest;
+  const bool is_newer = std::tuple(name.term, name.round, name.attempt) >
+                        std::tuple(newest.term, newest.round, newest.attempt);
+  return is_newer ? not_yet() : gone();
+}
+
+// What the round needs now is wanted; what it does not need any more is not.
+void MemberRounds::want_missing(int64_t fragment) {
+  std::set<ChunkName> names;
+  const auto missing = at(fragment).exchange->missing();
+  for (const auto& [name, provider] : missing) names.insert(name);
+  fetcher_.forget_if([&](const ChunkName& name) {
+    return name.kind != WantKind::kState && name.fragment == fragment && !names.contains(name);
+  });
+  for (const auto& [name, provider] : missing) fetcher_.want(name, {provider});
+}
+
+MemberRounds::Worked MemberRounds::work() {
+  Worked worked;
+  for (Slot& slot : slots_) {
+    if (!slot.exchange) continue;
+    worked.is_more_left |= slot.exchange->work(kWorkPerCall);
+    worked.has_new_results |= slot.exchange->take_has_new_results();
+    if (const auto digest = slot.exchange->take_digest()) {
+      worked.complete.push_back({slot.exchange->authority(), *digest});
+    }
+  }
+  return worked;
+}
+
+}  // namespace net

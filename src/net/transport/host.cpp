@@ -1,0 +1,424 @@
+// The thread, the listener, the timer and the links; and the queue between them and the machine.
+// Whatever happens becomes an event in that queue, and the machine hears of it when it is not in
+// the middle of something else: so an Outbox call that fails at once does not re-enter it, and an
+// event for a link that it has closed meanwhile is dropped.
+#include "net/host.h"
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <signal.h>
+#include <sys/resource.h>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/log.h"
+#include "base/thread.h"
+#include "net/transport/address.h"
+#include "net/transport/link.h"
+
+namespace net {
+namespace {
+
+constexpr uint64_t kTickMilliseconds = 100;
+constexpr int kBacklog = 128;
+constexpr Duration kFinishPatience = std::chrono::seconds(1);
+constexpr Duration kWarningInterval = std::chrono::seconds(10);
+// For checkpoints, datasets, logs and devices.
+constexpr int64_t kDescriptorsKept = 128;
+
+int64_t descriptors_max() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INT64_MAX;
+  return int64_t(limit.rlim_cur);
+}
+
+base::Error cannot_listen(const Endpoint& endpoint, int status) {
+  const char* hint = "";
+  if (status == UV_EADDRINUSE)
+    hint = "choose another port, or stop the program that has this one (see ss -ltnp)";
+  if (status == UV_EADDRNOTAVAIL)
+    hint = "this machine does not have the address; 0.0.0.0 means all that it has";
+  if (status == UV_EACCES) hint = "ports below 1024 are for the superuser: choose a higher one";
+  if (status == UV_EMFILE || status == UV_ENFILE)
+    hint = "raise the limit of open files (ulimit -n)";
+  return base::bad_input(
+      fmt::format("cannot listen on {}: {}", endpoint.text(), uv_strerror(status)), hint);
+}
+
+struct Opened {
+  bool incoming = false;
+  Endpoint remote;
+};
+struct Drained {};
+struct Ended {
+  std::string reason;
+};
+struct Event {
+  LinkId link = 0;
+  std::variant<Opened, Message, Drained, Ended> what;
+};
+
+class UvHost final : public Host, private Outbox, private LinkObserver {
+ public:
+  UvHost(const HostOptions& options, Machine& machine);
+  ~UvHost() override;
+  void listen();
+
+  Endpoint listening_on() const override { return listening_on_; }
+  void start() override;
+  void post(Call call) override;
+  int64_t bytes_sent() const override { return context_.bytes_sent; }
+  int64_t bytes_received() const override { return context_.bytes_received; }
+
+ private:
+  // Outbox, for the machine.
+  LinkId connect(const Endpoint& endpoint) override;
+  void send(LinkId link, Message message) override;
+  void close(LinkId link) override;
+  int64_t queued_bytes(LinkId link) const override;
+  int64_t all_queued_bytes() const override { return context_.queued_bytes; }
+  void wake() override;
+
+  // LinkObserver, for the links.
+  void link_opened(LinkId link, const Endpoint& remote) override;
+  void link_received(LinkId link, Message message) override;
+  void link_drained(LinkId link) override;
+  void link_ended(LinkId link, const std::string& reason) override;
+
+  // Callbacks of libuv.
+  void on_connection(int status);
+  void on_mail();
+  void on_timer();
+  void tick();
+
+  bool has_room_for(const Link& link) const;
+  sockaddr_storage listen_address();
+  void run();
+  void stop();
+  void stop_if_finished();
+  void add_event(Event event);
+  void deliver_events();
+  void deliver(Event& event);
+  template <class Body>
+  void call_machine(const Body& body);
+  Link& add_link(std::unique_ptr<Link> link, LinkId id);
+  void retire(std::map<LinkId, std::unique_ptr<Link>>& links, LinkId id);
+
+  const HostOptions options_;
+  Machine& machine_;
+  Endpoint listening_on_;
+  std::thread thread_;
+
+  uv_loop_t loop_;
+  uv_tcp_t listener_;
+  uv_timer_t timer_;
+  uv_async_t mail_;
+
+  std::mutex mail_mutex_;
+  std::vector<Call> calls_;
+  bool must_stop_ = false;
+
+  // From here on: the loop thread's, but for the two counters of bytes.
+  LinkContext context_;
+  LinkId next_link_ = 1;
+  std::map<LinkId, std::unique_ptr<Link>> links_;      // Those that the machine knows.
+  std::map<LinkId, std::unique_ptr<Link>> finishing_;  // Those that it has closed.
+  std::vector<std::unique_ptr<Link>>
+      retired_;  // May still be on the call stack: the timer frees them.
+  std::deque<Event> events_;
+  bool is_in_machine_ = false;
+  bool must_tick_ = false;  // The machine has asked for it.
+  bool is_stopping_ = false;
+  Instant last_warning_ = -kWarningInterval;
+};
+
+UvHost::UvHost(const HostOptions& options, Machine& machine)
+    : options_(options), machine_(machine) {
+  const int status = uv_loop_init(&loop_);
+  if (status != 0) {
+    throw base::resource_lost(fmt::format("cannot make an event loop: {}", uv_strerror(status)),
+                              "raise the limit of open files (ulimit -n)");
+  }
+  const auto on_mail = [](uv_async_t* mail) { static_cast<UvHost*>(mail->data)->on_mail(); };
+  CHECK(uv_async_init(&loop_, &mail_, on_mail) == 0);
+  CHECK(uv_timer_init(&loop_, &timer_) == 0);
+  CHECK(uv_tcp_init(&loop_, &listener_) == 0);
+  mail_.data = timer_.data = listener_.data = this;
+  context_.loop = &loop_;
+  context_.observer = this;
+  context_.first_frame_timeout = options.first_frame_timeout;
+  context_.dial_timeout = options.dial_timeout;
+  context_.queued_bytes_hard_max = options.queued_bytes_hard_max;
+  context_.write_stall_timeout = options.write_stall_timeout;
+}
+
+// Calls posted before are made before the end begins.
+UvHost::~UvHost() {
+  if (thread_.joinable()) {
+    {
+      const std::lock_guard lock(mail_mutex_);
+      must_stop_ = true;
+    }
+    uv_async_send(&mail_);
+    thread_.join();
+  } else {
+    stop();
+    uv_run(&loop_, UV_RUN_DEFAULT);
+  }
+  const int status = uv_loop_close(&loop_);
+  CHECK(status == 0, "{}", uv_strerror(status));
+}
+
+sockaddr_storage UvHost::listen_address() {
+  if (const auto address = numeric_address(options_.listen)) return *address;
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_PASSIVE;
+  uv_getaddrinfo_t request;
+  const int status = uv_getaddrinfo(&loop_, &request, nullptr, options_.listen.host.c_str(),
+                                    std::to_string(options_.listen.port).c_str(), &hints);
+  if (status != 0) throw cannot_listen(options_.listen, status);
+  const sockaddr_storage address = found_addresses(request.addrinfo).at(0);
+  uv_freeaddrinfo(request.addrinfo);
+  return address;
+}
+
+void UvHost::listen() {
+  const sockaddr_storage address = listen_address();
+  int status = uv_tcp_bind(&listener_, reinterpret_cast<const sockaddr*>(&address), 0);
+  if (status != 0) throw cannot_listen(options_.listen, status);
+  const auto on_connection = [](uv_stream_t* listener, int result) {
+    static_cast<UvHost*>(listener->data)->on_connection(result);
+  };
+  status = uv_listen(reinterpret_cast<uv_stream_t*>(&listener_), kBacklog, on_connection);
+  if (status != 0) throw cannot_listen(options_.listen, status);
+  listening_on_ = local_endpoint(&listener_);
+}
+
+void UvHost::start() {
+  CHECK(!thread_.joinable());
+  thread_ = std::thread([this] { run(); });
+}
+
+void UvHost::run() {
+  base::set_thread_name(options_.thread_name);
+  // libuv writes with write(2), which raises SIGPIPE on a connection that the other side has
+  // closed.
+  sigset_t pipe_signal;
+  sigemptyset(&pipe_signal);
+  sigaddset(&pipe_signal, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe_signal, nullptr);
+
+  const auto on_timer = [](uv_timer_t* timer) { static_cast<UvHost*>(timer->data)->on_timer(); };
+  CHECK(uv_timer_start(&timer_, on_timer, kTickMilliseconds, kTickMilliseconds) == 0);
+  call_machine([&](Instant now) { machine_.on_start(now, *this); });
+  deliver_events();
+  uv_run(&loop_, UV_RUN_DEFAULT);
+}
+
+void UvHost::post(Call call) {
+  {
+    const std::lock_guard lock(mail_mutex_);
+    calls_.push_back(std::move(call));
+  }
+  uv_async_send(&mail_);
+}
+
+void UvHost::on_mail() {
+  std::vector<Call> calls;
+  bool must_stop = false;
+  {
+    const std::lock_guard lock(mail_mutex_);
+    calls.swap(calls_);
+    must_stop = must_stop_;
+  }
+  if (is_stopping_) return;
+  for (const Call& call : calls) {
+    call_machine([&](Instant now) { call(now, *this); });
+    deliver_events();
+  }
+  if (must_stop) return stop();
+  if (std::exchange(must_tick_, false)) tick();
+}
+
+void UvHost::on_timer() {
+  retired_.clear();
+  const Instant now = monotonic_now();
+  // A deadline may end its link, and the machine may then open and close others.
+  std::vector<LinkId> ids;
+  for (const auto& [id, link] : links_) ids.push_back(id);
+  for (const auto& [id, link] : finishing_) ids.push_back(id);
+  for (const LinkId id : ids) {
+    for (const auto* links : {&links_, &finishing_}) {
+      if (const auto found = links->find(id); found != links->end()) {
+        found->second->check_deadline(now);
+        break;
+      }
+    }
+  }
+  if (!is_stopping_) tick();
+}
+
+void UvHost::tick() {
+  call_machine([&](Instant now) { machine_.on_tick(now, *this); });
+  deliver_events();
+}
+
+void UvHost::on_connection(int status) {
+  const LinkId id = next_link_++;
+  auto link = std::make_unique<Link>(context_, id, Link::Origin::kAccepted);
+  if (status == 0) status = link->accept(reinterpret_cast<uv_stream_t*>(&listener_));
+  if (status != 0) {
+    if (monotonic_now() - last_warning_ < kWarningInterval) return;
+    last_warning_ = monotonic_now();
+    return base::log_warning("cannot accept a connection: {}", uv_strerror(status));
+  }
+  if (has_room_for(*link)) add_link(std::move(link), id).open();
+}
+
+// Links that are being closed have descriptors too.
+bool UvHost::has_room_for(const Link& link) const {
+  const auto is_incoming = [](const auto& entry) { return entry.second->is_incoming(); };
+  const std::string host = link.remote_host();
+  const auto is_neighbour = [&](const auto& entry) {
+    return entry.second->is_incoming() && entry.second->remote_host() == host;
+  };
+  const auto link_count = int64_t(links_.size() + finishing_.size() + retired_.size());
+  return std::ranges::count_if(links_, is_incoming) < options_.links_max &&
+         std::ranges::count_if(links_, is_neighbour) < options_.links_per_address_max &&
+         link_count < descriptors_max() - kDescriptorsKept;
+}
+
+void UvHost::stop() {
+  is_stopping_ = true;
+  events_.clear();
+  uv_close(reinterpret_cast<uv_handle_t*>(&listener_), nullptr);
+  while (!links_.empty()) close(links_.begin()->first);
+  stop_if_finished();
+}
+
+// The loop ends when it has no handles any more.
+void UvHost::stop_if_finished() {
+  const auto* timer = reinterpret_cast<const uv_handle_t*>(&timer_);
+  if (!is_stopping_ || !links_.empty() || !finishing_.empty() || uv_is_closing(timer)) return;
+  uv_close(reinterpret_cast<uv_handle_t*>(&timer_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&mail_), nullptr);
+}
+
+LinkId UvHost::connect(const Endpoint& endpoint) {
+  const LinkId id = next_link_++;
+  add_link(std::make_unique<Link>(context_, id, Link::Origin::kDialled), id).dial(endpoint);
+  return id;
+}
+
+void UvHost::send(LinkId link, Message message) {
+  if (const auto found = links_.find(link); found != links_.end()) {
+    found->second->send(std::move(message));
+  }
+}
+
+void UvHost::close(LinkId id) {
+  auto entry = links_.extract(id);
+  if (entry.empty()) return;
+  Link& link = *entry.mapped();
+  if (link.has_ended()) {
+    retired_.push_back(std::move(entry.mapped()));
+    return;
+  }
+  finishing_.insert(std::move(entry));
+  link.finish(kFinishPatience);
+}
+
+int64_t UvHost::queued_bytes(LinkId link) const {
+  const auto found = links_.find(link);
+  return found == links_.end() ? 0 : found->second->queued_bytes();
+}
+
+// The loop looks at the sockets before it comes back to its own mail.
+void UvHost::wake() {
+  must_tick_ = true;
+  uv_async_send(&mail_);
+}
+
+void UvHost::link_opened(LinkId link, const Endpoint& remote) {
+  add_event({link, Opened{links_.at(link)->is_incoming(), remote}});
+}
+
+void UvHost::link_received(LinkId link, Message message) {
+  add_event({link, std::move(message)});
+}
+
+void UvHost::link_drained(LinkId link) {
+  add_event({link, Drained{}});
+}
+
+void UvHost::link_ended(LinkId link, const std::string& reason) {
+  if (!finishing_.contains(link)) return add_event({link, Ended{reason}});
+  retire(finishing_, link);
+  stop_if_finished();
+}
+
+Link& UvHost::add_link(std::unique_ptr<Link> link, LinkId id) {
+  return *links_.emplace(id, std::move(link)).first->second;
+}
+
+void UvHost::retire(std::map<LinkId, std::unique_ptr<Link>>& links, LinkId id) {
+  retired_.push_back(std::move(links.extract(id).mapped()));
+}
+
+void UvHost::add_event(Event event) {
+  events_.push_back(std::move(event));
+  deliver_events();
+}
+
+void UvHost::deliver_events() {
+  while (!is_in_machine_ && !events_.empty()) {
+    Event event = std::move(events_.front());
+    events_.pop_front();
+    if (links_.contains(event.link)) deliver(event);
+  }
+}
+
+void UvHost::deliver(Event& event) {
+  const LinkId link = event.link;
+  if (const auto* opened = std::get_if<Opened>(&event.what)) {
+    call_machine([&](Instant now) {
+      machine_.on_link_open(link, opened->incoming, opened->remote, now, *this);
+    });
+  } else if (const auto* message = std::get_if<Message>(&event.what)) {
+    call_machine([&](Instant now) { machine_.on_message(link, *message, now, *this); });
+  } else if (const auto* ended = std::get_if<Ended>(&event.what)) {
+    retire(links_, link);
+    call_machine([&](Instant now) { machine_.on_link_closed(link, ended->reason, now, *this); });
+  } else {
+    call_machine([&](Instant now) { machine_.on_drained(link, now, *this); });
+  }
+}
+
+// An exception must not unwind through libuv, which is C.
+template <class Body>
+void UvHost::call_machine(const Body& body) {
+  is_in_machine_ = true;
+  try {
+    body(monotonic_now());
+  } catch (const std::exception& error) {
+    base::report_bug(__FILE__, __LINE__, "the machine does not throw", error.what());
+  } catch (...) {
+    base::report_bug(__FILE__, __LINE__, "the machine does not throw", "an unknown exception");
+  }
+  is_in_machine_ = false;
+}
+
+}  // namespace
+
+std::unique_ptr<Host> Host::create(const HostOptions& options, Machine& machine) {
+  auto host = std::make_unique<UvHost>(options, machine);
+  host->listen();
+  return host;
+}
+
+}  // namespace net

@@ -1,0 +1,294 @@
+// A call to the observer may destroy the link: it is always the last thing that a function does.
+#include "net/transport/link.h"
+
+#include <array>
+#include <memory>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include "net/transport/address.h"
+
+namespace net {
+namespace {
+
+// A silent connection is tested after 5 s. One whose bytes nobody acknowledges is given up after 15
+// s, the time after which the coordinator calls a silent member dead.
+constexpr unsigned kKeepaliveSeconds = 5;
+constexpr unsigned kUserTimeoutMilliseconds = 15000;
+
+void set_options(uv_tcp_t* socket) {
+  // None of them is needed for correctness: where the system refuses one, the link works without
+  // it.
+  uv_tcp_nodelay(socket, 1);
+  uv_tcp_keepalive(socket, 1, kKeepaliveSeconds);
+#ifdef TCP_USER_TIMEOUT
+  uv_os_fd_t descriptor;
+  if (uv_fileno(reinterpret_cast<uv_handle_t*>(socket), &descriptor) == 0) {
+    setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUserTimeoutMilliseconds,
+               sizeof(kUserTimeoutMilliseconds));
+  }
+#endif
+}
+
+int64_t frame_bytes(const Message& message) {
+  return kFrameHeaderBytes + int64_t(message.payload->size());
+}
+
+}  // namespace
+
+// Lives from uv_write to its callback and holds what libuv sends from.
+struct Link::WriteRequest {
+  uv_write_t request;
+  FrameHeader header;
+  Bytes payload;
+};
+
+Link::Link(LinkContext& context, LinkId id, Origin origin)
+    : context_(context),
+      id_(id),
+      origin_(origin),
+      parser_(origin == Origin::kDialled ? FrameParser::Chunks::kAccepted
+                                         : FrameParser::Chunks::kRefused) {}
+
+Link::~Link() {
+  count_queued(-counted_bytes_);
+  release_resolution();
+  release_socket();
+}
+
+void Link::release_resolution() {
+  if (resolution_ == nullptr) return;
+  resolution_->data = nullptr;
+  uv_cancel(reinterpret_cast<uv_req_t*>(resolution_));
+  resolution_ = nullptr;
+}
+
+void Link::make_socket() {
+  socket_ = new uv_tcp_t;
+  const int status = uv_tcp_init(context_.loop, socket_);
+  CHECK(status == 0, "{}", uv_strerror(status));  // It only fills the struct.
+  socket_->data = this;
+}
+
+void Link::release_socket() {
+  if (socket_ == nullptr) return;
+  socket_->data = nullptr;
+  uv_close(reinterpret_cast<uv_handle_t*>(socket_),
+           [](uv_handle_t* handle) { delete reinterpret_cast<uv_tcp_t*>(handle); });
+  socket_ = nullptr;
+}
+
+void Link::dial(const Endpoint& endpoint) {
+  endpoint_ = endpoint;
+  deadline_ = monotonic_now() + context_.dial_timeout;
+  if (const auto address = numeric_address(endpoint)) return dial(endpoint, {*address});
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  resolution_ = new uv_getaddrinfo_t;
+  resolution_->data = this;
+  const auto done = [](uv_getaddrinfo_t* request, int status, addrinfo* found) {
+    if (auto* link = static_cast<Link*>(request->data)) link->on_resolved(status, found);
+    uv_freeaddrinfo(found);
+    delete request;
+  };
+  const int status = uv_getaddrinfo(context_.loop, resolution_, done, endpoint.host.c_str(),
+                                    std::to_string(endpoint.port).c_str(), &hints);
+  if (status == 0) return;
+  delete std::exchange(resolution_, nullptr);
+  last_error_ = status;
+  try_next_address();
+}
+
+void Link::on_resolved(int status, const addrinfo* found) {
+  resolution_ = nullptr;
+  last_error_ = status;
+  dial(endpoint_, found_addresses(found));
+}
+
+void Link::dial(const Endpoint& endpoint, std::vector<sockaddr_storage> addresses) {
+  endpoint_ = endpoint;
+  addresses_ = std::move(addresses);
+  try_next_address();
+}
+
+void Link::try_next_address() {
+  while (next_address_ < addresses_.size()) {
+    last_error_ = connect(addresses_[next_address_++]);
+    if (last_error_ == 0) return;
+  }
+  end(fmt::format("cannot connect to {}: {}", endpoint_.text(), uv_strerror(last_error_)));
+}
+
+int Link::connect(const sockaddr_storage& address) {
+  release_socket();
+  make_socket();
+  if (!is_finishing_) deadline_ = monotonic_now() + context_.dial_timeout;
+  auto request = std::make_unique<uv_connect_t>();
+  const auto done = [](uv_connect_t* finished, int status) {
+    const std::unique_ptr<uv_connect_t> owner(finished);
+    if (auto* link = static_cast<Link*>(finished->handle->data)) link->on_connected(status);
+  };
+  const int status =
+      uv_tcp_connect(request.get(), socket_, reinterpret_cast<const sockaddr*>(&address), done);
+  if (status == 0) request.release();
+  return status;
+}
+
+void Link::on_connected(int status) {
+  if (status == 0) return open();
+  last_error_ = status;
+  try_next_address();
+}
+
+int Link::accept(uv_stream_t* listener) {
+  make_socket();
+  const int status = uv_accept(listener, reinterpret_cast<uv_stream_t*>(socket_));
+  if (status == 0) remote_host_ = remote_endpoint(socket_).host;
+  return status;
+}
+
+void Link::open() {
+  phase_ = Phase::kOpen;
+  if (!is_finishing_) {
+    deadline_ = is_incoming() ? monotonic_now() + context_.first_frame_timeout : Instant::max();
+  }
+  set_options(socket_);
+  const auto allocate = [](uv_handle_t* handle, size_t, uv_buf_t* buffer) {
+    auto* link = static_cast<Link*>(handle->data);
+    const auto next = link->parser_.next_bytes();
+    *buffer = uv_buf_init(reinterpret_cast<char*>(next.data()), unsigned(next.size()));
+  };
+  const auto read = [](uv_stream_t* stream, ssize_t status, const uv_buf_t*) {
+    if (auto* link = static_cast<Link*>(stream->data)) link->on_read(status);
+  };
+  int status = uv_read_start(reinterpret_cast<uv_stream_t*>(socket_), allocate, read);
+  unsent_bytes_ = 0;
+  for (; status == 0 && !unsent_.empty(); unsent_.pop_front())
+    status = write(std::move(unsent_.front()));
+  if (status != 0) return end(uv_strerror(status));
+  if (is_finishing_) return shut_down();
+  context_.observer->link_opened(id_, remote_endpoint(socket_));
+}
+
+void Link::on_read(ssize_t status) {
+  if (status == 0) return;  // Nothing there after all.
+  if (status == UV_EOF) {
+    return end(parser_.is_between_frames() ? "closed by the other side"
+                                           : "closed by the other side in the middle of a frame");
+  }
+  if (status < 0) return end(uv_strerror(int(status)));
+  context_.bytes_received += status;
+  auto read = parser_.advance(status);
+  if (!read.ok()) return end(read.reason());
+  if (!read->has_value() || is_finishing_) return;
+  deadline_ = Instant::max();  // That of the first frame.
+  context_.observer->link_received(id_, std::move(**read));
+}
+
+int64_t Link::queued_bytes() const {
+  const auto* stream = reinterpret_cast<const uv_stream_t*>(socket_);
+  return unsent_bytes_ + (stream == nullptr ? 0 : int64_t(uv_stream_get_write_queue_size(stream)));
+}
+
+void Link::send(Message message) {
+  if (phase_ == Phase::kEnded) return;
+  const int64_t byte_count = frame_bytes(message);
+  if (queued_bytes() + byte_count > context_.queued_bytes_hard_max) {
+    return end(fmt::format("more than {} bytes were queued", context_.queued_bytes_hard_max));
+  }
+  count_queued(byte_count);
+  if (phase_ == Phase::kDialling) {
+    unsent_.push_back(std::move(message));
+    unsent_bytes_ += byte_count;
+  } else if (const int status = write(std::move(message)); status != 0) {
+    return end(uv_strerror(status));
+  }
+  if (queued_bytes() > kQueuedBytesMax / 2) was_above_half_ = true;
+}
+
+void Link::count_queued(int64_t byte_count) {
+  counted_bytes_ += byte_count;
+  context_.queued_bytes += byte_count;
+}
+
+int Link::write(Message message) {
+  auto request = std::make_unique<WriteRequest>();
+  request->request.data = request.get();
+  request->header = encode_frame_header(message);
+  request->payload = std::move(message.payload);
+  const auto buffer = [](std::span<const std::byte> bytes) {
+    // libuv's buffers are not const because reads use them too.
+    auto* data = const_cast<char*>(reinterpret_cast<const char*>(bytes.data()));
+    return uv_buf_init(data, unsigned(bytes.size()));
+  };
+  const std::array<uv_buf_t, 2> buffers = {buffer(request->header), buffer(*request->payload)};
+  const unsigned buffer_count = request->payload->empty() ? 1 : 2;
+  const auto done = [](uv_write_t* finished, int status) {
+    const std::unique_ptr<WriteRequest> owner(static_cast<WriteRequest*>(finished->data));
+    auto* link = static_cast<Link*>(finished->handle->data);
+    const auto byte_count = kFrameHeaderBytes + int64_t(owner->payload->size());
+    if (link != nullptr) link->on_written(status, byte_count);
+  };
+  const int status = uv_write(&request->request, reinterpret_cast<uv_stream_t*>(socket_),
+                              buffers.data(), buffer_count, done);
+  if (status == 0) request.release();
+  return status;
+}
+
+void Link::on_written(int status, int64_t byte_count) {
+  if (status < 0) return end(uv_strerror(status));
+  context_.bytes_sent += byte_count;
+  count_queued(-byte_count);
+  if (!was_above_half_ || queued_bytes() > kQueuedBytesMax / 2) return;
+  was_above_half_ = false;
+  context_.observer->link_drained(id_);
+}
+
+void Link::finish(Duration patience) {
+  CHECK(!is_finishing_ && !has_ended());
+  is_finishing_ = true;
+  deadline_ = monotonic_now() + patience;
+  if (phase_ == Phase::kOpen) return shut_down();
+  if (unsent_.empty()) end("closed");
+}
+
+// libuv sends FIN after everything that is queued; on_read then hears of the other side's.
+void Link::shut_down() {
+  auto request = std::make_unique<uv_shutdown_t>();
+  const auto done = [](uv_shutdown_t* finished, int status) {
+    const std::unique_ptr<uv_shutdown_t> owner(finished);
+    auto* link = static_cast<Link*>(finished->handle->data);
+    if (link != nullptr && status < 0) link->end(uv_strerror(status));
+  };
+  const int status = uv_shutdown(request.get(), reinterpret_cast<uv_stream_t*>(socket_), done);
+  if (status != 0) return end(uv_strerror(status));
+  request.release();
+}
+
+// The system acknowledges what the other side's program does not read, until that side's buffer is
+// full: so keepalives and time-outs of TCP do not notice.
+bool Link::is_write_stalled(Instant now) {
+  const size_t unwritten = uv_stream_get_write_queue_size(reinterpret_cast<uv_stream_t*>(socket_));
+  if (unwritten == 0 || unwritten < unwritten_bytes_ || unwritten_bytes_ == 0) shrunk_at_ = now;
+  unwritten_bytes_ = unwritten;
+  return unwritten > 0 && now - shrunk_at_ >= context_.write_stall_timeout;
+}
+
+void Link::check_deadline(Instant now) {
+  if (phase_ == Phase::kOpen && is_write_stalled(now)) return end("it takes nothing");
+  if (now < deadline_ || phase_ == Phase::kEnded) return;
+  if (is_finishing_) return end("closed, and the other side did not answer");
+  if (phase_ == Phase::kOpen) return end("it did not send a frame in time");
+  last_error_ = UV_ETIMEDOUT;
+  try_next_address();
+}
+
+void Link::end(const std::string& reason) {
+  phase_ = Phase::kEnded;
+  count_queued(-counted_bytes_);
+  release_resolution();
+  release_socket();
+  context_.observer->link_ended(id_, reason);
+}
+
+}  // namespace net

@@ -1,0 +1,124 @@
+// One TCP connection over libuv: dialling all addresses of a host in order, frames in both
+// directions, an end. What it does not have is an opinion: everything is told to its observer.
+//
+// Life: dialling -> open -> ended, or open -> ended for an accepted one. After finish() nothing
+// more is sent or told: what was sent goes out, then FIN, then it waits (not long) for the other
+// side's FIN. Closing a socket at once, with bytes unread, would make the kernel send a reset, and
+// the other side could lose our last words.
+//
+// The handles and requests that libuv holds are objects of their own, whose `data` points to the
+// link, or to nothing when the link does not care any more; they delete themselves in their last
+// callback. So a link can be destroyed at any time.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <string>
+#include <uv.h>
+#include <vector>
+
+#include "net/machine.h"
+#include "net/wire/frame.h"
+
+namespace net {
+
+inline Instant monotonic_now() {
+  return Instant(int64_t(uv_hrtime()));
+}
+
+class LinkObserver {
+ public:
+  virtual ~LinkObserver() = default;
+  virtual void link_opened(LinkId link, const Endpoint& remote) = 0;
+  virtual void link_received(LinkId link, Message message) = 0;
+  virtual void link_drained(LinkId link) = 0;
+  // Exactly once, and the last call.
+  virtual void link_ended(LinkId link, const std::string& reason) = 0;
+};
+
+// What all links of a host share.
+struct LinkContext {
+  uv_loop_t* loop = nullptr;
+  LinkObserver* observer = nullptr;
+  Duration first_frame_timeout{};
+  Duration dial_timeout{};
+  int64_t queued_bytes_hard_max = 0;
+  Duration write_stall_timeout{};
+  int64_t queued_bytes = 0;  // Of all links.
+  std::atomic<int64_t> bytes_sent = 0;
+  std::atomic<int64_t> bytes_received = 0;
+};
+
+class Link {
+ public:
+  enum class Origin { kDialled, kAccepted };
+  // The context outlives the link.
+  Link(LinkContext& context, LinkId id, Origin origin);
+  ~Link();
+  Link(const Link&) = delete;
+  Link& operator=(const Link&) = delete;
+
+  bool is_incoming() const { return origin_ == Origin::kAccepted; }
+  bool has_ended() const { return phase_ == Phase::kEnded; }
+  int64_t queued_bytes() const;
+  const std::string& remote_host() const { return remote_host_; }  // Of an accepted one.
+
+  // For kDialled, once. The addresses are tried in order; without them the endpoint's host is
+  // looked up.
+  void dial(const Endpoint& endpoint);
+  void dial(const Endpoint& endpoint, std::vector<sockaddr_storage> addresses);
+  // For kAccepted, once; open() goes on after it succeeded. Returns libuv's error, or 0.
+  int accept(uv_stream_t* listener);
+  void open();
+
+  void send(Message message);
+  // Once. REQUIRES: it has not ended.
+  void finish(Duration patience);
+  // Whatever should have happened by now is given up.
+  void check_deadline(Instant now);
+
+ private:
+  enum class Phase { kDialling, kOpen, kEnded };
+
+  void on_resolved(int status, const addrinfo* found);
+  void try_next_address();
+  int connect(const sockaddr_storage& address);
+  void on_connected(int status);
+  void on_read(ssize_t status);
+  void on_written(int status, int64_t byte_count);
+  int write(Message message);
+  void shut_down();
+  void end(const std::string& reason);
+  void count_queued(int64_t byte_count);
+  bool is_write_stalled(Instant now);
+  void make_socket();
+  void release_socket();
+  void release_resolution();
+
+  struct WriteRequest;
+
+  LinkContext& context_;
+  const LinkId id_;
+  const Origin origin_;
+  std::string remote_host_;
+  Phase phase_ = Phase::kDialling;
+  bool is_finishing_ = false;
+  Instant deadline_ = Instant::max();
+
+  Endpoint endpoint_;  // As it was given to dial().
+  uv_getaddrinfo_t* resolution_ = nullptr;
+  std::vector<sockaddr_storage> addresses_;
+  size_t next_address_ = 0;
+  int last_error_ = 0;  // Of the address before.
+
+  uv_tcp_t* socket_ = nullptr;
+  FrameParser parser_;
+  std::deque<Message> unsent_;  // Until the connection stands.
+  int64_t unsent_bytes_ = 0;
+  int64_t counted_bytes_ = 0;    // Ours in LinkContext::queued_bytes.
+  size_t unwritten_bytes_ = 0;   // In libuv's queue, when it was last seen to have shrunk,
+  Instant shrunk_at_{};          // and when that was.
+  bool was_above_half_ = false;  // And on_drained has not been told.
+};
+
+}  // namespace net

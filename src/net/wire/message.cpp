@@ -1,0 +1,337 @@
+// The payloads as bytes. The fields of every struct are described once, in the order in which they
+// travel (docs/formats/wire.md), together with what must hold for them; reading and writing are two
+// interpretations of that. So we cannot send what we would not accept.
+#include "net/message.h"
+
+#include <algorithm>
+
+#include "net/wire/wire.h"
+
+namespace net {
+namespace {
+
+// Together they keep the largest messages, Open and CatchUp, below kControlBytesMax.
+constexpr int64_t kFragmentsMax = 1024;
+constexpr int64_t kChunksMax = 40 * 1024;
+constexpr int64_t kNameBytesMax = 64;
+constexpr int64_t kHostBytesMax = 253;
+constexpr int64_t kReasonBytesMax = 1024;
+constexpr int64_t kConfigBytesMax = 32 * 1024;
+// The weights of all members can be added up in an int64_t.
+constexpr int64_t kWeightTokensMax = int64_t{1} << 56;
+
+constexpr uint8_t kOwnerStays = 255;
+
+template <class Wire>
+void describe_peer(Wire& wire, PeerId& peer) {
+  wire.number(peer);
+  wire.require(peer < kMembersMax, "a peer id that nobody can have");
+}
+
+template <class Wire>
+void describe_weight(Wire& wire, int64_t& weight_tokens, int64_t smallest) {
+  wire.number(weight_tokens);
+  wire.require(weight_tokens >= smallest && weight_tokens <= kWeightTokensMax,
+               "a weight out of range");
+}
+
+// So many that are handed out.
+template <class Wire>
+void describe_samples(Wire& wire, uint64_t& samples) {
+  wire.number(samples);
+  wire.require(samples <= kSamplesMax, "more samples than a run can have");
+}
+
+template <class Wire>
+void describe_kind(Wire& wire, WantKind& kind) {
+  wire.number(kind);
+  wire.require(kind >= WantKind::kContribution && kind <= WantKind::kState,
+               "an unknown kind of chunk");
+}
+
+template <class Wire>
+void describe(Wire& wire, Endpoint& endpoint) {
+  wire.text(endpoint.host, kHostBytesMax);
+  wire.number(endpoint.port);
+  const bool is_address = endpoint.host.empty() || parse_endpoint(endpoint.text()).ok();
+  wire.require(is_address, "an address that is none");
+}
+
+template <class Wire>
+void describe(Wire& wire, FragmentState& state) {
+  wire.number(state.version);
+  wire.digest(state.digest);
+}
+
+template <class Wire>
+void describe(Wire& wire, Donor& donor) {
+  describe_peer(wire, donor.peer);
+  describe(wire, donor.data);
+}
+
+template <class Wire>
+void describe(Wire& wire, Contributor& contributor) {
+  describe_peer(wire, contributor.peer);
+  describe_weight(wire, contributor.weight_tokens, 0);
+  describe(wire, contributor.data);
+}
+
+// For lists. Defined below what an entry can be, because names in it are looked up here.
+constexpr auto kDescribeEntry = [](auto& wire, auto& entry) { describe(wire, entry); };
+constexpr auto kDescribePeer = [](auto& wire, PeerId& peer) { describe_peer(wire, peer); };
+
+template <class Wire>
+void describe(Wire& wire, Hello& hello) {
+  wire.number(hello.protocol);
+  wire.number(hello.node_key);
+  wire.text(hello.node_name, kNameBytesMax);
+  wire.digest(hello.config);
+  describe(wire, hello.listen);
+  wire.number(hello.step);
+  describe_samples(wire, hello.samples);
+  wire.list(hello.states, kFragmentsMax, kDescribeEntry);
+  wire.number(hello.last_term);
+  wire.number(hello.last_epoch);
+  wire.number(hello.last_member_count);
+}
+
+template <class Wire>
+void describe(Wire& wire, Synced& synced) {
+  wire.list(synced.states, kFragmentsMax, kDescribeEntry);
+}
+
+template <class Wire>
+void describe(Wire& wire, Heartbeat& heartbeat) {
+  wire.number(heartbeat.step);
+  wire.real(heartbeat.loss);
+  wire.number(heartbeat.progress);
+  wire.number(heartbeat.owes_contribution);
+  wire.number(heartbeat.owes_result);
+  wire.number(heartbeat.silent);
+  wire.number(heartbeat.unreachable);
+}
+
+template <class Wire>
+void describe(Wire& wire, Ready& ready) {
+  describe_weight(wire, ready.weight_tokens, -kWeightTokensMax);
+  wire.number(ready.step);
+}
+
+template <class Wire>
+void describe(Wire& wire, Done& done) {
+  wire.digest(done.results);
+}
+
+template <class Wire>
+void describe(Wire& wire, Applied& applied) {
+  wire.digest(applied.digest);
+}
+
+template <class Wire>
+void describe(Wire& wire, Leave& leave) {
+  wire.text(leave.reason, kReasonBytesMax);
+}
+
+template <class Wire>
+void describe(Wire& wire, NeedSamples& need) {
+  wire.number(need.count);
+  wire.require(need.count >= 1 && need.count <= kSamplesAskedMax, "such a number of samples");
+}
+
+template <class Wire>
+void describe(Wire& wire, Welcome& welcome) {
+  describe_peer(wire, welcome.peer);
+  wire.number(welcome.heartbeat_interval_ms);
+  wire.number(welcome.dead_after_ms);
+  wire.require(welcome.heartbeat_interval_ms > 0 && welcome.dead_after_ms > 0, "a deadline of 0");
+}
+
+template <class Wire>
+void describe_flag(Wire& wire, bool& flag) {
+  auto number = uint8_t(flag);
+  wire.number(number);
+  wire.require(number <= 1, "a flag that is neither 0 nor 1");
+  flag = number == 1;
+}
+
+template <class Wire>
+void describe(Wire& wire, Reject& reject) {
+  wire.text(reject.reason, kReasonBytesMax);
+  describe_flag(wire, reject.restart_makes_sense);
+  wire.text(reject.shared_config, kConfigBytesMax);
+}
+
+template <class Wire>
+void describe(Wire& wire, Notice& notice) {
+  describe_flag(wire, notice.contributes);
+  wire.text(notice.reason, kReasonBytesMax);
+}
+
+template <class Wire>
+void describe(Wire& wire, CatchUp& catch_up) {
+  wire.list(catch_up.states, kFragmentsMax, kDescribeEntry);
+  wire.list(catch_up.donors, kMembersMax, kDescribeEntry);
+  wire.number(catch_up.step);
+}
+
+template <class Wire>
+void describe(Wire& wire, Start& start) {
+  wire.number(start.step);
+  describe_samples(wire, start.samples_void_below);
+}
+
+template <class Wire>
+void describe(Wire& wire, Samples& samples) {
+  describe_samples(wire, samples.first);
+  wire.number(samples.count);
+  wire.require(samples.count <= kSamplesAskedMax && samples.count <= kSamplesMax - samples.first,
+               "such a number of samples");
+}
+
+template <class Wire>
+void describe(Wire& wire, Membership& membership) {
+  wire.list(membership.members, kMembersMax, kDescribePeer);
+}
+
+template <class Wire>
+void describe(Wire& wire, Open& open) {
+  const auto is_after = [](const Contributor& a, const Contributor& b) { return a.peer >= b.peer; };
+  const auto has_weight = [](const Contributor& one) { return one.weight_tokens > 0; };
+  wire.list(open.contributors, kMembersMax, kDescribeEntry);
+  wire.require(std::ranges::adjacent_find(open.contributors, is_after) == open.contributors.end(),
+               "contributors that are not in the order of their peer ids");
+  wire.require(std::ranges::all_of(open.contributors, has_weight) ||
+                   std::ranges::none_of(open.contributors, has_weight),
+               "contributors with and without a weight");
+  wire.list(open.owners, kChunksMax, [&](auto&, uint8_t& owner) {
+    wire.number(owner);
+    wire.require(owner < open.contributors.size(), "an owner that does not contribute");
+  });
+  wire.number(open.step);
+}
+
+// Moves travel as one owner for each chunk up to the last one that moves: however many members fall
+// out at once, the message is never larger than an Open.
+void describe(WireWriter& wire, Reown& reown) {
+  wire.list(reown.excluded, kMembersMax, kDescribePeer);
+  std::vector<uint8_t> owners;
+  for (const Reown::Move& move : reown.moves) {
+    wire.require(move.chunk < kChunksMax && move.owner < kMembersMax, "such a move");
+    if (move.chunk >= owners.size()) owners.resize(move.chunk + 1, kOwnerStays);
+    owners[move.chunk] = move.owner;
+  }
+  wire.list(owners, kChunksMax, [](auto& list, uint8_t& owner) { list.number(owner); });
+}
+
+void describe(WireReader& wire, Reown& reown) {
+  wire.list(reown.excluded, kMembersMax, kDescribePeer);
+  std::vector<uint8_t> owners;
+  wire.list(owners, kChunksMax, [](auto& list, uint8_t& owner) {
+    list.number(owner);
+    list.require(owner < kMembersMax || owner == kOwnerStays, "an owner that nobody can be");
+  });
+  wire.require(owners.empty() || owners.back() != kOwnerStays, "a last chunk that does not move");
+  for (size_t chunk = 0; chunk < owners.size(); ++chunk) {
+    if (owners[chunk] == kOwnerStays) continue;
+    reown.moves.push_back({.chunk = uint32_t(chunk), .owner = owners[chunk]});
+  }
+}
+
+template <class Wire>
+void describe(Wire& wire, Commit& commit) {
+  wire.digest(commit.results);
+  wire.number(commit.step);
+}
+
+template <class Wire>
+void describe(Wire& wire, DataHello& hello) {
+  describe_peer(wire, hello.peer);
+}
+
+template <class Wire>
+void describe(Wire& wire, Want& want) {
+  describe_kind(wire, want.kind);
+}
+
+template <class Wire>
+void describe(Wire& wire, Gone& gone) {
+  describe_kind(wire, gone.kind);
+}
+
+template <class Wire>
+void describe(Wire& wire, DialBack& dial_back) {
+  wire.number(dial_back.nonce);
+}
+
+template <class Wire>
+void describe(Wire& wire, DialBackReply& reply) {
+  wire.number(reply.proof);
+}
+
+}  // namespace
+
+uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce) {
+  WireWriter wire;
+  wire.number(node_key);
+  wire.number(nonce);
+  const base::Digest digest = base::sha256(wire.finish());
+  uint64_t proof = 0;
+  WireReader(std::as_bytes(std::span(digest.bytes)).first(sizeof(proof))).number(proof);
+  return proof;
+}
+
+template <class T>
+static constexpr const char* kNameOf = nullptr;
+
+template <class T>
+Bytes encode(const T& payload) {
+  T copy = payload;  // A description takes what it could also fill.
+  WireWriter wire;
+  describe(wire, copy);
+  return std::make_shared<const std::vector<std::byte>>(wire.finish());
+}
+
+template <class T>
+base::Result<T> decode(std::span<const std::byte> bytes) {
+  T payload;
+  WireReader wire(bytes);
+  describe(wire, payload);
+  if (const auto read = wire.finish(); !read.ok()) {
+    return base::Failure{fmt::format("{}: {}", kNameOf<T>, read.reason())};
+  }
+  return payload;
+}
+
+#define PAYLOAD(T)                         \
+  template <>                              \
+  constexpr const char* kNameOf<T> = #T;   \
+  template Bytes encode(const T& payload); \
+  template base::Result<T> decode(std::span<const std::byte> bytes)
+
+PAYLOAD(Hello);
+PAYLOAD(Synced);
+PAYLOAD(Heartbeat);
+PAYLOAD(Ready);
+PAYLOAD(Done);
+PAYLOAD(Applied);
+PAYLOAD(Leave);
+PAYLOAD(NeedSamples);
+PAYLOAD(Welcome);
+PAYLOAD(Reject);
+PAYLOAD(CatchUp);
+PAYLOAD(Start);
+PAYLOAD(Samples);
+PAYLOAD(Membership);
+PAYLOAD(Open);
+PAYLOAD(Reown);
+PAYLOAD(Commit);
+PAYLOAD(DataHello);
+PAYLOAD(Want);
+PAYLOAD(Gone);
+PAYLOAD(Notice);
+PAYLOAD(DialBack);
+PAYLOAD(DialBackReply);
+
+#undef PAYLOAD
+
+}  // namespace net
