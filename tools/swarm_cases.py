@@ -287,7 +287,7 @@ def frozen(trial):
     stopped.signal(signal.SIGCONT)
     last = max(node.last_round() for node in trial.healthy)
     trial.wait(lambda: any(line["round"] > last and line["contributed"] for line in stopped.lines("round")), "that it contributes again")
-    trial.expect_left_out("frozen", "silent for|does not deliver|registered again|closed by")
+    trial.expect_left_out("frozen", "silent for|does not (deliver|finish)|registered again|closed by")
 
 
 @case

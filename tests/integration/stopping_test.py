@@ -10,9 +10,14 @@ from cluster import ATOLL, ClusterTest, DEADLINE_SECONDS, wait_until
 FOREVER = {"training__steps": 1000000}
 
 
+def on_hangup(action):
+    """For Popen. Whether the tests themselves run under nohup is inherited otherwise."""
+    return {"preexec_fn": lambda: signal.signal(signal.SIGHUP, action)}
+
+
 class StoppingTest(ClusterTest):
     def test_a_lost_terminal_saves_and_leaves(self):
-        node = self.start_node("run", solo=True, **FOREVER)
+        node = self.start_node("run", solo=True, **FOREVER, popen=on_hangup(signal.SIG_DFL))
         node.wait_for_step(2)
         node.signal(signal.SIGHUP)
         self.assertEqual(node.finish(), 0, node.tail())
@@ -20,8 +25,7 @@ class StoppingTest(ClusterTest):
         self.assertIn("stopped by a signal", (node.directory / "log.txt").read_text())
 
     def test_under_nohup_a_lost_terminal_is_nothing(self):
-        node = self.start_node("run", solo=True, **FOREVER,
-                               popen={"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)})
+        node = self.start_node("run", solo=True, **FOREVER, popen=on_hangup(signal.SIG_IGN))
         step = node.wait_for_step(2) and node.lines("inner_step")[-1]["step"]
         node.signal(signal.SIGHUP)
         node.wait_for_step(step + 3)
