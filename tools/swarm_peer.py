@@ -67,7 +67,7 @@ class Round:
 
     def sum_up(self, chunk):
         members = [(index, entry) for index, entry in enumerate(self.contributors) if entry["peer"] not in self.excluded]
-        return struct.pack("<Qq", sum(1 << index for index, _ in members),
+        return struct.pack("<QQq", sum(1 << index for index, _ in members), 0,
                            sum(entry["weight_tokens"] for _, entry in members)) + self.templates[chunk]
 
 
@@ -195,7 +195,8 @@ class FakePeer:
         finally:
             for link in links.values():
                 link.close()
-        digest = hashlib.sha256(b"".join(bytes([RESULT]) + results[chunk] for chunk in sorted(results))).digest()
+        digests = [hashlib.sha256(bytes([RESULT]) + results[chunk]).digest() for chunk in sorted(results)]
+        digest = hashlib.sha256(b"".join(digests)).digest()
         if self.is_current(one, attempt):
             self.tell("Done", results=digest, **{**one.authority, "attempt": attempt})
 

@@ -3,9 +3,10 @@
 //
 // Chunks cut a fragment for the all-reduce, blocks cut its state for joiners.
 //
-// Threads: everything is called on the host's loop thread. encode_contribution only between Ready
-// and the round's end, while the trainer is waiting or has snapshotted, and more than once for a
-// chunk that must be sent again; the owner arranges the rest (see read_block).
+// Contributions are frozen bytes: made before ready() is said, and the same ones until the round is
+// over, however often they are asked for. So nothing here reads what the trainer goes on changing.
+//
+// Threads: everything is called on the host's loop thread.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,11 @@
 
 namespace net {
 
+// Before the encoded bytes of a contribution stands the message's kind.
+inline constexpr int64_t kContributionOffset = 1;
+// A payload with room for so many encoded bytes behind kContributionOffset.
+std::vector<std::byte> new_contribution(int64_t encoded_bytes);
+
 class FragmentStore {
  public:
   virtual ~FragmentStore() = default;
@@ -25,8 +31,9 @@ class FragmentStore {
   virtual int64_t fragment_count() const = 0;
   virtual int64_t chunk_count(int64_t fragment) const = 0;
 
-  // This node's pseudo-gradient of one chunk, encoded.
-  virtual std::vector<std::byte> encode_contribution(int64_t fragment, int64_t chunk) = 0;
+  // This node's pseudo-gradient of one chunk, encoded: the whole payload of the message, begun by
+  // new_contribution(). Null if nothing is frozen for the fragment (any more).
+  virtual Bytes contribution(int64_t fragment, int64_t chunk) = 0;
 
   struct Part {
     PeerId peer = kNobody;
@@ -35,12 +42,15 @@ class FragmentStore {
     int64_t offset = 0;
     std::span<const std::byte> encoded() const { return std::span(*bytes).subspan(size_t(offset)); }
   };
-  // Is this an encoded chunk of the right size with finite numbers?
-  virtual base::Result<void> check(int64_t fragment, int64_t chunk,
-                                   std::span<const std::byte> encoded) const = 0;
+  // Is this an encoded chunk of the right size with finite numbers? Results may be encoded in
+  // another way than contributions.
+  virtual base::Result<void> check_contribution(int64_t fragment, int64_t chunk,
+                                                std::span<const std::byte> encoded) const = 0;
+  virtual base::Result<void> check_result(int64_t fragment, int64_t chunk,
+                                          std::span<const std::byte> encoded) const = 0;
   // Mean of the parts, weighted by tokens (all weights 0: the plain mean), summed in fp32 in the
   // given order (by peer), and encoded once. Parts that would spoil it may be left out: they have
-  // no weight in it. At least one is in. REQUIRES: every part passed check().
+  // no weight in it. At least one is in. REQUIRES: every part passed check_contribution().
   struct Mean {
     std::vector<std::byte> encoded;
     std::vector<PeerId> left_out;

@@ -2,9 +2,9 @@
 // net/machine.h.
 //
 // The trainer drives it with the commands below and hears back through events. What the trainer
-// promises: between ready() and the round's event it leaves local parameters alone; between
-// CatchUpNeeded and begin_fetch() it has brought the store into a state in which blocks may be
-// written; it answers Committed with applied(), each CatchUpNeeded with one begin_fetch(), and
+// promises: from ready() to the round's event the fragment's contribution is frozen in the store;
+// between CatchUpNeeded and begin_fetch() it has brought the store into a state in which blocks may
+// be written; it answers Committed with applied(), each CatchUpNeeded with one begin_fetch(), and
 // Fetched with synced() or another begin_fetch(). Commands and events may cross on their way: a
 // ready() that comes between Committed and applied(), or after CatchUpNeeded, is void.
 //
@@ -78,8 +78,10 @@ struct Committed {
   uint64_t round = 0;  // The version that applying makes.
   uint64_t epoch = 0;
   uint64_t step = 0;  // The global step of the synchronisation.
-  // Our pseudo-gradient was asked for in this round (else ours is still unsent).
+  // We were one of its contributors. Per chunk: our part was there, summed or judged to be out;
+  // where it was not, our pseudo-gradient is still unsent.
   bool contributed = false;
+  std::vector<char> has_ours;
   std::vector<PeerId> members;  // Contributors that are in at least one chunk.
   int64_t weight_tokens = 0;    // Their sum.
   // Per chunk: encoded bytes at `offset`; weight as arrived.

@@ -1,9 +1,17 @@
 // DiLoCo as the trainer sees it: after each inner step it says so, and now and then that call takes
 // part in rounds, which change the local parameters.
 //
-// Blocking mode: a due fragment is announced ready, and the call returns when its round is
-// committed and applied. What happens otherwise:
-//   - The round was closed without us: its result is applied by rebasing (our progress is kept for
+// A due fragment's contribution is frozen, the fragment is announced ready, and training goes on
+// while its round runs. At the first step boundary at which the commit is here, the outer step is
+// taken; at the first one that is also overlap_steps (tau) after the announcement, its result is
+// merged into the local parameters. A call waits only
+//   - overlap_steps_max steps after a fragment was announced, until its round is over,
+//   - where a fragment is due again whose round is still open, and
+//   - at the end of the run, until all is synchronised.
+// With tau = tau_max = 0 that is blocking DiLoCo: the call returns when the round is over.
+//
+// What happens otherwise:
+//   - The round was closed without us: its result is merged by rebasing (our progress is kept for
 //     the next round), and we jump to the global step.
 //   - We are behind or our digest differs: the committed state is fetched from a peer and verified;
 //     own progress since the last commit is kept.
@@ -36,9 +44,15 @@ struct RoundReport {
   int64_t weight_tokens = 0;
   base::Digest digest;  // Of outer parameters and momentum after it.
   int64_t bytes_sent = 0, bytes_received = 0;
-  double seconds = 0;          // Open to Commit.
-  double exposed_seconds = 0;  // The trainer stood still for so long.
-  double apply_seconds = 0;
+  // The local steps at which our contribution was frozen (that of the merge, if there was none) and
+  // the result was merged.
+  uint64_t begun_step = 0, applied_step = 0;
+  double seconds = 0;  // Open to Commit.
+  // The trainer stood still for so long: the three below and the waiting for the commit.
+  double exposed_seconds = 0;
+  double encode_seconds = 0;
+  double wait_seconds = 0;
+  double apply_seconds = 0;  // Outer step, digest and merge.
   bool contributed = false;
   bool was_damaged = false;  // This node's parameters were not finite: it brought nothing.
   RoundFindings findings;

@@ -18,11 +18,13 @@
 //     parameters), or after whose step a number would not be finite, is refused: its chunk stays as
 //     it is, on every node alike, and the nodes keep their own progress in it.
 //
-// Memory: 8 bytes per parameter, plus scratch of four chunks per thread.
+// Memory: 8 bytes per parameter, the encoded bytes of what is in flight twice (what this node sent
+// and what came back), and scratch of four chunks per thread.
 //
-// Threads: the net thread encodes, reduces, reads and writes blocks; the trainer's thread calls the
-// rest, for which it has the pool to itself. A lock covers each fragment; while the trainer
-// applies, read_block answers "not now".
+// Threads: the net thread hands out frozen contributions, reduces, reads and writes blocks; the
+// trainer's thread calls the rest, for which it has the pool to itself. Only the trainer's thread
+// touches the local parameters. A lock covers each fragment; while the trainer steps, read_block
+// answers "not now".
 #pragma once
 
 #include <cstdint>
@@ -43,7 +45,7 @@ namespace outer {
 
 // The node's own parameters (inner masters), by canonical element of a unit. Implemented over
 // shard::Parameters of all ranks. Called while the trainer is inside a call of OuterState or
-// OuterLoop, from any thread and from several at once, which never touch the same elements. Threads
+// OuterLoop, by several threads of its pool at once, which never touch the same elements. Threads
 // that work at the same time work far from each other, so that with several ranks each is busy.
 class LocalParameters {
  public:
@@ -59,10 +61,14 @@ class LocalParameters {
   virtual std::unique_ptr<backend::Buffer> allocate(int64_t byte_count);
 };
 
-// What becomes of the node's own parameters when a commit is applied.
+// What becomes of the node's own parameters when a round's result is merged into them. In chunks in
+// which our contribution was not counted, all but kReplace keep our progress whole for the next
+// round: local += new outer - old outer.
 enum class Merge {
-  kOverwrite,  // local = new outer: our pseudo-gradient is in it.
-  kRebase,  // local += new outer - old outer: ours is not in it and stays whole for the next round.
+  kRebase,     // local += new outer - old outer + what we sent: what we did since then is kept.
+  kOverwrite,  // local = new outer. What we did since is dropped.
+  kLerp,       // local = share * local + (1 - share) * new outer.
+  kReplace,    // local = new outer in all chunks: what we had was not fit to be kept.
 };
 
 // What was not as it should be in a fragment's round, as this node saw it.
@@ -75,6 +81,7 @@ struct RoundFindings {
   };
   std::vector<Outlier> outliers;  // By peer.
   int64_t refused_chunks = 0;     // Of the round's result; the same on every node.
+  double reduce_seconds = 0;      // That this node took to sum its chunks.
 };
 
 class OuterState : public net::FragmentStore {
@@ -88,22 +95,31 @@ class OuterState : public net::FragmentStore {
   // Version and digest of each fragment.
   virtual std::vector<net::FragmentState> states() const = 0;
 
-  // Are this node's own parameters of a fragment fit to be sent?
   virtual bool local_is_finite(int64_t fragment) = 0;
 
-  // Decodes the results of a commit, steps the outer optimiser, merges into the local parameters,
-  // raises the version, and returns the new state with its digest. REQUIRES: commit.round ==
-  // version + 1.
-  virtual net::FragmentState apply(const net::Committed& commit, Merge merge) = 0;
+  // Makes the fragment's contribution, in bytes that stay as they are until step() of a round that
+  // they are in, thaw(), or the next freeze(). False: the parameters are not finite or beyond what
+  // the codec knows; zeros are frozen, which must have no weight. REQUIRES: the last result is
+  // merged.
+  virtual bool freeze(int64_t fragment) = 0;
+  virtual void thaw(int64_t fragment) = 0;
+
+  // Takes the outer step with the results of a commit, raises the version, and returns the new
+  // state with its digest. The local parameters stay as they are until merge(). REQUIRES:
+  // commit.round == version + 1; the last result is merged.
+  virtual net::FragmentState step(const net::Committed& commit) = 0;
+  virtual bool has_unmerged(int64_t fragment) const = 0;
+  // REQUIRES: there is something to merge.
+  virtual void merge(int64_t fragment, Merge how) = 0;
   // Since the last call for this fragment.
   virtual RoundFindings take_findings(int64_t fragment) = 0;
 
-  // Replacing the state by a peer's. begin_replace() turns local into (local - outer) where
-  // `keep_local_progress` (and does nothing while a replacement is going on); then the net thread
-  // writes blocks; end_replace() compares the digests of all fragments with `expected` (a zero
-  // digest is not compared) and on success turns local into (outer + kept progress) and takes the
-  // versions over. On a mismatch it returns a Failure: fetch again. Local is valid again only after
-  // success.
+  // Replacing the state by a peer's. REQUIRES: everything is merged. begin_replace() turns local
+  // into (local - outer) where `keep_local_progress` (and does nothing while a replacement is going
+  // on); then the net thread writes blocks; end_replace() compares the digests of all fragments
+  // with `expected` (a zero digest is not compared) and on success turns local into (outer + kept
+  // progress) and takes the versions over. On a mismatch it returns a Failure: fetch again. Local
+  // is valid again only after success.
   virtual void begin_replace(bool keep_local_progress) = 0;
   virtual base::Result<void> end_replace(const std::vector<net::FragmentState>& expected) = 0;
 

@@ -44,7 +44,7 @@ std::vector<double> ReachRule::factors(std::span<const PartLength> parts) const 
 }
 
 ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t element_count,
-                  const Codec& codec, const ReachRule& rule) {
+                  const Codec& codec, const Codec& result_codec, const ReachRule& rule) {
   CHECK(!parts.empty());
   std::vector<float> values(static_cast<size_t>(element_count));
   std::vector<PartLength> lengths;
@@ -71,13 +71,13 @@ ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t eleme
     const auto factor = float(share * result.reach[i]);
     for (size_t k = 0; k < sum.size(); ++k) sum[k] = sum[k] + factor * values[k];
   }
-  result.mean.encoded.resize(size_t(codec.encoded_bytes(element_count)));
-  if (!codec.encode(sum, result.mean.encoded)) {
+  result.mean.encoded.resize(size_t(result_codec.encoded_bytes(element_count)));
+  if (!result_codec.encode(sum, result.mean.encoded)) {
     // Parts are finite, but a sum of parts close to the largest float may round up to infinity;
     // never to NaN.
     constexpr float kLargest = std::numeric_limits<float>::max();
     for (float& value : sum) value = std::clamp(value, -kLargest, kLargest);
-    CHECK(codec.encode(sum, result.mean.encoded).ok());
+    CHECK(result_codec.encode(sum, result.mean.encoded).ok());
   }
   return result;
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "base/math.h"
 #include "net/message.h"
 #include "outer/fragments.h"
+#include "outer/outer_optimizer.h"
 #include "outer/outer_state.h"
 
 namespace outer {
@@ -33,6 +35,16 @@ inline std::span<float> part_of(std::span<float> values, Slice slice) {
   return values.subspan(size_t(slice.first), size_t(slice.count));
 }
 
+// A round whose outer step is done, and whose result is not yet in the node's own parameters.
+struct UnmergedRound {
+  std::vector<net::FragmentStore::Part> results;  // Per chunk, as the three below.
+  std::vector<net::Bytes> ours;                   // What this node sent; empty: it sent nothing.
+  std::vector<char> has_ours;                     // It was counted.
+  std::vector<char> is_refused;
+  bool is_short = false;
+  OuterOptimizer optimizer;
+};
+
 // The mutex is held by the trainer's thread while it changes the fragment as a whole, and by the
 // net thread for a chunk or a block at a time. A fragment has its own, so that one that is applied
 // does not stop the traffic of another.
@@ -45,8 +57,11 @@ struct FragmentRecord {
   std::span<float> momentum;
   net::FragmentState state;
   bool is_being_replaced = false;
-  bool keeps_progress = false;  // While being replaced: local holds (local - outer).
+  bool keeps_progress = false;     // While being replaced: local holds (local - outer).
+  std::vector<net::Bytes> frozen;  // The contribution of the round to come, or open; or empty.
+  std::optional<UnmergedRound> unmerged;
   std::map<net::PeerId, RoundFindings::Outlier> outliers;
+  double reduce_seconds = 0;
   int64_t refused_chunks = 0;
 
   int64_t element_count() const { return fragment.element_count; }

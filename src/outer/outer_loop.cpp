@@ -1,5 +1,6 @@
-// The blocking outer loop. It is a reaction to events: whatever waits, waits in take_part(), and
-// every event goes through handle(), in whichever phase it arrives.
+// The outer loop is a reaction to events: whatever waits, waits in take_part(), and every event
+// goes through handle(), in whichever phase it arrives. What a fragment's round has come to at this
+// node stands in outer/fragment_progress.h.
 //
 // The word "position" is the global inner step at which this node stands. A fragment is announced
 // at most once per position, and what decides is a step, not a count of rounds, so that rounds that
@@ -9,6 +10,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "outer/fragment_progress.h"
 
 namespace outer {
 
@@ -36,9 +38,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-class BlockingOuterLoop final : public OuterLoop {
+class SwarmOuterLoop final : public OuterLoop {
  public:
-  BlockingOuterLoop(const Options& options, OuterState& state, net::Swarm& swarm)
+  SwarmOuterLoop(const Options& options, OuterState& state, net::Swarm& swarm)
       : options_(options),
         state_(state),
         swarm_(swarm),
@@ -58,28 +60,26 @@ class BlockingOuterLoop final : public OuterLoop {
   void restore_tokens_since_commit(std::vector<int64_t> tokens) override;
 
  private:
-  struct FragmentProgress {
-    int64_t tokens =
-        0;  // Consumed since its last commit with our pseudo-gradient in it: our weight.
-    uint64_t synced_step = 0;   // The position of its last synchronisation, with or without us.
-    bool is_announced = false;  // Our Ready stands; we wait for its round.
-    bool is_damaged = false;    // Announced with parameters that are not finite.
-    Clock::time_point announced_at;
-  };
-
   std::string differences_to(const std::string& shared_config) const {
     if (shared_config.empty() || !options_.config_differences) return {};
     return "\n" + options_.config_differences(shared_config);
   }
-  bool is_waiting() const {
-    return std::ranges::any_of(fragments_, &FragmentProgress::is_announced);
+  bool is_last_step() const {
+    return options_.steps_total > 0 && position_ >= uint64_t(options_.steps_total);
   }
+  bool is_due(int64_t fragment) const;
+  std::optional<int64_t> holds_us_up() const;
   enum class Samples { kIfThere, kWanted };
   void take_part(StepOutcome& outcome, Samples samples,
                  const std::function<bool()>& stop_requested);
-  void announce_due_fragments();
+  std::optional<net::MemberEvent> wait();
+  void merge_and_announce(StepOutcome& outcome);
   void announce(int64_t fragment);
+  void tell_ready(int64_t fragment);
   void withdraw(int64_t fragment);
+  void merge(int64_t fragment, StepOutcome& outcome);
+  void merge_all(StepOutcome& outcome);
+  Merge merge_rule(const FragmentProgress& progress) const;
   void move_to(uint64_t step, StepOutcome& outcome);
 
   void handle(net::MemberEvent& event, StepOutcome& outcome);
@@ -91,6 +91,9 @@ class BlockingOuterLoop final : public OuterLoop {
   void on_event(const net::StandingChanged& event, StepOutcome& outcome);
   void on_event(const net::Committed& event, StepOutcome& outcome);
   void on_event(const net::Stopped& event, StepOutcome& outcome);
+  void settle(const net::Committed& event);
+  RoundReport report_of(const net::Committed& event, const net::FragmentState& state,
+                        const FragmentProgress& progress);
   RoundFindings report_findings(const net::Committed& event);
 
   const Options options_;
@@ -107,8 +110,8 @@ class BlockingOuterLoop final : public OuterLoop {
   std::optional<net::Stopped> stopped_;
 };
 
-std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
-    bool has_local_progress, const std::function<bool()>& stop_requested) {
+std::optional<OuterLoop::Entry> SwarmOuterLoop::join(bool has_local_progress,
+                                                     const std::function<bool()>& stop_requested) {
   has_progress_ = has_local_progress;
   StepOutcome outcome;
   net::Duration silence{0};
@@ -146,8 +149,8 @@ std::optional<OuterLoop::Entry> BlockingOuterLoop::join(
                .standings = std::move(outcome.standings)};
 }
 
-StepOutcome BlockingOuterLoop::after_step(uint64_t steps_done, int64_t tokens, double loss,
-                                          const std::function<bool()>& stop_requested) {
+StepOutcome SwarmOuterLoop::after_step(uint64_t steps_done, int64_t tokens, double loss,
+                                       const std::function<bool()>& stop_requested) {
   StepOutcome outcome;
   position_ = steps_done;
   for (FragmentProgress& progress : fragments_) progress.tokens += tokens;
@@ -157,13 +160,13 @@ StepOutcome BlockingOuterLoop::after_step(uint64_t steps_done, int64_t tokens, d
     if (!event) break;
     handle(*event, outcome);
   }
-  announce_due_fragments();
+  if (!stopped_) merge_and_announce(outcome);
   take_part(outcome, Samples::kIfThere, stop_requested);
   if (stopped_) outcome.lost = stopped_->reason;
   return outcome;
 }
 
-StepOutcome BlockingOuterLoop::wait_for_samples(const std::function<bool()>& stop_requested) {
+StepOutcome SwarmOuterLoop::wait_for_samples(const std::function<bool()>& stop_requested) {
   StepOutcome outcome;
   take_part(outcome, Samples::kWanted, stop_requested);
   if (stopped_) outcome.lost = stopped_->reason;
@@ -171,21 +174,21 @@ StepOutcome BlockingOuterLoop::wait_for_samples(const std::function<bool()>& sto
 }
 
 // Waits until no round and no replacement holds us up, and nothing is wanted that is not there.
-void BlockingOuterLoop::take_part(StepOutcome& outcome, Samples samples,
-                                  const std::function<bool()>& stop_requested) {
+void SwarmOuterLoop::take_part(StepOutcome& outcome, Samples samples,
+                               const std::function<bool()>& stop_requested) {
   bool is_told = false;
   const auto lacks_samples = [&] { return samples == Samples::kWanted && outcome.samples.empty(); };
   net::Duration silence{0};
-  while (!stopped_ && (is_replacing_ || is_waiting() || lacks_samples())) {
+  while (!stopped_ && (is_replacing_ || holds_us_up() || lacks_samples())) {
     if (stop_requested()) {
       for (int64_t f = 0; f < state_.fragment_count(); ++f) withdraw(f);
       break;
     }
-    std::optional<net::MemberEvent> event = swarm_.wait(kPollInterval);
+    std::optional<net::MemberEvent> event = wait();
     if (event) {
       if (is_about_us(*event)) silence = net::Duration{0};
       handle(*event, outcome);
-      announce_due_fragments();  // The event may have moved us to a step at which others are due.
+      if (!stopped_) merge_and_announce(outcome);  // It may have moved us to where others are due.
       continue;
     }
     if (lacks_samples() && !is_told) {
@@ -206,56 +209,132 @@ void BlockingOuterLoop::take_part(StepOutcome& outcome, Samples samples,
   }
 }
 
-void BlockingOuterLoop::announce_due_fragments() {
-  if (stopped_ || is_replacing_) return;
-  for (const int64_t f : due_fragments(int64_t(position_), options_.config.inner_steps,
-                                       state_.fragment_count(), options_.steps_total)) {
-    const FragmentProgress& progress = fragments_[size_t(f)];
-    if (!progress.is_announced && progress.synced_step < position_) announce(f);
+// The next event, if one comes soon. The time is written down for the round that holds us up.
+std::optional<net::MemberEvent> SwarmOuterLoop::wait() {
+  const Clock::time_point start = Clock::now();
+  const std::optional<int64_t> fragment = holds_us_up();
+  std::optional<net::MemberEvent> event = swarm_.wait(kPollInterval);
+  if (fragment) fragments_[size_t(*fragment)].in_flight->times.wait += seconds_since(start);
+  return event;
+}
+
+bool SwarmOuterLoop::is_due(int64_t fragment) const {
+  const auto due = due_fragments(int64_t(position_), options_.config.inner_steps,
+                                 state_.fragment_count(), options_.steps_total);
+  return std::ranges::find(due, fragment) != due.end() &&
+         fragments_[size_t(fragment)].synced_step < position_;
+}
+
+// A fragment without whose commit no further step may be made.
+std::optional<int64_t> SwarmOuterLoop::holds_us_up() const {
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    const auto& in_flight = fragments_[size_t(f)].in_flight;
+    if (!in_flight) continue;
+    const uint64_t latest = in_flight->step + uint64_t(options_.config.overlap_steps_max);
+    if (position_ >= latest || is_due(f) || is_last_step()) return f;
+  }
+  return std::nullopt;
+}
+
+// What may be merged here, and what is due here.
+void SwarmOuterLoop::merge_and_announce(StepOutcome& outcome) {
+  if (is_replacing_) return;
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    const auto& stepped = fragments_[size_t(f)].stepped;
+    if (!stepped) continue;
+    if (position_ >= stepped->merge_from || is_due(f) || is_last_step()) merge(f, outcome);
+  }
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    if (is_due(f) && !fragments_[size_t(f)].in_flight) announce(f);
   }
 }
 
-void BlockingOuterLoop::announce(int64_t fragment) {
+void SwarmOuterLoop::announce(int64_t fragment) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
-  if (!progress.is_announced) progress.announced_at = Clock::now();
-  progress.is_announced = true;
-  progress.is_damaged = !state_.local_is_finite(fragment);
-  if (progress.is_damaged) {
+  const Clock::time_point start = Clock::now();
+  const bool is_whole = state_.freeze(fragment);
+  progress.in_flight = InFlight{.step = position_,
+                                .tokens = is_whole ? progress.tokens : 0,
+                                .is_damaged = !is_whole,
+                                .times = {.encode = seconds_since(start)}};
+  if (!is_whole) {
     // No weight, so that the others neither wait for us nor are diluted; the result then heals us.
     base::log_error(
-        "outer: the parameters of fragment {} are not finite at step {}; "
-        "this node's progress since the last round is dropped",
+        "outer: the parameters of fragment {} cannot be sent at step {}, as some are not finite or "
+        "far too large; this node's progress since the last round is dropped",
         fragment, position_);
   }
-  swarm_.ready(fragment, progress.is_damaged ? 0 : progress.tokens, position_);
+  tell_ready(fragment);
 }
 
-void BlockingOuterLoop::withdraw(int64_t fragment) {
+void SwarmOuterLoop::tell_ready(int64_t fragment) {
+  const InFlight& in_flight = *fragments_[size_t(fragment)].in_flight;
+  swarm_.ready(fragment, in_flight.tokens, in_flight.step);
+}
+
+void SwarmOuterLoop::withdraw(int64_t fragment) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
-  if (!progress.is_announced) return;
-  progress.is_announced = false;
+  if (!progress.in_flight) return;
+  progress.in_flight.reset();
   swarm_.ready(fragment, -1, position_);
+  state_.thaw(fragment);
 }
 
-void BlockingOuterLoop::move_to(uint64_t step, StepOutcome& outcome) {
+void SwarmOuterLoop::merge_all(StepOutcome& outcome) {
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    if (fragments_[size_t(f)].stepped) merge(f, outcome);
+  }
+}
+
+void SwarmOuterLoop::merge(int64_t fragment, StepOutcome& outcome) {
+  FragmentProgress& progress = fragments_[size_t(fragment)];
+  RoundReport& report = progress.stepped->report;
+  const Clock::time_point start = Clock::now();
+  state_.merge(fragment, merge_rule(progress));
+  const double seconds = seconds_since(start);
+  report.apply_seconds += seconds;
+  report.exposed_seconds += seconds;
+  report.applied_step = position_;
+  if (!report.contributed) report.begun_step = position_;
+  if (report.was_damaged) outcome.state_replaced = true;
+  outcome.rounds.push_back(std::move(report));
+  progress.stepped.reset();
+}
+
+// Where no step was made since the contribution, nothing is there to be kept beside what the codec
+// left out: that is blocking DiLoCo.
+Merge SwarmOuterLoop::merge_rule(const FragmentProgress& progress) const {
+  const RoundReport& report = progress.stepped->report;
+  if (report.was_damaged) return Merge::kReplace;
+  if (report.begun_step == position_ || options_.config.merge == "overwrite") {
+    return Merge::kOverwrite;
+  }
+  return options_.config.merge == "lerp" ? Merge::kLerp : Merge::kRebase;
+}
+
+void SwarmOuterLoop::move_to(uint64_t step, StepOutcome& outcome) {
   if (step <= position_) return;
   position_ = step;
   outcome.jump_to_step = step;
 }
 
-void BlockingOuterLoop::handle(net::MemberEvent& event, StepOutcome& outcome) {
+void SwarmOuterLoop::handle(net::MemberEvent& event, StepOutcome& outcome) {
   std::visit([&](const auto& kind) { on_event(kind, outcome); }, event);
 }
 
-void BlockingOuterLoop::on_event(const net::CatchUpNeeded&, StepOutcome&) {
+// What is in flight stays so: outer minus local parameters are the same after the replacement.
+void SwarmOuterLoop::on_event(const net::CatchUpNeeded&, StepOutcome& outcome) {
   if (!is_replacing_) {
+    merge_all(outcome);
     bool keep = has_progress_;
     for (int64_t f = 0; keep && f < state_.fragment_count(); ++f) keep = state_.local_is_finite(f);
     base::log_info("outer: fetching the state in force; own progress is {}",
                    keep ? "kept" : "not kept");
     state_.begin_replace(keep);
-    if (!keep) {
-      for (FragmentProgress& progress : fragments_) progress.tokens = 0;
+    for (int64_t f = 0; !keep && f < state_.fragment_count(); ++f) {
+      fragments_[size_t(f)].tokens = 0;
+      fragments_[size_t(f)].in_flight.reset();
+      state_.thaw(f);
     }
     is_replacing_ = true;
     fetch_attempts_ = 0;
@@ -263,7 +342,7 @@ void BlockingOuterLoop::on_event(const net::CatchUpNeeded&, StepOutcome&) {
   swarm_.begin_fetch();
 }
 
-void BlockingOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
+void SwarmOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
   if (!is_replacing_) return;
   const base::Result<void> verified = state_.end_replace(event.expected);
   if (verified) {
@@ -283,12 +362,13 @@ void BlockingOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome
   }
 }
 
-void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome) {
+void SwarmOuterLoop::on_event(const net::Started& event, StepOutcome& outcome) {
   outcome.peer = event.peer;
   committed_step_ = event.step;
   // The run is where its last commit was. Steps that we did since are ours, but further than a
   // round away from it there is no round that we could be ready for.
-  if (position_ > event.step + uint64_t(options_.config.inner_steps)) {
+  const OuterConfig& config = options_.config;
+  if (position_ > event.step + uint64_t(config.inner_steps + config.overlap_steps_max)) {
     base::log_warning("outer: the run is at step {}, this node was at {}: it goes back", event.step,
                       position_);
     position_ = event.step;
@@ -313,24 +393,24 @@ void BlockingOuterLoop::on_event(const net::Started& event, StepOutcome& outcome
   }
   // What we announced before we were an active member (again) may have been dropped.
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
-    if (fragments_[size_t(f)].is_announced) announce(f);
+    if (fragments_[size_t(f)].in_flight) tell_ready(f);
   }
 }
 
-void BlockingOuterLoop::on_event(const net::SamplesGranted& event, StepOutcome& outcome) {
+void SwarmOuterLoop::on_event(const net::SamplesGranted& event, StepOutcome& outcome) {
   samples_ = std::max(samples_, event.first + event.count);
   if (event.count > 0) outcome.samples.push_back(event);
 }
 
-void BlockingOuterLoop::on_event(const net::MembershipChanged& event, StepOutcome& outcome) {
+void SwarmOuterLoop::on_event(const net::MembershipChanged& event, StepOutcome& outcome) {
   outcome.memberships.push_back({.epoch = event.epoch, .members = event.members});
 }
 
-void BlockingOuterLoop::on_event(const net::StandingChanged& event, StepOutcome& outcome) {
+void SwarmOuterLoop::on_event(const net::StandingChanged& event, StepOutcome& outcome) {
   outcome.standings.push_back({.contributes = event.contributes, .reason = event.reason});
 }
 
-void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome) {
+void SwarmOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome) {
   FragmentProgress& progress = fragments_[size_t(event.fragment)];
   const uint64_t version = state_.states()[size_t(event.fragment)].version;
   if (is_replacing_) return;  // What is being fetched contains it, or we shall fetch again.
@@ -340,45 +420,62 @@ void BlockingOuterLoop::on_event(const net::Committed& event, StepOutcome& outco
     swarm_.applied(event.fragment, state_.states()[size_t(event.fragment)]);  // What we have.
     return;
   }
+  if (progress.stepped) merge(event.fragment, outcome);
   const Clock::time_point start = Clock::now();
-  const bool overwrite = event.contributed || progress.is_damaged;
-  const net::FragmentState state =
-      state_.apply(event, overwrite ? Merge::kOverwrite : Merge::kRebase);
+  const net::FragmentState state = state_.step(event);
   swarm_.applied(event.fragment, state);
-  const Clock::time_point waited_from = progress.is_announced ? progress.announced_at : start;
-  const bool was_damaged = progress.is_damaged;
-  if (was_damaged) outcome.state_replaced = true;
-  if (overwrite) progress.tokens = 0;
-  progress.is_damaged = false;
-  if (event.contributed) {
-    progress.is_announced = false;
-    progress.synced_step = position_;
-  } else if (event.step >= position_) {
-    withdraw(event.fragment);  // The round of this step was held without us.
-  } else if (progress.is_announced) {
-    announce(event.fragment);  // It was an older one, and used up our word for the one to come.
+  progress.stepped = Stepped{.report = report_of(event, state, progress)};
+  RoundReport& report = progress.stepped->report;
+  report.apply_seconds = seconds_since(start);
+  report.exposed_seconds = report.encode_seconds + report.wait_seconds + report.apply_seconds;
+  if (report.was_damaged) progress.tokens = 0;
+  if (report.contributed) {
+    progress.stepped->merge_from = report.begun_step + uint64_t(options_.config.overlap_steps);
+    progress.tokens -= progress.in_flight->tokens;
   }
+  settle(event);
   progress.synced_step = std::max(progress.synced_step, event.step);
   committed_step_ = std::max(committed_step_, event.step);
   move_to(event.step, outcome);
-  outcome.rounds.push_back({.round = event.round,
-                            .fragment = event.fragment,
-                            .epoch = event.epoch,
-                            .step = event.step,
-                            .members = event.members,
-                            .weight_tokens = event.weight_tokens,
-                            .digest = state.digest,
-                            .bytes_sent = event.bytes_sent,
-                            .bytes_received = event.bytes_received,
-                            .seconds = event.seconds,
-                            .exposed_seconds = seconds_since(waited_from),
-                            .apply_seconds = seconds_since(start),
-                            .contributed = event.contributed && !was_damaged,
-                            .was_damaged = was_damaged,
-                            .findings = report_findings(event)});
 }
 
-RoundFindings BlockingOuterLoop::report_findings(const net::Committed& event) {
+// What becomes of our word for the round.
+void SwarmOuterLoop::settle(const net::Committed& event) {
+  FragmentProgress& progress = fragments_[size_t(event.fragment)];
+  if (!progress.in_flight) return;
+  if (event.contributed) {
+    progress.synced_step = progress.in_flight->step;
+    progress.in_flight.reset();
+  } else if (event.step >= progress.in_flight->step) {
+    withdraw(event.fragment);  // The round of this step was held without us.
+  } else {
+    tell_ready(event.fragment);  // It was an older one, and used up our word for the one to come.
+  }
+}
+
+RoundReport SwarmOuterLoop::report_of(const net::Committed& event, const net::FragmentState& state,
+                                      const FragmentProgress& progress) {
+  const InFlight in_flight = progress.in_flight.value_or(InFlight{});
+  const bool contributed = event.contributed && progress.in_flight && !in_flight.is_damaged;
+  return {.round = event.round,
+          .fragment = event.fragment,
+          .epoch = event.epoch,
+          .step = event.step,
+          .members = event.members,
+          .weight_tokens = event.weight_tokens,
+          .digest = state.digest,
+          .bytes_sent = event.bytes_sent,
+          .bytes_received = event.bytes_received,
+          .begun_step = in_flight.step,
+          .seconds = event.seconds,
+          .encode_seconds = in_flight.times.encode,
+          .wait_seconds = in_flight.times.wait,
+          .contributed = contributed,
+          .was_damaged = in_flight.is_damaged,
+          .findings = report_findings(event)};
+}
+
+RoundFindings SwarmOuterLoop::report_findings(const net::Committed& event) {
   RoundFindings findings = state_.take_findings(event.fragment);
   for (const RoundFindings::Outlier& outlier : findings.outliers) {
     base::log_warning(
@@ -390,17 +487,17 @@ RoundFindings BlockingOuterLoop::report_findings(const net::Committed& event) {
   return findings;
 }
 
-void BlockingOuterLoop::on_event(const net::Stopped& event, StepOutcome&) {
+void SwarmOuterLoop::on_event(const net::Stopped& event, StepOutcome&) {
   stopped_ = event;
 }
 
-std::vector<int64_t> BlockingOuterLoop::tokens_since_commit() const {
+std::vector<int64_t> SwarmOuterLoop::tokens_since_commit() const {
   std::vector<int64_t> tokens;
   for (const FragmentProgress& progress : fragments_) tokens.push_back(progress.tokens);
   return tokens;
 }
 
-void BlockingOuterLoop::restore_tokens_since_commit(std::vector<int64_t> tokens) {
+void SwarmOuterLoop::restore_tokens_since_commit(std::vector<int64_t> tokens) {
   CHECK(tokens.size() == fragments_.size());
   for (size_t f = 0; f < tokens.size(); ++f) fragments_[f].tokens = tokens[f];
 }
@@ -409,7 +506,7 @@ void BlockingOuterLoop::restore_tokens_since_commit(std::vector<int64_t> tokens)
 
 std::unique_ptr<OuterLoop> OuterLoop::create(const Options& options, OuterState& state,
                                              net::Swarm& swarm) {
-  return std::make_unique<BlockingOuterLoop>(options, state, swarm);
+  return std::make_unique<SwarmOuterLoop>(options, state, swarm);
 }
 
 }  // namespace outer

@@ -21,4 +21,13 @@ void OuterOptimizer::step(std::span<const float> mean_pseudo_gradient, std::span
   }
 }
 
+void OuterOptimizer::change(std::span<float> mean_pseudo_gradient, std::span<const float> m) const {
+  CHECK(m.size() == mean_pseudo_gradient.size());
+  float* __restrict d = mean_pseudo_gradient.data();
+  const float* __restrict velocity = m.data();
+  const float mu = momentum;
+  const float eta = learning_rate;
+  for (size_t i = 0; i < m.size(); ++i) d[i] = eta * (d[i] + mu * velocity[i]);
+}
+
 }  // namespace outer

@@ -20,6 +20,9 @@ struct OuterOptimizer {
   // The three spans have one size and do not overlap.
   void step(std::span<const float> mean_pseudo_gradient, std::span<float> theta,
             std::span<float> m) const;
+  // What step() took from theta, learning_rate * (d + momentum * m): d becomes it. `m` is that
+  // after the step.
+  void change(std::span<float> mean_pseudo_gradient, std::span<const float> m) const;
 };
 
 }  // namespace outer

@@ -184,12 +184,7 @@ void check_together(const std::string& path, const RunConfig& config) {
                                 path, unit_count, config.outer.fragments),
                     "1 is plain DiLoCo");
   }
-  if (config.outer.contribution_norm_max > 0 && config.outer.contribution_norm_max < 1) {
-    throw bad_input(
-        fmt::format("{}: outer.contribution_norm_max: expected 0 or at least 1, found {}", path,
-                    config.outer.contribution_norm_max),
-        "half of all contributions are longer than the median");
-  }
+  outer::validate(config.outer, path);
   if (config.swarm.members_min > config.swarm.start_members) {
     throw bad_input(
         fmt::format("{}: swarm.members_min ({}) is larger than swarm.start_members ({})", path,

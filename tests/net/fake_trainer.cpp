@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "net/frozen.h"
+
 namespace net {
 namespace {
 
@@ -73,7 +75,7 @@ Member& FakeTrainer::make_member(const MemberOptions& options) {
 
 // --- The numbers.
 
-std::vector<std::byte> FakeTrainer::encode_contribution(int64_t fragment, int64_t chunk) {
+Bytes FakeTrainer::contribution(int64_t fragment, int64_t chunk) {
   if (!is_waiting_[size_t(fragment)]) {
     oracle_.violated(
         fmt::format("{} is asked for a contribution that it did not offer", where(fragment, 0)));
@@ -85,11 +87,11 @@ std::vector<std::byte> FakeTrainer::encode_contribution(int64_t fragment, int64_
   std::vector<std::byte> bytes(sizeof(encoded) + size_t(options_.padding_bytes));
   std::memcpy(bytes.data(), &encoded, sizeof(encoded));
   if (spoiled_left_ > 0 && spoiled_left_-- > 0) bytes.pop_back();
-  return bytes;
+  return frozen(bytes);
 }
 
-base::Result<void> FakeTrainer::check(int64_t, int64_t chunk,
-                                      std::span<const std::byte> encoded) const {
+base::Result<void> FakeTrainer::check_contribution(int64_t, int64_t chunk,
+                                                   std::span<const std::byte> encoded) const {
   Encoded content;
   if (encoded.size() != sizeof(content) + size_t(options_.padding_bytes)) {
     return base::Failure{"a chunk of another size"};

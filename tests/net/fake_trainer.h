@@ -70,9 +70,13 @@ class FakeTrainer : public FragmentStore {
 
   int64_t fragment_count() const override { return options_.fragment_count; }
   int64_t chunk_count(int64_t) const override { return options_.chunk_count; }
-  std::vector<std::byte> encode_contribution(int64_t fragment, int64_t chunk) override;
-  base::Result<void> check(int64_t fragment, int64_t chunk,
-                           std::span<const std::byte> encoded) const override;
+  Bytes contribution(int64_t fragment, int64_t chunk) override;
+  base::Result<void> check_contribution(int64_t fragment, int64_t chunk,
+                                        std::span<const std::byte> encoded) const override;
+  base::Result<void> check_result(int64_t fragment, int64_t chunk,
+                                  std::span<const std::byte> encoded) const override {
+    return check_contribution(fragment, chunk, encoded);
+  }
   Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) override;
   int64_t block_count(int64_t) const override { return options_.block_count; }
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;

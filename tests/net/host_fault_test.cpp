@@ -7,9 +7,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "net/transport/address.h"
 #include "net/host_steps.h"
 #include "net/parse_frames.h"
+#include "net/transport/address.h"
 
 using namespace net;
 using Story = ScriptedMachine::Story;

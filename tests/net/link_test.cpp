@@ -3,8 +3,8 @@
 
 #include <optional>
 
-#include "net/transport/address.h"
 #include "net/scripted_machine.h"
+#include "net/transport/address.h"
 #undef CHECK
 #include "support/catch.h"
 

@@ -29,7 +29,7 @@ TEST_CASE("member: a part that the store leaves out has no weight in the result"
   stage.store.left_out = {2};
   stage.finish();
   REQUIRE(stage.out.last<Done>(stage.coordinator(), MessageType::kDone)->results ==
-          stage.results_digest(result(0b011, 100 + 101, 1 + 2 + 11)));
+          stage.results_digest(result(0b011, 100 + 101, 1 + 2 + 11, 0b100)));
 }
 
 TEST_CASE("member: nothing is given to the trainer before the commit") {
@@ -70,7 +70,7 @@ TEST_CASE("member: a wrong result costs its sender the link and is asked for aga
     stage.give(2, name(WantKind::kResult, 2), result(0b1101, 202, 42));
   }
   SECTION("size") {
-    stage.give(2, name(WantKind::kResult, 2), result_payload({0b101, 202}, {}));
+    stage.give(2, name(WantKind::kResult, 2), result_payload({0b101, 0, 202}, {}));
   }
   SECTION("no header") {
     const auto bytes = std::vector<std::byte>{std::byte(WantKind::kResult)};
@@ -78,7 +78,7 @@ TEST_CASE("member: a wrong result costs its sender the link and is asked for aga
                std::make_shared<const std::vector<std::byte>>(bytes));
   }
   SECTION("a part of the wrong size") {
-    stage.give(2, name(WantKind::kContribution, 1), contribution_payload({}));
+    stage.give(2, name(WantKind::kContribution, 1), frozen({}));
   }
   REQUIRE(stage.out.closed.contains(link));
   stage.pass(seconds(2));
@@ -107,12 +107,9 @@ TEST_CASE("member: a Reown makes old results void and goes on without the missin
   stage.give(2, name(WantKind::kResult, 3, 2), result(0b110, 203, 43));
   const Message* const done = stage.out.last(stage.coordinator(), MessageType::kDone);
   REQUIRE(done->authority.attempt == 2);
-  base::Sha256 hash;
-  hash.update(*result(0b110, 203, 10 + 5));
-  hash.update(*result(0b110, 203, 11 + 2));
-  hash.update(*result(0b101, 202, 42));
-  hash.update(*result(0b110, 203, 43));
-  REQUIRE(decode<Done>(*done->payload)->results == hash.finish());
+  REQUIRE(decode<Done>(*done->payload)->results ==
+          digest_of_results({result(0b110, 203, 10 + 5), result(0b110, 203, 11 + 2),
+                             result(0b101, 202, 42), result(0b110, 203, 43)}));
 }
 
 TEST_CASE("member: Done is said again for a new attempt, with what is new") {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "net/exchange/chunk.h"
+#include "net/frozen.h"
 #include "net/member.h"
 #include "net/quiet_log.h"
 #include "net/recording_outbox.h"
@@ -35,12 +36,15 @@ class TinyStore : public FragmentStore {
  public:
   int64_t fragment_count() const override { return 1; }
   int64_t chunk_count(int64_t) const override { return 4; }
-  std::vector<std::byte> encode_contribution(int64_t, int64_t chunk) override {
-    return one_byte(10 + int(chunk));
-  }
-  base::Result<void> check(int64_t, int64_t, std::span<const std::byte> encoded) const override {
+  Bytes contribution(int64_t, int64_t chunk) override { return frozen(one_byte(10 + int(chunk))); }
+  base::Result<void> check_contribution(int64_t, int64_t,
+                                        std::span<const std::byte> encoded) const override {
     if (encoded.size() != 1) return base::Failure{"not one byte"};
     return {};
+  }
+  base::Result<void> check_result(int64_t fragment, int64_t chunk,
+                                  std::span<const std::byte> encoded) const override {
+    return check_contribution(fragment, chunk, encoded);
   }
   Mean reduce(int64_t, int64_t, std::span<const Part> parts) override {
     int sum = 0;
@@ -182,10 +186,20 @@ inline ChunkName name(WantKind kind, uint32_t chunk, uint32_t attempt = 1) {
 }
 
 inline Bytes part(int value) {
-  return contribution_payload(one_byte(value));
+  return frozen(one_byte(value));
 }
-inline Bytes result(ContributorMask mask, int64_t weight, int value) {
-  return result_payload({mask, weight}, one_byte(value));
+inline Bytes result(ContributorMask mask, int64_t weight, int value,
+                    ContributorMask judged_out = 0) {
+  return result_payload({mask, judged_out, weight}, one_byte(value));
+}
+// Of all chunks' digests.
+inline base::Digest digest_of_results(const std::vector<Bytes>& results) {
+  base::Sha256 hash;
+  for (const Bytes& result : results) {
+    const base::Digest one = base::sha256(*result);
+    hash.update(std::as_bytes(std::span(one.bytes)));
+  }
+  return hash.finish();
 }
 
 // With round 1 open: members 0, 1 (we) and 2 contribute.
@@ -206,12 +220,8 @@ class InRound : public Stage {
     give(2, name(WantKind::kResult, 2), result(0b101, 202, 42));
   }
   base::Digest results_digest(Bytes ours = result(0b111, 303, 1 + 2 + 11)) const {
-    base::Sha256 hash;
-    hash.update(*result(0b111, 303, 40));
-    hash.update(*ours);
-    hash.update(*result(0b101, 202, 42));
-    hash.update(*result(0b111, 303, 43));
-    return hash.finish();
+    return digest_of_results(
+        {result(0b111, 303, 40), ours, result(0b101, 202, 42), result(0b111, 303, 43)});
   }
 };
 

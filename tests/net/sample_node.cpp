@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "net/frozen.h"
+
 namespace net {
 
 using std::chrono::milliseconds;
@@ -31,6 +33,10 @@ SampleNode::Mean SampleNode::reduce(int64_t, int64_t, std::span<const Part> part
     all.insert(all.end(), encoded.begin(), encoded.end());
   }
   return {.encoded = std::move(all), .left_out = {}};
+}
+
+Bytes SampleNode::contribution(int64_t, int64_t) {
+  return frozen(bytes_of(progress_));
 }
 
 std::vector<std::byte> SampleNode::bytes_of(const std::vector<uint64_t>& numbers) {

@@ -46,10 +46,12 @@ class SampleNode : public FragmentStore {
 
   int64_t fragment_count() const override { return 1; }
   int64_t chunk_count(int64_t) const override { return 1; }
-  std::vector<std::byte> encode_contribution(int64_t, int64_t) override {
-    return bytes_of(progress_);
+  Bytes contribution(int64_t, int64_t) override;
+  base::Result<void> check_contribution(int64_t, int64_t,
+                                        std::span<const std::byte>) const override {
+    return {};
   }
-  base::Result<void> check(int64_t, int64_t, std::span<const std::byte>) const override {
+  base::Result<void> check_result(int64_t, int64_t, std::span<const std::byte>) const override {
     return {};
   }
   Mean reduce(int64_t, int64_t, std::span<const Part> parts) override;

@@ -46,18 +46,19 @@ struct Swarm {
     for (int64_t chunk = 0; chunk < state(0).chunk_count(0); ++chunk) {
       std::vector<net::FragmentStore::Part> parts;
       for (size_t n = 0; n < nodes.size(); ++n)
-        parts.push_back(make_part(net::PeerId(n), 100, state(n).encode_contribution(0, chunk)));
+        parts.push_back(make_part(net::PeerId(n), 100, encoded_contribution(state(n), 0, chunk)));
       if (lie) parts.push_back(make_part(net::PeerId(nodes.size()), 100, lie(chunk)));
-      for (const auto& part : parts) REQUIRE(state(0).check(0, chunk, part.encoded()).ok());
+      for (const auto& part : parts)
+        REQUIRE(state(0).check_contribution(0, chunk, part.encoded()).ok());
       net::FragmentStore::Mean mean = state(0).reduce(0, chunk, parts);
-      REQUIRE(state(0).check(0, chunk, mean.encoded).ok());
+      REQUIRE(state(0).check_contribution(0, chunk, mean.encoded).ok());
       left_out.push_back(mean.left_out);
       commit.results.push_back(make_part(0, 100, std::move(mean.encoded)));
     }
     return commit;
   }
   void apply(const net::Committed& commit) {
-    for (auto& node : nodes) node->state->apply(commit, Merge::kOverwrite);
+    for (auto& node : nodes) testing::apply(*node->state, commit, Merge::kReplace);
     for (size_t n = 1; n < nodes.size(); ++n) REQUIRE(state(n).states() == state(0).states());
   }
   double moved() {
@@ -69,7 +70,7 @@ struct Swarm {
   }
   // Every code is noise, every scale is `scale`.
   std::vector<std::byte> noise(int64_t chunk, float scale) {
-    std::vector<std::byte> bytes = state(0).encode_contribution(0, chunk);
+    std::vector<std::byte> bytes = encoded_contribution(state(0), 0, chunk);
     const size_t scales = (bytes.size() + 515) / 516;
     base::Random random(uint64_t(chunk) + 77);
     for (std::byte& byte : bytes) byte = std::byte(int8_t(int(random.below(255)) - 127));
@@ -166,8 +167,8 @@ TEST_CASE("in the embedding a contribution may be as long as the parameters", "[
     for (auto& unit : node.local.units) {
       for (float& value : unit) value += step;
     }
-    embedding.push_back(make_part(net::PeerId(n), 1, node.state->encode_contribution(0, 0)));
-    block.push_back(make_part(net::PeerId(n), 1, node.state->encode_contribution(0, 2)));
+    embedding.push_back(make_part(net::PeerId(n), 1, encoded_contribution(*node.state, 0, 0)));
+    block.push_back(make_part(net::PeerId(n), 1, encoded_contribution(*node.state, 0, 2)));
   }
   REQUIRE(owner.state->reduce(0, 0, embedding).left_out.empty());
   REQUIRE(owner.state->take_findings(0).outliers.empty());
@@ -211,7 +212,7 @@ TEST_CASE("a step after which a number is not finite is refused", "[outer][reach
   const auto bytes = std::as_bytes(std::span(huge));
   net::Committed commit{.fragment = 0, .round = 1, .step = 100, .contributed = true};
   commit.results.push_back(make_part(0, 1, {bytes.begin(), bytes.end()}));
-  node.state->apply(commit, Merge::kOverwrite);
+  apply(*node.state, commit, Merge::kReplace);
   REQUIRE(node.state->outer_is_finite(0));
   REQUIRE(node.state->take_findings(0).refused_chunks == 1);
 }

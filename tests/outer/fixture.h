@@ -89,6 +89,21 @@ inline net::FragmentStore::Part make_part(net::PeerId peer, int64_t weight_token
           .offset = 0};
 }
 
+// A chunk of the contribution that the node would freeze now.
+inline std::vector<std::byte> encoded_contribution(OuterState& state, int64_t fragment,
+                                                   int64_t chunk) {
+  state.freeze(fragment);
+  const net::Bytes payload = state.contribution(fragment, chunk);
+  return {payload->begin() + net::kContributionOffset, payload->end()};
+}
+
+// The outer step and the merge, with nothing in between.
+inline net::FragmentState apply(OuterState& state, const net::Committed& commit, Merge how) {
+  const net::FragmentState after = state.step(commit);
+  state.merge(commit.fragment, how);
+  return after;
+}
+
 // What the round would bring: every node's contribution, reduced by the first node.
 inline net::Committed exchange(const std::vector<OuterState*>& nodes, int64_t fragment,
                                const std::vector<int64_t>& weights) {
@@ -96,15 +111,19 @@ inline net::Committed exchange(const std::vector<OuterState*>& nodes, int64_t fr
   commit.round = nodes[0]->states()[size_t(fragment)].version + 1;
   commit.contributed = true;
   commit.step = commit.round * uint64_t(OuterConfig().inner_steps);
+  for (OuterState* node : nodes) node->freeze(fragment);
   for (int64_t chunk = 0; chunk < nodes[0]->chunk_count(fragment); ++chunk) {
     std::vector<net::FragmentStore::Part> parts;
     int64_t total = 0;
     for (size_t i = 0; i < nodes.size(); ++i) {
-      parts.push_back(
-          make_part(net::PeerId(i), weights[i], nodes[i]->encode_contribution(fragment, chunk)));
+      parts.push_back({.peer = net::PeerId(i),
+                       .weight_tokens = weights[i],
+                       .bytes = nodes[i]->contribution(fragment, chunk),
+                       .offset = net::kContributionOffset});
       total += weights[i];
     }
     commit.weight_tokens = total;
+    commit.has_ours.push_back(1);
     commit.results.push_back(make_part(0, total, nodes[0]->reduce(fragment, chunk, parts).encoded));
   }
   return commit;

@@ -91,6 +91,7 @@ struct Scenario {
     commit.round = state.states()[size_t(fragment)].version + 1;
     commit.step = step;
     commit.contributed = contributed;
+    commit.has_ours = {contributed};
     std::vector<float> change;
     for (const float old : state.outer_parameters(fragment)) change.push_back(old - value);
     const auto bytes = std::as_bytes(std::span(change));

@@ -91,7 +91,7 @@ TEST_CASE("the weighted mean is exact where it can be", "[outer][state]") {
   };
   for (const Case& c : {Case{{1, 3}, 6}, Case{{5, 0}, 0}, Case{{0, 0}, 4}, Case{{7, 7}, 4}}) {
     TestNode fresh(averaging_config(), make_layout(kUnits));
-    fresh.state->apply(exchange(both, 0, c.weights), Merge::kOverwrite);
+    apply(*fresh.state, exchange(both, 0, c.weights), Merge::kReplace);
     const std::span<const float> outer = fresh.state->outer_parameters(0);
     for (size_t i = 0; i < outer.size(); ++i) REQUIRE(outer[i] == float(i % 64) + c.mean_of_8);
     REQUIRE(fresh.local.all() == copy(outer));
@@ -141,8 +141,7 @@ TEST_CASE("the int8 average of several nodes is off by at most 1.1 %", "[outer][
     config.learning_rate = 1;
     config.momentum = 0;
     TestNode reader(config, make_layout(kUnits));
-    reader.state->apply(exchange(states, 0, std::vector<int64_t>(node_count, 1)),
-                        Merge::kOverwrite);
+    apply(*reader.state, exchange(states, 0, std::vector<int64_t>(node_count, 1)), Merge::kReplace);
     const std::span<const float> found = reader.state->outer_parameters(0);
     double error = 0, norm = 0;
     for (size_t i = 0; i < exact.size(); ++i) {
@@ -166,9 +165,9 @@ TEST_CASE("replicas are identical whatever their local parameters, merge and thr
     take_steps(c, 10 * round + 2);
     for (int64_t f = 0; f < 2; ++f) {
       const net::Committed commit = exchange({a.state.get(), b.state.get()}, f, {100, 200});
-      const net::FragmentState of_a = a.state->apply(commit, Merge::kOverwrite);
-      const net::FragmentState of_b = b.state->apply(commit, Merge::kOverwrite);
-      const net::FragmentState of_c = c.state->apply(commit, Merge::kRebase);
+      const net::FragmentState of_a = apply(*a.state, commit, Merge::kReplace);
+      const net::FragmentState of_b = apply(*b.state, commit, Merge::kReplace);
+      const net::FragmentState of_c = apply(*c.state, commit, Merge::kRebase);
       REQUIRE(of_a.version == round);
       REQUIRE(of_a == of_b);
       REQUIRE(of_a == of_c);
@@ -211,7 +210,7 @@ TEST_CASE("rebasing keeps the pseudo-gradient", "[outer][state]") {
   take_steps(them, 2);
   const std::vector<float> outer_before = copy(us.state->outer_parameters(0));
   const std::vector<float> local_before = us.local.all();
-  us.state->apply(exchange({them.state.get()}, 0, {1}), Merge::kRebase);
+  apply(*us.state, exchange({them.state.get()}, 0, {1}), Merge::kRebase);
   const std::span<const float> outer_after = us.state->outer_parameters(0);
   const std::vector<float> local_after = us.local.all();
   REQUIRE(local_after != local_before);
@@ -228,7 +227,7 @@ TEST_CASE("a replaced state is the donor's, with or without own progress", "[out
   TestNode donor(make_config("fp32", 2), layout, random_start(3));
   for (int64_t round = 0; round < 2; ++round) {
     take_steps(donor, uint64_t(round));
-    donor.state->apply(exchange({donor.state.get()}, 0, {1}), Merge::kOverwrite);
+    apply(*donor.state, exchange({donor.state.get()}, 0, {1}), Merge::kReplace);
   }
   REQUIRE(donor.state->block_count(0) > 1);
 
@@ -259,14 +258,14 @@ TEST_CASE("a replaced state is the donor's, with or without own progress", "[out
   // And it goes on as the donor does.
   take_steps(donor, 77);
   const net::Committed commit = exchange({donor.state.get()}, 0, {1});
-  REQUIRE(donor.state->apply(commit, Merge::kOverwrite) ==
-          newcomer.state->apply(commit, Merge::kRebase));
+  REQUIRE(apply(*donor.state, commit, Merge::kReplace) ==
+          apply(*newcomer.state, commit, Merge::kRebase));
 }
 
 TEST_CASE("a state that is not the one in force is refused until it is", "[outer][state]") {
   const shard::Layout layout = make_layout({140'000});
   TestNode donor(make_config("int8"), layout, random_start(4));
-  donor.state->apply(exchange({donor.state.get()}, 0, {1}), Merge::kOverwrite);
+  apply(*donor.state, exchange({donor.state.get()}, 0, {1}), Merge::kReplace);
   TestNode node(make_config("int8"), layout);
   const auto block = donor.state->read_block(0, 1);
   REQUIRE(block.has_value());
@@ -306,13 +305,21 @@ TEST_CASE("a state that is not the one in force is refused until it is", "[outer
   }
 }
 
-TEST_CASE("a contribution that is asked for during a repair is the kept progress",
-          "[outer][state]") {
+TEST_CASE("a contribution is frozen: neither training nor a repair changes it", "[outer][state]") {
   TestNode node(make_config("fp32"), make_layout(kUnits), random_start(6));
+  REQUIRE(!node.state->contribution(0, 1));
   take_steps(node, 1);
-  const std::vector<std::byte> before = node.state->encode_contribution(0, 1);
+  REQUIRE(node.state->freeze(0));
+  const std::vector<std::byte> before = *node.state->contribution(0, 1);
+  take_steps(node, 1);
+  REQUIRE(*node.state->contribution(0, 1) == before);
   node.state->begin_replace(true);
-  REQUIRE(node.state->encode_contribution(0, 1) == before);
+  REQUIRE(*node.state->contribution(0, 1) == before);
+  REQUIRE(node.state->end_replace(node.state->states()));
+  REQUIRE(node.state->freeze(0));
+  REQUIRE(*node.state->contribution(0, 1) != before);
+  node.state->thaw(0);
+  REQUIRE(!node.state->contribution(0, 1));
 }
 
 TEST_CASE("numbers that are not finite do not spread", "[outer][state]") {
@@ -323,9 +330,10 @@ TEST_CASE("numbers that are not finite do not spread", "[outer][state]") {
     REQUIRE(!node.state->local_is_finite(0));
     REQUIRE(node.state->local_is_finite(1));
     for (int64_t chunk = 0; chunk < node.state->chunk_count(0); ++chunk) {
-      REQUIRE(node.state->check(0, chunk, node.state->encode_contribution(0, chunk)).ok());
+      REQUIRE(node.state->check_contribution(0, chunk, encoded_contribution(*node.state, 0, chunk))
+                  .ok());
     }
-    node.state->apply(exchange({node.state.get()}, 0, {0}), Merge::kOverwrite);
+    apply(*node.state, exchange({node.state.get()}, 0, {0}), Merge::kReplace);
     REQUIRE(node.state->local_is_finite(0));
   }
 }
@@ -363,8 +371,8 @@ TEST_CASE("a round over fewer than H steps is the mean of the nodes", "[outer][s
     commit.step = step;
     std::vector<float> mean = a.local.all();
     for (size_t i = 0; i < mean.size(); ++i) mean[i] = (mean[i] + b.local.all()[i]) / 2;
-    a.state->apply(commit, Merge::kOverwrite);
-    b.state->apply(commit, Merge::kOverwrite);
+    apply(*a.state, commit, Merge::kReplace);
+    apply(*b.state, commit, Merge::kReplace);
     REQUIRE(a.state->states() == b.state->states());
     double distance = 0;
     for (size_t i = 0; i < mean.size(); ++i)
@@ -379,26 +387,27 @@ TEST_CASE("a round over fewer than H steps is the mean of the nodes", "[outer][s
   REQUIRE(round(2 * inner_steps) > 1e-3);
 }
 
-TEST_CASE("blocks are not read while a commit is applied", "[outer][state]") {
+TEST_CASE("the new state is there for others before it is merged, and while it is",
+          "[outer][state]") {
   TestNode node(make_config("int8"), make_layout(kUnits), random_start(8));
   const net::Committed commit = exchange({node.state.get()}, 0, {1});
-  int attempts = 0;
+  node.state->step(commit);
+  REQUIRE(node.state->has_unmerged(0));
+  REQUIRE(node.state->read_block(0, 0)->version == 1);
+  std::atomic<int> reads = 0;
   node.local.on_write = [&] {
-    std::thread([&] {
-      ++attempts;
-      REQUIRE(!node.state->read_block(0, 0).has_value());
-    }).join();
+    std::thread([&] { reads += node.state->read_block(0, 0).has_value(); }).join();
   };
-  node.state->apply(commit, Merge::kOverwrite);
-  REQUIRE(attempts > 0);
-  REQUIRE(node.state->read_block(0, 0).has_value());
+  node.state->merge(0, Merge::kReplace);
+  REQUIRE(reads > 0);
+  REQUIRE(!node.state->has_unmerged(0));
 }
 
 TEST_CASE("a restored state goes on as the saved one", "[outer][state]") {
   const shard::Layout layout = make_layout(kUnits);
   TestNode saved(make_config("int8"), layout, random_start(9));
   take_steps(saved, 1);
-  saved.state->apply(exchange({saved.state.get()}, 0, {1}), Merge::kOverwrite);
+  apply(*saved.state, exchange({saved.state.get()}, 0, {1}), Merge::kReplace);
   take_steps(saved, 2);
 
   TestNode restored(make_config("int8"), layout, random_start(123));
@@ -406,7 +415,7 @@ TEST_CASE("a restored state goes on as the saved one", "[outer][state]") {
   restored.state->restore(0, 1, saved.state->outer_parameters(0), saved.state->outer_momentum(0));
   REQUIRE(restored.state->states() == saved.state->states());
   const auto round = [](TestNode& node) {
-    return node.state->apply(exchange({node.state.get()}, 0, {1}), Merge::kOverwrite);
+    return apply(*node.state, exchange({node.state.get()}, 0, {1}), Merge::kReplace);
   };
   REQUIRE(round(restored) == round(saved));
   REQUIRE(restored.local.all() == saved.local.all());
@@ -417,7 +426,7 @@ TEST_CASE("outer state speed", "[.benchmark]") {
     TestNode node(make_config("int8"), make_layout({32 << 20}), random_start(1), threads);
     const net::Committed commit = exchange({node.state.get()}, 0, {1});
     const auto start = std::chrono::steady_clock::now();
-    node.state->apply(commit, Merge::kOverwrite);
+    apply(*node.state, commit, Merge::kReplace);
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     std::printf(

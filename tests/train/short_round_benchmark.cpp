@@ -114,23 +114,25 @@ class Run {
     commit.round = first.states()[size_t(f)].version + 1;
     commit.step = uint64_t(step);
     commit.contributed = true;
+    for (auto& node : nodes_) node->state->freeze(f);
     for (int64_t chunk = 0; chunk < first.chunk_count(f); ++chunk) {
       std::vector<net::FragmentStore::Part> parts;
-      for (size_t n = 0; n < nodes_.size(); ++n)
-        parts.push_back(part(net::PeerId(n), nodes_[n]->state->encode_contribution(f, chunk)));
-      commit.results.push_back(part(0, first.reduce(f, chunk, parts).encoded));
+      for (size_t n = 0; n < nodes_.size(); ++n) {
+        parts.push_back(part(net::PeerId(n), nodes_[n]->state->contribution(f, chunk),
+                             net::kContributionOffset));
+      }
+      const auto mean = first.reduce(f, chunk, parts).encoded;
+      commit.results.push_back(part(0, std::make_shared<const std::vector<std::byte>>(mean), 0));
     }
     for (auto& node : nodes_) {
-      node->state->apply(commit, outer::Merge::kOverwrite);
+      node->state->step(commit);
+      node->state->merge(f, outer::Merge::kReplace);
       node->masters_changed();
     }
     last_turn_[size_t(f)] = step;
   }
-  static net::FragmentStore::Part part(net::PeerId peer, std::vector<std::byte> bytes) {
-    return {.peer = peer,
-            .weight_tokens = 1,
-            .bytes = std::make_shared<const std::vector<std::byte>>(std::move(bytes)),
-            .offset = 0};
+  static net::FragmentStore::Part part(net::PeerId peer, net::Bytes bytes, int64_t offset) {
+    return {.peer = peer, .weight_tokens = 1, .bytes = std::move(bytes), .offset = offset};
   }
 
   // One line: the validation loss of the run that ends here, by rule.

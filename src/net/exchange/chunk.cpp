@@ -31,16 +31,17 @@ Authority authority_of(const ChunkName& name, uint64_t epoch) {
           .chunk = name.chunk};
 }
 
-Bytes contribution_payload(std::span<const std::byte> encoded) {
-  WireWriter header;
-  header.number(WantKind::kContribution);
-  return join(header.finish(), encoded);
+std::vector<std::byte> new_contribution(int64_t encoded_bytes) {
+  std::vector<std::byte> payload(size_t(kContributionOffset + encoded_bytes));
+  payload[0] = std::byte(WantKind::kContribution);
+  return payload;
 }
 
 Bytes result_payload(const ResultHeader& result, std::span<const std::byte> encoded) {
   WireWriter header;
   header.number(WantKind::kResult);
   header.number(result.contributors);
+  header.number(result.judged_out);
   header.number(result.weight_tokens);
   return join(header.finish(), encoded);
 }
@@ -64,6 +65,7 @@ base::Result<ResultHeader> read_result_header(std::span<const std::byte> payload
   WireReader wire(payload.subspan(1, size_t(kResultOffset) - 1));
   ResultHeader header;
   wire.number(header.contributors);
+  wire.number(header.judged_out);
   wire.number(header.weight_tokens);
   return header;
 }

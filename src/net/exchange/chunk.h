@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "net/exchange/plan.h"
+#include "net/fragment_store.h"
 #include "net/message.h"
 
 namespace net {
@@ -42,16 +43,17 @@ inline Answer gone() {
 }
 
 // The payload of a Chunk message: the kind in one byte, a few numbers that depend on it, the bytes.
-inline constexpr int64_t kContributionOffset = 1;
-inline constexpr int64_t kResultOffset = 1 + 8 + 8;
+// That of a contribution is begun by new_contribution() (net/fragment_store.h).
+inline constexpr int64_t kResultOffset = 1 + 8 + 8 + 8;
 inline constexpr int64_t kStateOffset = 1 + 8;
 
 struct ResultHeader {
   ContributorMask contributors = 0;  // Whose parts are in the sum.
-  int64_t weight_tokens = 0;         // The sum of their weights: the divisor.
+  ContributorMask judged_out = 0;  // Whose parts were there and have no weight, as they would have
+                                   // spoiled it.
+  int64_t weight_tokens = 0;       // The sum of the contributors' weights: the divisor.
 };
 
-Bytes contribution_payload(std::span<const std::byte> encoded);
 Bytes result_payload(const ResultHeader& header, std::span<const std::byte> encoded);
 Bytes state_payload(uint64_t version, std::span<const std::byte> block);
 

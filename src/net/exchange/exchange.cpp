@@ -33,7 +33,6 @@ Exchange::Exchange(Setup setup, FragmentStore& store)
   plan_.owners = setup_.open.owners;
   plan_.attempts.assign(plan_.owners.size(), attempt_);
   chunks_.resize(plan_.owners.size());
-  restart_digest();
   find_reducible();
 }
 
@@ -101,7 +100,7 @@ base::Result<void> Exchange::take_contribution(const ChunkName& name, PeerId fro
   const auto index = index_of(from);
   if (!index || !is_ours(name.chunk)) return base::Failure{"a contribution of somebody else"};
   const auto encoded = std::span(*payload).subspan(size_t(kContributionOffset));
-  const auto checked = store_.check(name.fragment, name.chunk, encoded);
+  const auto checked = store_.check_contribution(name.fragment, name.chunk, encoded);
   if (!checked.ok()) return checked;
   Chunk& chunk = chunks_[name.chunk];
   chunk.parts.resize(size_t(contributor_count()));
@@ -119,17 +118,17 @@ base::Result<void> Exchange::take_result(const ChunkName& name, const Bytes& pay
     if (!contains(contributors, index)) continue;
     weight_tokens += setup_.open.contributors[size_t(index)].weight_tokens;
   }
-  const bool has_strangers =
-      contributor_count() < kMembersMax && contributors >> contributor_count() != 0;
-  if (contributors == 0 || has_strangers || weight_tokens != header->weight_tokens) {
+  const ContributorMask named = contributors | header->judged_out;
+  const bool has_strangers = contributor_count() < kMembersMax && named >> contributor_count() != 0;
+  const bool is_both = (contributors & header->judged_out) != 0;
+  if (contributors == 0 || is_both || has_strangers || weight_tokens != header->weight_tokens) {
     return base::Failure{fmt::format("a result of contributors {:x} with weight {}", contributors,
                                      header->weight_tokens)};
   }
   const auto encoded = std::span(*payload).subspan(size_t(kResultOffset));
-  const auto checked = store_.check(name.fragment, name.chunk, encoded);
+  const auto checked = store_.check_result(name.fragment, name.chunk, encoded);
   if (!checked.ok()) return checked;
-  chunks_[name.chunk].result = payload;
-  chunks_[name.chunk].header = *header;
+  set_result(name.chunk, *header, payload);
   return {};
 }
 
@@ -152,8 +151,9 @@ Answer Exchange::answer(const ChunkName& name) {
 
 Answer Exchange::answer_contribution(const ChunkName& name) {
   if (!is_contributor()) return gone();
-  const auto encoded = store_.encode_contribution(name.fragment, name.chunk);
-  return {.kind = Answer::Kind::kChunk, .payload = contribution_payload(encoded)};
+  Bytes payload = store_.contribution(name.fragment, name.chunk);
+  if (!payload) return gone();
+  return {.kind = Answer::Kind::kChunk, .payload = std::move(payload)};
 }
 
 bool Exchange::work(int64_t step_limit) {
@@ -162,16 +162,22 @@ bool Exchange::work(int64_t step_limit) {
     reducible_.erase(reducible_.begin());
     reduce(chunk);
   }
-  const auto chunk_count = int64_t(chunks_.size());
-  for (; step_limit > 0 && hashed_count_ < chunk_count; --step_limit) {
-    const Bytes& result = chunks_[size_t(hashed_count_)].result;
-    if (!result) break;
-    hash_->update(*result);
+  for (; step_limit > 0 && !unhashed_.empty(); --step_limit) {
+    Chunk& chunk = chunks_[size_t(*unhashed_.begin())];
+    unhashed_.erase(unhashed_.begin());
+    chunk.digest = base::sha256(*chunk.result);
     ++hashed_count_;
   }
-  if (hashed_count_ == chunk_count && !digest_) digest_ = hash_->finish();
-  const bool can_hash = hashed_count_ < chunk_count && chunks_[size_t(hashed_count_)].result;
-  return !reducible_.empty() || can_hash;
+  if (hashed_count_ == int64_t(chunks_.size()) && !digest_) digest_ = digest_of_all();
+  return !reducible_.empty() || !unhashed_.empty();
+}
+
+// Of the chunks' digests in their order, so that a result that comes late, or again, is hashed
+// alone.
+base::Digest Exchange::digest_of_all() const {
+  base::Sha256 hash;
+  for (const Chunk& chunk : chunks_) hash.update(std::as_bytes(std::span(chunk.digest->bytes)));
+  return hash.finish();
 }
 
 std::optional<base::Digest> Exchange::take_digest() {
@@ -189,9 +195,12 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
   committed.step = commit.step;
   committed.contributed = is_contributor();
   ContributorMask in_any = 0;
+  const ContributorMask ours = self_index_ ? ContributorMask{1} << *self_index_ : 0;
   for (size_t i = 0; i < chunks_.size(); ++i) {
     const Chunk& chunk = chunks_[i];
     in_any |= chunk.header.contributors;
+    committed.has_ours.push_back(((chunk.header.contributors | chunk.header.judged_out) & ours) !=
+                                 0);
     committed.results.push_back({.peer = provider(plan_.owners[i]).peer,
                                  .weight_tokens = chunk.header.weight_tokens,
                                  .bytes = chunk.result,
@@ -242,9 +251,19 @@ std::optional<int64_t> Exchange::index_of(PeerId peer) const {
 }
 
 void Exchange::void_result(int64_t chunk) {
+  if (chunks_[size_t(chunk)].digest) --hashed_count_;
   chunks_[size_t(chunk)] = {};
   reducible_.erase(chunk);
-  if (chunk < hashed_count_) restart_digest();
+  unhashed_.erase(chunk);
+  digest_.reset();
+}
+
+void Exchange::set_result(int64_t chunk, const ResultHeader& header, Bytes payload) {
+  Chunk& c = chunks_[size_t(chunk)];
+  c.parts.clear();
+  c.header = header;
+  c.result = std::move(payload);
+  unhashed_.insert(chunk);
 }
 
 // Contributors that are out are not waited for any more, but what they delivered counts.
@@ -263,39 +282,40 @@ void Exchange::reduce(int64_t chunk) {
   std::vector<FragmentStore::Part> parts;
   ResultHeader header;
   for (int64_t index = 0; index < contributor_count(); ++index) {
-    Bytes bytes = c.parts[size_t(index)];
-    int64_t offset = kContributionOffset;
-    if (index == *self_index_) {
-      bytes = std::make_shared<const std::vector<std::byte>>(
-          store_.encode_contribution(fragment, chunk));
-      offset = 0;
-      if (const auto checked = store_.check(fragment, chunk, *bytes); !checked.ok()) {
-        base::log_warning("round {} of fragment {}: left out our own part of chunk {}: {}",
-                          setup_.authority.round, fragment, chunk, checked.reason());
-        continue;
-      }
-    }
+    Bytes bytes =
+        index == *self_index_ ? own_contribution(chunk) : std::move(c.parts[size_t(index)]);
     if (!bytes) continue;
     const Contributor& contributor = setup_.open.contributors[size_t(index)];
-    parts.push_back({contributor.peer, contributor.weight_tokens, std::move(bytes), offset});
+    parts.push_back(
+        {contributor.peer, contributor.weight_tokens, std::move(bytes), kContributionOffset});
   }
   if (parts.empty()) return;  // The others will notice that this chunk does not come.
   const FragmentStore::Mean mean = store_.reduce(fragment, chunk, parts);
   for (const FragmentStore::Part& part : parts) {
-    if (std::ranges::find(mean.left_out, part.peer) != mean.left_out.end()) continue;
-    header.contributors |= ContributorMask{1} << *index_of(part.peer);
-    header.weight_tokens += part.weight_tokens;
+    const ContributorMask bit = ContributorMask{1} << *index_of(part.peer);
+    if (std::ranges::find(mean.left_out, part.peer) != mean.left_out.end()) {
+      header.judged_out |= bit;
+    } else {
+      header.contributors |= bit;
+      header.weight_tokens += part.weight_tokens;
+    }
   }
-  c.result = result_payload(header, mean.encoded);
-  c.header = header;
-  c.parts.clear();
+  set_result(chunk, header, result_payload(header, mean.encoded));
   has_new_results_ = true;
 }
 
-void Exchange::restart_digest() {
-  hash_ = std::make_unique<base::Sha256>();
-  hashed_count_ = 0;
-  digest_.reset();
+// Null if it is not fit to be summed.
+Bytes Exchange::own_contribution(int64_t chunk) {
+  const int64_t fragment = setup_.authority.fragment;
+  Bytes payload = store_.contribution(fragment, chunk);
+  const auto checked =
+      payload ? store_.check_contribution(fragment, chunk,
+                                          std::span(*payload).subspan(size_t(kContributionOffset)))
+              : base::Result<void>(base::Failure{"nothing is frozen for it"});
+  if (checked.ok()) return payload;
+  base::log_warning("round {} of fragment {}: left out our own part of chunk {}: {}",
+                    setup_.authority.round, fragment, chunk, checked.reason());
+  return {};
 }
 
 }  // namespace net

@@ -72,6 +72,7 @@ class Exchange {
     std::vector<Bytes> parts;  // By contributor; only while we own it and have not summed it.
     Bytes result;
     ResultHeader header;
+    std::optional<base::Digest> digest;  // Of the result, once it was hashed.
   };
 
   Exchange(Setup setup, FragmentStore& store);
@@ -85,9 +86,11 @@ class Exchange {
   base::Result<void> take_result(const ChunkName& name, const Bytes& payload);
   Answer answer_contribution(const ChunkName& name);
   void void_result(int64_t chunk);
+  void set_result(int64_t chunk, const ResultHeader& header, Bytes payload);
+  Bytes own_contribution(int64_t chunk);
+  base::Digest digest_of_all() const;
   void find_reducible();
   void reduce(int64_t chunk);
-  void restart_digest();
 
   Setup setup_;
   FragmentStore& store_;
@@ -97,7 +100,7 @@ class Exchange {
   Plan plan_;
   std::vector<Chunk> chunks_;
   std::set<int64_t> reducible_;
-  std::unique_ptr<base::Sha256> hash_;
+  std::set<int64_t> unhashed_;  // Chunks that have a result, but not its digest.
   int64_t hashed_count_ = 0;
   std::optional<base::Digest> digest_;
   bool is_digest_taken_ = false;

@@ -1,0 +1,20 @@
+// A fragment's pseudo-gradient, outer minus local parameters, in bytes that nobody changes any
+// more: training goes on while they travel.
+#pragma once
+
+#include "outer/codec.h"
+#include "outer/local_slices.h"
+
+namespace outer {
+
+// One payload per chunk (net/fragment_store.h), on all threads of the pool. Where a chunk cannot be
+// encoded, because it is not finite or beyond what the codec knows, all are made zeros, `is_whole`
+// is false, and the node must have no weight in the round. The trainer's thread.
+struct Contribution {
+  std::vector<net::Bytes> payloads;
+  bool is_whole = true;
+};
+Contribution make_contribution(const FragmentRecord& record, const LocalSlices& local,
+                               const Codec& codec);
+
+}  // namespace outer

@@ -1,0 +1,58 @@
+// What a round's result does to a fragment: first the outer step, which is the same on every node
+// and whenever a node takes it, then, perhaps some inner steps later, the merge into the node's own
+// parameters.
+//
+// With d the decoded mean, u = learning_rate * (d + momentum * m) the outer step's change (u = d in
+// a short round), and b what this node sent, decoded, in chunks in which it was counted, else 0:
+//
+//   step      theta = theta - u
+//   rebase    x = x - u + b          (LOSCAR-SGD, arXiv 2605.20866: x = theta + what was trained
+//                                     since the contribution was made)
+//   overwrite x = theta              where the node was counted, else as rebase
+//   lerp      x = s*x + (1-s)*theta  where the node was counted, else as rebase (Streaming DiLoCo,
+//                                     arXiv 2501.18512, section 2.2)
+//
+// With rebase, what the codec left out of the contribution stays in x, and so is in the next one:
+// error feedback without a buffer.
+//
+// The trainer's thread.
+#pragma once
+
+#include "net/member.h"
+#include "outer/codec.h"
+#include "outer/local_slices.h"
+#include "outer/outer_optimizer.h"
+
+namespace outer {
+
+struct StepCodecs {
+  const Codec& contribution;
+  const Codec& result;
+};
+
+class OuterStep {
+ public:
+  // Arguments outlive the object.
+  OuterStep(const OuterConfig& config, StepCodecs codecs, const LocalSlices& local)
+      : config_(config), codecs_(codecs), local_(local) {}
+
+  // Changes parameters and momentum, and leaves in the record what merge() needs. The digest of the
+  // new state is not made here. REQUIRES: what the step before left is merged.
+  void step(FragmentRecord& record, const net::Committed& commit) const;
+  // REQUIRES: there is something to merge.
+  void merge(FragmentRecord& record, Merge how) const;
+
+ private:
+  OuterOptimizer optimizer_of(uint64_t round) const;
+  double mean_rms_max(const FragmentRecord& record) const;
+  bool step_chunk(FragmentRecord& record, Slice slice, std::span<const std::byte> encoded,
+                  double mean_rms_max) const;
+  void merge_chunk(const FragmentRecord& record, int64_t chunk, Merge how) const;
+  void heal(const FragmentRecord& record, Slice slice) const;
+
+  const OuterConfig& config_;
+  const StepCodecs codecs_;
+  const LocalSlices& local_;
+};
+
+}  // namespace outer
