@@ -39,9 +39,17 @@ struct ChunkMean {
   net::FragmentStore::Mean mean;
   std::vector<double> reach;  // The factor of each part.
 };
+// Of the parts, and of their mean. Both outlive the pair.
+struct CodecPair {
+  CodecPair(const Codec& both) : contribution(both), result(both) {}
+  CodecPair(const Codec& contribution, const Codec& result)
+      : contribution(contribution), result(result) {}
+  const Codec& contribution;
+  const Codec& result;
+};
 // As FragmentStore::reduce says, of `element_count` elements.
 ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t element_count,
-                  const Codec& codec, const ReachRule& rule);
+                  const CodecPair& codecs, const ReachRule& rule);
 
 // In double, in the order of the elements: the same bits everywhere.
 double norm_of(std::span<const float> values);
