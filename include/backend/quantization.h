@@ -1,4 +1,4 @@
-// Numbers in fewer bits, where every backend must make the same bits: the int8 codec of
+// Numbers in fewer bits, where every backend must make the same bits: the int8 and int4 codecs of
 // pseudo-gradients, the 8-bit moments of AdamW, and stochastic rounding to bf16. All functions are
 // constexpr and do one IEEE operation at a time, so that the same text serves host and device code;
 // whoever compiles it must not contract products and sums.
@@ -11,6 +11,33 @@
 
 namespace backend {
 
+// As integers, absolute values are ordered like the numbers, with infinity and then NaN on top: one
+// maximum over a block finds its scale and everything that is not finite.
+inline constexpr int32_t kInfinityBits = 0x7f800000;
+constexpr int32_t absolute_bits(float value) {
+  return std::bit_cast<int32_t>(value) & 0x7fffffff;
+}
+constexpr int32_t absolute_maximum_bits(const float* values, int64_t count) {
+  int32_t maximum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t bits = absolute_bits(values[i]);
+    maximum = maximum < bits ? bits : maximum;
+  }
+  return maximum;
+}
+
+// --- bf16 is the upper half of a float.
+
+constexpr float from_bfloat16(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
+// To the nearest, ties to even. A NaN stays one (the carry could otherwise make it an infinity).
+constexpr uint16_t to_bfloat16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if (value != value) return uint16_t(bits >> 16 | 0x40);
+  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 // --- int8 blocks of pseudo-gradients. The format is told in outer/codec.h.
 
 inline constexpr int64_t kInt8Block = 512;
@@ -22,12 +49,6 @@ inline constexpr float kInt8ScaleMax = 0x810203p98f;
 
 // The scale of a block whose largest absolute value is kInt8SmallestMaximum: but for 0, the least.
 inline constexpr float kInt8ScaleMin = kInt8SmallestMaximum / 127.0f;
-
-// As integers, absolute values are ordered like the numbers, with infinity and then NaN on top.
-inline constexpr int32_t kInfinityBits = 0x7f800000;
-constexpr int32_t absolute_bits(float value) {
-  return std::bit_cast<int32_t>(value) & 0x7fffffff;
-}
 
 struct Int8Scale {
   float scale = 0;    // x' = code * scale
@@ -46,6 +67,42 @@ constexpr int8_t int8_code(float x, float inverse) {
   const float product = x * inverse;
   const float shifted = product + 0x1.8p23f;
   return static_cast<int8_t>(std::bit_cast<int32_t>(shifted) & 0xff);
+}
+
+// --- int4 blocks of pseudo-gradients. The format is told in outer/codec.h.
+
+inline constexpr int64_t kInt4Block = 128;
+// A block whose scale is below it counts as zeros, as an int8 block does that small.
+inline constexpr float kInt4ScaleMin = 0x1p-100f;
+// FLT_MAX / 7 as bf16: rounded down, so that 7 times it is finite.
+inline constexpr float kInt4ScaleMax = 0x1.24p125f;
+
+struct Int4Scale {
+  uint16_t bits = 0;  // bf16.  x' = code * from_bfloat16(bits)
+  float inverse = 0;  // code = round(x * inverse)
+};
+// For a block whose largest absolute value is `maximum`, which is finite. The codes are made with
+// the scale as it is stored, which is within 2^-8 of maximum / 7: the largest becomes 7 or -7, and
+// with 7 * scale, which is exact, the same scale comes out again.
+constexpr Int4Scale int4_scale(float maximum) {
+  const uint16_t bits = to_bfloat16(maximum / 7.0f);
+  const float scale = from_bfloat16(bits);
+  if (scale < kInt4ScaleMin) return {};
+  return {bits, 1.0f / scale};
+}
+// As int8_code does it; |x * inverse| is below 7.5. From -7 to 7.
+constexpr int8_t int4_code(float x, float inverse) {
+  return int8_code(x, inverse);
+}
+// Two codes in a byte, the first in its lower half, in two's complement of four bits.
+constexpr uint8_t int4_pair(int8_t first, int8_t second) {
+  return uint8_t((first & 0xf) | (second & 0xf) << 4);
+}
+constexpr int8_t int4_first(uint8_t pair) {
+  return int8_t(((pair & 0xf) ^ 8) - 8);
+}
+constexpr int8_t int4_second(uint8_t pair) {
+  return int8_t(((pair >> 4) ^ 8) - 8);
 }
 
 // --- 8-bit moments (Dettmers et al., "8-bit optimizers via block-wise quantization", ICLR 2022,
@@ -155,18 +212,6 @@ constexpr uint8_t encode_moment(bool is_signed, float value, const MomentScale& 
   }
   const unsigned index = nearest_magnitude<7>(kSignedThresholds.data(), x);
   return uint8_t(value < 0 && index != 0 ? index | 128 : index);
-}
-
-// --- bf16 is the upper half of a float.
-
-constexpr float from_bfloat16(uint16_t bits) {
-  return std::bit_cast<float>(uint32_t{bits} << 16);
-}
-// To the nearest, ties to even. A NaN stays one (the carry could otherwise make it an infinity).
-constexpr uint16_t to_bfloat16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  if (value != value) return uint16_t(bits >> 16 | 0x40);
-  return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 // --- Stochastic rounding. 32 bits from a hash of who asks, equally distributed (the finaliser of

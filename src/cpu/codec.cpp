@@ -37,21 +37,13 @@ void subtract(const EncodeInt8Args& args, int64_t first, int64_t count, float* o
   }
 }
 
-int32_t absolute_maximum_bits(const float* values, int64_t count) {
-  int32_t maximum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    maximum = std::max(maximum, backend::absolute_bits(values[i]));
-  }
-  return maximum;
-}
-
 // False if a value is not finite.
 bool encode_block(const EncodeInt8Args& args, int64_t block) {
   const int64_t first = block * kInt8Block;
   const int64_t count = std::min(kInt8Block, args.in.element_count() - first);
   float values[kInt8Block];
   subtract(args, first, count, values);
-  const int32_t maximum = absolute_maximum_bits(values, count);
+  const int32_t maximum = backend::absolute_maximum_bits(values, count);
   if (maximum >= backend::kInfinityBits) return false;
   const backend::Int8Scale scale = backend::int8_scale(std::bit_cast<float>(maximum));
   args.scales.as<float>()[block] = scale.scale;

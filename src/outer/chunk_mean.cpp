@@ -44,12 +44,12 @@ std::vector<double> ReachRule::factors(std::span<const PartLength> parts) const 
 }
 
 ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t element_count,
-                  const Codec& codec, const Codec& result_codec, const ReachRule& rule) {
+                  const CodecPair& codecs, const ReachRule& rule) {
   CHECK(!parts.empty());
   std::vector<float> values(static_cast<size_t>(element_count));
   std::vector<PartLength> lengths;
   for (const auto& part : parts) {
-    codec.decode(part.encoded(), values);
+    codecs.contribution.decode(part.encoded(), values);
     lengths.push_back({.norm = norm_of(values), .weight_tokens = part.weight_tokens});
   }
   ChunkMean result{.mean = {}, .reach = rule.factors(lengths)};
@@ -63,21 +63,20 @@ ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t eleme
   }
   const double even = 1.0 / double(parts.size() - result.mean.left_out.size());
 
-  std::vector<float> sum(static_cast<size_t>(element_count));
+  std::vector<float>& sum = values;  // The lengths are known.
+  std::ranges::fill(sum, 0.0f);
   for (size_t i = 0; i < parts.size(); ++i) {
     if (result.reach[i] == 0) continue;
-    codec.decode(parts[i].encoded(), values);
     const double share = total > 0 ? double(parts[i].weight_tokens) / double(total) : even;
-    const auto factor = float(share * result.reach[i]);
-    for (size_t k = 0; k < sum.size(); ++k) sum[k] = sum[k] + factor * values[k];
+    codecs.contribution.decode_add(parts[i].encoded(), float(share * result.reach[i]), sum);
   }
-  result.mean.encoded.resize(size_t(result_codec.encoded_bytes(element_count)));
-  if (!result_codec.encode(sum, result.mean.encoded)) {
+  result.mean.encoded.resize(size_t(codecs.result.encoded_bytes(element_count)));
+  if (!codecs.result.encode(sum, result.mean.encoded)) {
     // Parts are finite, but a sum of parts close to the largest float may round up to infinity;
     // never to NaN.
     constexpr float kLargest = std::numeric_limits<float>::max();
     for (float& value : sum) value = std::clamp(value, -kLargest, kLargest);
-    CHECK(result_codec.encode(sum, result.mean.encoded).ok());
+    CHECK(codecs.result.encode(sum, result.mean.encoded).ok());
   }
   return result;
 }

@@ -39,9 +39,9 @@ struct ChunkMean {
   net::FragmentStore::Mean mean;
   std::vector<double> reach;  // The factor of each part.
 };
-// As FragmentStore::reduce says, of `element_count` elements; parts are encoded by `codec`.
+// As FragmentStore::reduce says, of `element_count` elements.
 ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t element_count,
-                  const Codec& codec, const Codec& result_codec, const ReachRule& rule);
+                  const CodecPair& codecs, const ReachRule& rule);
 
 // In double, in the order of the elements: the same bits everywhere.
 double norm_of(std::span<const float> values);

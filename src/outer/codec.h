@@ -1,14 +1,30 @@
 // How a chunk of fp32 numbers travels. A codec is stateless, and encoding the same numbers gives
 // the same bytes on every machine and in every implementation: one rounding per operation, no
-// contraction, no libm. Replicas stay identical because the owner of a chunk encodes it once and
-// everybody decodes those bytes.
+// contraction, no libm, sums that are exact or in a fixed order. Replicas stay identical because
+// the owner of a chunk encodes it once and everybody decodes those bytes.
 //
 //   fp32   little-endian floats as they are.
-//   int8   blocks of 512 elements (the last may be shorter): first one fp32 scale per block, then
-//          one int8 per element, 8.0625 bits in all.
+//
+// The others cut a chunk into blocks, of which the last may be shorter: first comes a header per
+// block, then come the codes of all elements, the first of a byte in its lowest bits; bits behind
+// the last code are 0. docs/formats/codecs.md tells them to the byte.
+//
+//   int8   blocks of 512; header: an fp32 scale; 8.0625 bits per element in all.
 //            scale = absmax / 127,  q = round_to_nearest_even(x * (127 / absmax)),  x' = q * scale
 //          |x - x'| <= absmax / 254. A block of zeros has scale 0, and so has a block below 2^-100,
 //          whose arithmetic would touch subnormal numbers: some threads and devices flush them.
+//   int4   blocks of 128; header: a scale of 16 bits; 4.125 bits per element in all.
+//            scale = bf16(absmax / 7),  q = round_to_nearest_even(x * (1 / scale)),  x' = q * scale
+//          |x - x'| <= absmax / 14, but for the rounding of the scale (2^-8). A block whose scale
+//          would be below 2^-100 counts as zeros. Encoding what was decoded gives the same bytes.
+//          The scale is bf16 and not fp16, because fp16 ends at 2^-14: blocks below 4.3e-4, usual
+//          ones where the learning rate is small, would be zeros, and those above 458528 infinite.
+//   lut2   blocks of 4096; header: four fp32 means; 2.03125 bits per element in all. For
+//          contributions, not for results: what it loses, a third to a half of the length, must be
+//          sent again, and whoever sums has no memory of what was lost.
+//          Four bins: outer ones above 1.5 root mean squares, inner ones below, of either sign; an
+//          element becomes the mean of its bin. So the error is shorter than the block, and what is
+//          sent again and again until it has arrived does not grow.
 #pragma once
 
 #include <cstddef>
@@ -27,16 +43,30 @@ class Codec {
   virtual ~Codec() = default;
   virtual std::string_view name() const = 0;
   virtual int64_t encoded_bytes(int64_t element_count) const = 0;
-  // A value that is not finite is a Failure; what is in `encoded` is then unspecified.
+  // A value that is not finite is a Failure; what is in `encoded` is then unspecified. Nothing else
+  // is one.
   // REQUIRES: encoded.size() == encoded_bytes(values.size()).
   virtual base::Result<void> encode(std::span<const float> values,
                                     std::span<std::byte> encoded) const = 0;
   // REQUIRES: `encoded` passed check() for values.size() elements. All values are finite.
   virtual void decode(std::span<const std::byte> encoded, std::span<float> values) const = 0;
+  // values[i] = values[i] + factor * decoded[i]: a product and a sum, each rounded once. `encoded`
+  // as for decode().
+  virtual void decode_add(std::span<const std::byte> encoded, float factor,
+                          std::span<float> values) const = 0;
   // Could encode() have made these bytes from so many elements? To be asked about all bytes from
   // outside.
   virtual base::Result<void> check(std::span<const std::byte> encoded,
                                    int64_t element_count) const = 0;
+};
+
+// Of contributions, and of their means. Both outlive the pair.
+struct CodecPair {
+  CodecPair(const Codec& both) : contribution(both), result(both) {}
+  CodecPair(const Codec& contribution, const Codec& result)
+      : contribution(contribution), result(result) {}
+  const Codec& contribution;
+  const Codec& result;
 };
 
 // Throws bad_input for a name that is not in the list above.

@@ -92,7 +92,7 @@ HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& l
       local_(layout, local, pool),
       codec_(make_codec(config.codec)),
       result_codec_(make_codec(outer::result_codec(config))),
-      step_(config_, {.contribution = *codec_, .result = *result_codec_}, local_) {
+      step_(config_, {*codec_, *result_codec_}, local_) {
   for (Fragment& fragment : make_fragments(layout, config.fragments)) {
     auto record = std::make_unique<FragmentRecord>();
     record->chunk_elements = chunk_elements(fragment.element_count);
@@ -144,7 +144,7 @@ net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
     std::lock_guard lock(r.mutex);
     rule.norm_floor = norm_of(part_of(r.parameters, slice));
   }
-  ChunkMean result = mean_of(parts, slice.count, *codec_, *result_codec_, rule);
+  ChunkMean result = mean_of(parts, slice.count, {*codec_, *result_codec_}, rule);
   std::lock_guard lock(r.mutex);
   r.reduce_seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -25,15 +25,10 @@
 
 namespace outer {
 
-struct StepCodecs {
-  const Codec& contribution;
-  const Codec& result;
-};
-
 class OuterStep {
  public:
   // Arguments outlive the object.
-  OuterStep(const OuterConfig& config, StepCodecs codecs, const LocalSlices& local)
+  OuterStep(const OuterConfig& config, CodecPair codecs, const LocalSlices& local)
       : config_(config), codecs_(codecs), local_(local) {}
 
   // Changes parameters and momentum, and leaves in the record what merge() needs. The digest of the
@@ -51,7 +46,7 @@ class OuterStep {
   void heal(const FragmentRecord& record, Slice slice) const;
 
   const OuterConfig& config_;
-  const StepCodecs codecs_;
+  const CodecPair codecs_;
   const LocalSlices& local_;
 };
 

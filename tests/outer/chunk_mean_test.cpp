@@ -1,9 +1,7 @@
 // One node's numbers must not be the end of the others' run.
 #include "outer/chunk_mean.h"
 
-#include "fixture.h"
-#undef CHECK
-#include "support/catch.h"
+#include "codec_fixture.h"
 
 using namespace outer;
 using namespace outer::testing;
@@ -82,7 +80,55 @@ struct Swarm {
   std::vector<std::vector<net::PeerId>> left_out;
 };
 
+// The definition: numbers times their shares, added up in fp32 in the order of the parts.
+Floats weighted_sum(const std::vector<net::FragmentStore::Part>& parts, const ChunkMean& found,
+                    const Codec& codec, int64_t count) {
+  int64_t total = 0;
+  for (size_t i = 0; i < parts.size(); ++i)
+    total += found.reach[i] > 0 ? parts[i].weight_tokens : 0;
+  const double even = 1.0 / double(parts.size() - found.mean.left_out.size());
+  Floats sum(static_cast<size_t>(count));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    if (found.reach[i] == 0) continue;
+    const double share = total > 0 ? double(parts[i].weight_tokens) / double(total) : even;
+    const auto factor = float(share * found.reach[i]);
+    const Floats values = decode(codec, *parts[i].bytes, size_t(count));
+    for (size_t k = 0; k < sum.size(); ++k) {
+      const volatile float product = factor * values[k];
+      sum[k] = sum[k] + product;
+    }
+  }
+  return sum;
+}
+
 }  // namespace
+
+TEST_CASE("the bytes of a mean are those of the sum of products", "[outer]") {
+  const int64_t count = 1000;
+  const ReachRule rule{.norm_max = 2};
+  for (const char* name : {"fp32", "int8", "int4", "lut2"}) {
+    for (const std::vector<int64_t>& weights :
+         {std::vector<int64_t>{100, 7, 3000, 41, 100}, std::vector<int64_t>(5, 0)}) {
+      const auto codec = make_codec(name);
+      std::vector<net::FragmentStore::Part> parts;
+      for (size_t n = 0; n < weights.size(); ++n) {
+        Floats values = gaussian_values(count, n);
+        // One that is shortened, and one that is left out.
+        for (float& value : values) value *= n == 3 ? 3.0f : n == 4 ? 9.0f : 1.0f;
+        parts.push_back(make_part(net::PeerId(n), weights[n], encode(*codec, values)));
+      }
+      const ChunkMean found = mean_of(parts, count, *codec, rule);
+      REQUIRE(found.mean.left_out == std::vector<net::PeerId>{4});
+      REQUIRE(found.reach[3] < 1);
+      const Floats sum = weighted_sum(parts, found, *codec, count);
+      REQUIRE(found.mean.encoded == encode(*codec, sum));
+
+      // In another codec than the parts.
+      const auto int4 = make_codec("int4");
+      REQUIRE(mean_of(parts, count, {*codec, *int4}, rule).mean.encoded == encode(*int4, sum));
+    }
+  }
+}
 
 TEST_CASE("parts are held against the median of their norms", "[outer][reach]") {
   const ReachRule rule{.norm_max = 10};

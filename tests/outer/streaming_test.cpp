@@ -84,7 +84,7 @@ std::vector<net::Bytes> frozen(OuterState& state) {
 TEST_CASE("streaming: local minus outer is what was trained and not yet counted",
           "[outer][streaming]") {
   const uint64_t seed = GENERATE(1, 2, 3);
-  const std::string codec = GENERATE("fp32", "int8");
+  const std::string codec = GENERATE("fp32", "int8", "int4");
   INFO("seed " << seed << " " << codec);
   base::Random random(seed, 5);
   OuterConfig config = make_config(codec);
@@ -158,7 +158,7 @@ TEST_CASE("streaming: local minus outer is what was trained and not yet counted"
 
 TEST_CASE("streaming: alone, with rate 1 and no momentum, the outer loop does nothing",
           "[outer][streaming]") {
-  const std::string codec = GENERATE("fp32", "int8");
+  const std::string codec = GENERATE("fp32", "int8", "int4");
   INFO(codec);
   OuterConfig config = make_config(codec);
   config.learning_rate = 1;

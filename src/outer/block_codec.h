@@ -1,0 +1,149 @@
+// What codecs of blocks have in common: headers first, then codes, and a last block that may be
+// shorter. A Format says what is in one block:
+//
+//   kName, kBlock (elements; a multiple of kCodesPerByte), kHeaderBytes, kCodesPerByte
+//   // False if a value is not finite. Writes only bytes that hold codes of the block.
+//   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* codes);
+//   static void decode(const std::byte* header, const uint8_t* codes, int64_t count,
+//                      float* values);
+//   // What is wrong with a block; nullptr: nothing.
+//   static const char* fault(const std::byte* header, const uint8_t* codes, int64_t count);
+//
+// Loops over elements are plain ones that the compiler turns into vector instructions of the oldest
+// processor; they are several times faster than any link or disk. No lane does anything else than
+// the scalar text does.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "backend/quantization.h"
+#include "base/math.h"
+#include "outer/codec.h"
+
+namespace outer {
+
+static_assert(std::endian::native == std::endian::little,
+              "the encoded bytes are little endian, and so is every machine that Atoll runs on");
+
+inline base::Result<void> check_size(std::string_view codec, int64_t found, int64_t expected) {
+  if (found == expected) return {};
+  return base::Failure{
+      fmt::format("{} chunk: expected {} bytes, found {}", codec, expected, found)};
+}
+
+// The bytes need not be aligned.
+template <class T>
+T read_header(const std::byte* header) {
+  T value;
+  std::memcpy(&value, header, sizeof(T));
+  return value;
+}
+
+// values[i] = values[i] + factor * addends[i].
+inline void add_scaled(const float* __restrict addends, int64_t count, float factor,
+                       float* __restrict values) {
+  for (int64_t i = 0; i < count; ++i) values[i] = values[i] + factor * addends[i];
+}
+
+template <class Format>
+class BlockCodec final : public Codec {
+ public:
+  std::string_view name() const override { return Format::kName; }
+
+  int64_t encoded_bytes(int64_t element_count) const override {
+    return code_offset(element_count) + base::div_ceil(element_count, Format::kCodesPerByte);
+  }
+
+  base::Result<void> encode(std::span<const float> values,
+                            std::span<std::byte> encoded) const override {
+    const auto count = int64_t(values.size());
+    CHECK(int64_t(encoded.size()) == encoded_bytes(count));
+    auto* codes = reinterpret_cast<uint8_t*>(encoded.data() + code_offset(count));
+    for (int64_t block = 0; block < block_count(count); ++block) {
+      const Place at = place_of(block, count);
+      std::byte* header = encoded.data() + at.header;
+      if (!Format::encode(values.data() + at.first, at.count, header, codes + at.codes))
+        return base::Failure{fmt::format("{} codec: a value is not finite", name())};
+    }
+    return {};
+  }
+
+  void decode(std::span<const std::byte> encoded, std::span<float> values) const override {
+    for_each_block(encoded, int64_t(values.size()),
+                   [&](const Place& at, const std::byte* header, const uint8_t* codes) {
+                     Format::decode(header, codes, at.count, values.data() + at.first);
+                   });
+  }
+
+  void decode_add(std::span<const std::byte> encoded, float factor,
+                  std::span<float> values) const override {
+    for_each_block(encoded, int64_t(values.size()),
+                   [&](const Place& at, const std::byte* header, const uint8_t* codes) {
+                     float decoded[Format::kBlock];
+                     Format::decode(header, codes, at.count, decoded);
+                     add_scaled(decoded, at.count, factor, values.data() + at.first);
+                   });
+  }
+
+  base::Result<void> check(std::span<const std::byte> encoded,
+                           int64_t element_count) const override {
+    base::Result<void> result =
+        check_size(name(), int64_t(encoded.size()), encoded_bytes(element_count));
+    if (!result) return result;
+    const char* fault = nullptr;
+    int64_t where = 0;
+    for_each_block(encoded, element_count,
+                   [&](const Place& at, const std::byte* header, const uint8_t* codes) {
+                     if (fault != nullptr) return;
+                     fault = Format::fault(header, codes, at.count);
+                     where = at.first / Format::kBlock;
+                   });
+    if (fault == nullptr && has_padding(encoded, element_count))
+      fault = "bits behind the last code";
+    if (fault == nullptr) return {};
+    return base::Failure{fmt::format("{} chunk: block {} of {}: {}", name(), where,
+                                     block_count(element_count), fault)};
+  }
+
+ private:
+  struct Place {
+    int64_t first, count;   // Elements.
+    int64_t header, codes;  // Bytes from the first header, from the first code.
+  };
+  static Place place_of(int64_t block, int64_t element_count) {
+    const int64_t first = block * Format::kBlock;
+    return {.first = first,
+            .count = std::min(Format::kBlock, element_count - first),
+            .header = block * Format::kHeaderBytes,
+            .codes = first / Format::kCodesPerByte};
+  }
+  static int64_t block_count(int64_t element_count) {
+    return base::div_ceil(element_count, Format::kBlock);
+  }
+  static int64_t code_offset(int64_t element_count) {
+    return Format::kHeaderBytes * block_count(element_count);
+  }
+
+  // each(place, header, codes)
+  template <class Each>
+  void for_each_block(std::span<const std::byte> encoded, int64_t element_count,
+                      const Each& each) const {
+    CHECK(int64_t(encoded.size()) == encoded_bytes(element_count));
+    const auto* codes =
+        reinterpret_cast<const uint8_t*>(encoded.data() + code_offset(element_count));
+    for (int64_t block = 0; block < block_count(element_count); ++block) {
+      const Place at = place_of(block, element_count);
+      each(at, encoded.data() + at.header, codes + at.codes);
+    }
+  }
+
+  static bool has_padding(std::span<const std::byte> encoded, int64_t element_count) {
+    const int64_t codes_in_last = element_count % Format::kCodesPerByte;
+    if (codes_in_last == 0) return false;
+    return (uint8_t(encoded.back()) >> (8 / Format::kCodesPerByte * codes_in_last)) != 0;
+  }
+};
+
+}  // namespace outer

@@ -1,0 +1,60 @@
+// Blocks of 128 numbers in four bits each, with one bf16 scale.
+#pragma once
+
+#include "outer/block_codec.h"
+
+namespace outer {
+
+struct Int4Format {
+  static constexpr std::string_view kName = "int4";
+  static constexpr int64_t kBlock = backend::kInt4Block;
+  static constexpr int64_t kHeaderBytes = 2;
+  static constexpr int64_t kCodesPerByte = 2;
+
+  static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* pairs) {
+    const int32_t maximum = backend::absolute_maximum_bits(values, count);
+    if (maximum >= backend::kInfinityBits) return false;
+    const backend::Int4Scale scale = backend::int4_scale(std::bit_cast<float>(maximum));
+    std::memcpy(header, &scale.bits, 2);
+    int8_t codes[kBlock];
+    for (int64_t i = 0; i < count; ++i) codes[i] = backend::int4_code(values[i], scale.inverse);
+    if (count % 2 != 0) codes[count] = 0;
+    for (int64_t i = 0; i < pair_count(count); ++i)
+      pairs[i] = backend::int4_pair(codes[2 * i], codes[2 * i + 1]);
+    return true;
+  }
+
+  static void decode(const std::byte* header, const uint8_t* pairs, int64_t count, float* values) {
+    const float scale = backend::from_bfloat16(read_header<uint16_t>(header));
+    int8_t codes[kBlock];
+    for (int64_t i = 0; i < pair_count(count); ++i) {
+      codes[2 * i] = backend::int4_first(pairs[i]);
+      codes[2 * i + 1] = backend::int4_second(pairs[i]);
+    }
+    for (int64_t i = 0; i < count; ++i) values[i] = float(codes[i]) * scale;
+  }
+
+  // Whatever passes is what encode() makes of what decode() makes of it.
+  static const char* fault(const std::byte* header, const uint8_t* pairs, int64_t count) {
+    // Of a number, bf16 is the upper half: what is said of scales in codec_int8.h holds here too.
+    const auto bits = read_header<uint16_t>(header);
+    const bool is_small = bits != 0 && bits < backend::to_bfloat16(backend::kInt4ScaleMin);
+    if (is_small || bits > backend::to_bfloat16(backend::kInt4ScaleMax))
+      return "the scale is negative, too small, too large or not finite";
+    int smallest = 0, largest = 0;
+    for (int64_t i = 0; i < pair_count(count); ++i) {
+      const int first = backend::int4_first(pairs[i]), second = backend::int4_second(pairs[i]);
+      smallest = std::min({smallest, first, second});
+      largest = std::max({largest, first, second});
+    }
+    if (smallest == -8) return "a code is -8";
+    if (std::max(-smallest, largest) != (bits == 0 ? 0 : 7))
+      return "the codes are not those of the scale: the largest is 7 or -7, with scale 0 it is 0";
+    return nullptr;
+  }
+
+ private:
+  static int64_t pair_count(int64_t count) { return base::div_ceil(count, 2); }
+};
+
+}  // namespace outer
