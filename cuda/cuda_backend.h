@@ -1,6 +1,6 @@
 // The CUDA backend: bf16 storage, fp32 arithmetic. Files have the names of src/cpu/, which is the
 // oracle that they are tested against: device, matmul, attention, norm, pointwise, vocab, update;
-// codec is the int8 codec.
+// codec is the int8 and int4 codecs.
 //
 // Every .cu file runs on a GPU and, in the tests, on a processor under tests/cuda/emulation.
 // Kernels: 16-byte accesses, fp32 in registers, no atomics, sums in an order that depends on the
@@ -68,6 +68,8 @@ class CudaOps final : public backend::Ops {
   // codec.cu
   void encode_int8(const backend::EncodeInt8Args& args, backend::Stream& stream) override;
   void decode_int8(const backend::DecodeInt8Args& args, backend::Stream& stream) override;
+  void encode_int4(const backend::EncodeInt4Args& args, backend::Stream& stream) override;
+  void decode_int4(const backend::DecodeInt4Args& args, backend::Stream& stream) override;
 
  private:
   const DeviceProperties properties_;

@@ -184,6 +184,17 @@ struct DecodeInt8Args {
   Tensor out, scales, codes;
 };
 
+// The int4 codec, in all else as EncodeInt8Args.
+//   scales (ceil(n / 128)) bf16;  codes (ceil(n / 2)) uint8: two in a byte, the first in its lower
+//   half; the upper half of the last is 0 where n is odd.
+struct EncodeInt4Args {
+  Tensor scales, codes, is_finite, in, reference;
+};
+// out[i] = code i * scales[i / 128].  out (n) fp32.
+struct DecodeInt4Args {
+  Tensor out, scales, codes;
+};
+
 // out += in, elementwise, same shape and dtype.
 struct AddArgs {
   Tensor out, in;
@@ -221,6 +232,8 @@ class Ops {
   virtual void sgd(const SgdArgs& args, Stream& stream) = 0;
   virtual void encode_int8(const EncodeInt8Args& args, Stream& stream) = 0;
   virtual void decode_int8(const DecodeInt8Args& args, Stream& stream) = 0;
+  virtual void encode_int4(const EncodeInt4Args& args, Stream& stream) = 0;
+  virtual void decode_int4(const DecodeInt4Args& args, Stream& stream) = 0;
   virtual void add(const AddArgs& args, Stream& stream) = 0;
   virtual void sum_tensors(const SumTensorsArgs& args, Stream& stream) = 0;
   virtual void cast(const CastArgs& args, Stream& stream) = 0;

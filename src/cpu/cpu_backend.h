@@ -113,6 +113,8 @@ class CpuOps final : public backend::Ops {
   // codec.cpp
   void encode_int8(const backend::EncodeInt8Args& args, backend::Stream& stream) override;
   void decode_int8(const backend::DecodeInt8Args& args, backend::Stream& stream) override;
+  void encode_int4(const backend::EncodeInt4Args& args, backend::Stream& stream) override;
+  void decode_int4(const backend::DecodeInt4Args& args, backend::Stream& stream) override;
 
  private:
   Workers workers_;

@@ -147,6 +147,18 @@ class EventTimedOps final : public TimedOps {
            .bytes = bytes_of({&a.out, &a.codes})},
           s, [&] { ops_->decode_int8(a, s); });
   }
+  void encode_int4(const backend::EncodeInt4Args& a, Stream& s) override {
+    timed({.name = "encode int4",
+           .part_of = PartOf::kParameters,
+           .bytes = bytes_of({&a.in, &a.reference, &a.codes})},
+          s, [&] { ops_->encode_int4(a, s); });
+  }
+  void decode_int4(const backend::DecodeInt4Args& a, Stream& s) override {
+    timed({.name = "decode int4",
+           .part_of = PartOf::kParameters,
+           .bytes = bytes_of({&a.out, &a.codes})},
+          s, [&] { ops_->decode_int4(a, s); });
+  }
   void add(const backend::AddArgs& a, Stream& s) override {
     timed(
         {.name = "add", .part_of = PartOf::kParameters, .bytes = bytes_of({&a.out, &a.out, &a.in})},

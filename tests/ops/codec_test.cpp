@@ -1,4 +1,4 @@
-// The int8 codec on tensors against the one of the outer loop, bit by bit.
+// The codecs on tensors against those of the outer loop, bit by bit.
 #include "outer/codec.h"
 
 #include <cfloat>
@@ -16,50 +16,56 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 using Floats = std::vector<float>;
+using Bytes = std::vector<std::byte>;
 
-struct Encoded {
-  Floats scales;
-  std::vector<int8_t> codes;
-  bool operator==(const Encoded&) const = default;
+// Scales and codes, as they are in a chunk.
+struct Kind {
+  const char* name;
+  int64_t block;
+  DType scale_type, code_type;
+  int64_t codes_per_byte;
+
+  int64_t scale_count(int64_t count) const { return base::div_ceil(count, block); }
+  int64_t code_bytes(int64_t count) const { return base::div_ceil(count, codes_per_byte); }
 };
+const Kind kInt8{"int8", backend::kInt8Block, DType::kFloat32, DType::kInt8, 1};
+const Kind kInt4{"int4", backend::kInt4Block, DType::kBfloat16, DType::kUint8, 2};
 
-Encoded encode_by_outer(const Floats& values) {
-  const auto codec = outer::make_codec("int8");
-  const auto count = int64_t(values.size());
-  std::vector<std::byte> bytes(size_t(codec->encoded_bytes(count)));
+Bytes encode_by_outer(const Kind& kind, const Floats& values) {
+  const auto codec = outer::make_codec(kind.name);
+  Bytes bytes(size_t(codec->encoded_bytes(int64_t(values.size()))));
   REQUIRE(codec->encode(values, bytes).ok());
-  Encoded encoded;
-  encoded.scales.resize(size_t(base::div_ceil(count, backend::kInt8Block)));
-  encoded.codes.resize(values.size());
-  std::memcpy(encoded.scales.data(), bytes.data(), 4 * encoded.scales.size());
-  std::memcpy(encoded.codes.data(), bytes.data() + 4 * encoded.scales.size(), values.size());
-  return encoded;
+  return bytes;
 }
 
 struct Input {
   Tensor in, reference;
 };
 
+// Not what the operations would write.
+Tensor filled(Rig& rig, DType dtype, int64_t count) {
+  const Bytes bytes(size_t(count * backend::bytes_per_element(dtype)), std::byte{0xee});
+  return rig.upload_raw(bytes.data(), dtype, {count});
+}
+
 // Requires the flag to be `flag` afterwards, which was 1.
-Encoded encode(Rig& rig, const Input& input, int32_t flag = 1) {
+Bytes encode(Rig& rig, const Kind& kind, const Input& input, int32_t flag = 1) {
   const int64_t count = input.in.element_count();
-  const int64_t block_count = base::div_ceil(count, backend::kInt8Block);
-  Encoded encoded{Floats(size_t(block_count)), std::vector<int8_t>(size_t(count))};
-  const Tensor scales = rig.poisoned({block_count});
-  const Tensor codes = rig.upload_raw(encoded.codes.data(), DType::kInt8, {count});
+  const Tensor scales = filled(rig, kind.scale_type, kind.scale_count(count));
+  const Tensor codes = filled(rig, kind.code_type, kind.code_bytes(count));
   const Tensor is_finite = rig.upload(std::vector<int32_t>{1}, {1});
-  rig.ops().encode_int8({.scales = scales,
-                         .codes = codes,
-                         .is_finite = is_finite,
-                         .in = input.in,
-                         .reference = input.reference},
-                        rig.stream());
+  if (&kind == &kInt8) {
+    rig.ops().encode_int8({scales, codes, is_finite, input.in, input.reference}, rig.stream());
+  } else {
+    rig.ops().encode_int4({scales, codes, is_finite, input.in, input.reference}, rig.stream());
+  }
   int32_t found = -1;
   rig.download_raw(&found, is_finite);
   REQUIRE(found == flag);
-  rig.download_raw(encoded.scales.data(), scales);
-  rig.download_raw(encoded.codes.data(), codes);
-  return encoded;
+  Bytes bytes(size_t(scales.byte_count() + codes.byte_count()));
+  rig.download_raw(bytes.data(), scales);
+  rig.download_raw(bytes.data() + scales.byte_count(), codes);
+  return bytes;
 }
 
 Tensor upload(Rig& rig, const Floats& values) {
@@ -76,8 +82,8 @@ Tensor upload_bfloat16(Rig& rig, const Floats& values) {
 Floats all_kinds(int64_t count) {
   Floats values;
   std::mt19937_64 random(uint64_t(count) + 1);
-  const float scales[] = {1.0f,  0.0f,      0x1p-100f, 0x1.fffffep-101f, FLT_MIN,
-                          1e-3f, 0x1p-140f, 1e30f,     FLT_MAX / 2,      3.0f};
+  const float scales[] = {1.0f,  0.0f,       0x1p-100f, 0x1.fffffep-101f, FLT_MIN,
+                          1e-3f, 0x1.cp-98f, 1e30f,     FLT_MAX / 2,      3.0f};
   for (int64_t i = 0; i < count; ++i) {
     const double uniform = 2 * double(random() >> 11) * 0x1p-53 - 1;
     values.push_back(float(uniform) * scales[i / 512 % 10]);
@@ -87,11 +93,12 @@ Floats all_kinds(int64_t count) {
   return values;
 }
 
-const int64_t kCounts[] = {1, 3, 511, 512, 513, 1025, 10'243, 40'001};
+const int64_t kCounts[] = {1, 3, 127, 128, 129, 511, 512, 513, 1025, 10'243, 40'001};
 
 }  // namespace
 
-TEST_CASE("encode_int8 has the bits of the outer loop's codec") {
+TEST_CASE("encode_int8 and encode_int4 have the bits of the outer loop's codecs") {
+  const Kind& kind = GENERATE(false, true) ? kInt8 : kInt4;
   for (const int64_t count : kCounts) {
     INFO("count " << count);
     const Floats values = all_kinds(count);
@@ -110,15 +117,18 @@ TEST_CASE("encode_int8 has the bits of the outer loop's codec") {
     for (const int threads : {1, 3}) {
       Rig rig(threads);
       const Tensor r = upload(rig, reference);
-      REQUIRE(encode(rig, {upload(rig, negative), {}}) == encode_by_outer(values));
-      REQUIRE(encode(rig, {upload(rig, half), r}) == encode_by_outer(difference));
-      REQUIRE(encode(rig, {upload_bfloat16(rig, narrow), r}) == encode_by_outer(narrow_difference));
-      REQUIRE(encode(rig, {upload_bfloat16(rig, narrow), {}}) == encode_by_outer(negative_narrow));
+      REQUIRE(encode(rig, kind, {upload(rig, negative), {}}) == encode_by_outer(kind, values));
+      REQUIRE(encode(rig, kind, {upload(rig, half), r}) == encode_by_outer(kind, difference));
+      REQUIRE(encode(rig, kind, {upload_bfloat16(rig, narrow), r}) ==
+              encode_by_outer(kind, narrow_difference));
+      REQUIRE(encode(rig, kind, {upload_bfloat16(rig, narrow), {}}) ==
+              encode_by_outer(kind, negative_narrow));
     }
   }
 }
 
-TEST_CASE("encode_int8 sees what is not finite, wherever it stands") {
+TEST_CASE("encode_int8 and encode_int4 see what is not finite, wherever it stands") {
+  const Kind& kind = GENERATE(false, true) ? kInt8 : kInt4;
   Rig rig(2);
   for (const int64_t count : {1, 600, 40'001}) {
     const Floats ones(static_cast<size_t>(count), 1.0f);
@@ -127,45 +137,47 @@ TEST_CASE("encode_int8 sees what is not finite, wherever it stands") {
         INFO(fmt::format("count {} place {} value {}", count, place, bad));
         Floats values = ones;
         values[place] = bad;
-        encode(rig, {upload(rig, values), {}}, 0);
-        encode(rig, {upload_bfloat16(rig, values), {}}, 0);
-        encode(rig, {upload(rig, values), upload(rig, ones)}, 0);
-        encode(rig, {upload(rig, ones), upload(rig, values)}, 0);
+        encode(rig, kind, {upload(rig, values), {}}, 0);
+        encode(rig, kind, {upload_bfloat16(rig, values), {}}, 0);
+        encode(rig, kind, {upload(rig, values), upload(rig, ones)}, 0);
+        encode(rig, kind, {upload(rig, ones), upload(rig, values)}, 0);
       }
     }
   }
   // Both finite, but not their difference.
-  encode(rig, {upload(rig, {1, -FLT_MAX}), upload(rig, {1, FLT_MAX})}, 0);
+  encode(rig, kind, {upload(rig, {1, -FLT_MAX}), upload(rig, {1, FLT_MAX})}, 0);
 }
 
-TEST_CASE("encode_int8 leaves a flag that it has no reason to clear") {
+TEST_CASE("encode_int8 and encode_int4 leave a flag that they have no reason to clear") {
   Rig rig(1);
-  const Tensor is_finite = rig.upload(std::vector<int32_t>{0}, {1});
-  const Tensor codes = rig.upload_raw("", DType::kInt8, {1});
+  const Tensor is_finite = rig.upload(std::vector<int32_t>{0}, {1}), in = upload(rig, {1});
   rig.ops().encode_int8(
-      {.scales = rig.poisoned({1}), .codes = codes, .is_finite = is_finite, .in = upload(rig, {1})},
+      {filled(rig, DType::kFloat32, 1), filled(rig, DType::kInt8, 1), is_finite, in, {}},
+      rig.stream());
+  rig.ops().encode_int4(
+      {filled(rig, DType::kBfloat16, 1), filled(rig, DType::kUint8, 1), is_finite, in, {}},
       rig.stream());
   int32_t found = -1;
   rig.download_raw(&found, is_finite);
   REQUIRE(found == 0);
 }
 
-TEST_CASE("decode_int8 has the bits of the outer loop's codec") {
-  const auto codec = outer::make_codec("int8");
+TEST_CASE("decode_int8 and decode_int4 have the bits of the outer loop's codecs") {
+  const Kind& kind = GENERATE(false, true) ? kInt8 : kInt4;
   for (const int64_t count : kCounts) {
-    const Encoded encoded = encode_by_outer(all_kinds(count));
-    std::vector<std::byte> bytes(4 * encoded.scales.size() + encoded.codes.size());
-    std::memcpy(bytes.data(), encoded.scales.data(), 4 * encoded.scales.size());
-    std::memcpy(bytes.data() + 4 * encoded.scales.size(), encoded.codes.data(),
-                encoded.codes.size());
+    const Bytes bytes = encode_by_outer(kind, all_kinds(count));
     Floats expected(static_cast<size_t>(count)), found(static_cast<size_t>(count));
-    codec->decode(bytes, expected);
+    outer::make_codec(kind.name)->decode(bytes, expected);
     Rig rig(2);
     const Tensor out = rig.poisoned({count});
-    rig.ops().decode_int8({.out = out,
-                           .scales = upload(rig, encoded.scales),
-                           .codes = rig.upload_raw(encoded.codes.data(), DType::kInt8, {count})},
-                          rig.stream());
+    const Tensor scales = rig.upload_raw(bytes.data(), kind.scale_type, {kind.scale_count(count)});
+    const Tensor codes = rig.upload_raw(bytes.data() + scales.byte_count(), kind.code_type,
+                                        {kind.code_bytes(count)});
+    if (&kind == &kInt8) {
+      rig.ops().decode_int8({out, scales, codes}, rig.stream());
+    } else {
+      rig.ops().decode_int4({out, scales, codes}, rig.stream());
+    }
     rig.download_raw(found.data(), out);
     REQUIRE(std::memcmp(found.data(), expected.data(), size_t(4 * count)) == 0);
   }
@@ -173,23 +185,38 @@ TEST_CASE("decode_int8 has the bits of the outer loop's codec") {
 
 TEST_CASE("codec benchmark", "[.benchmark]") {
   Rig rig(0);
-  const int64_t count = 16'777'216, block_count = count / backend::kInt8Block;
+  const int64_t count = 16'777'216;
   const Floats values(static_cast<size_t>(count), 0.5f);
   const Tensor in = upload(rig, values), reference = upload(rig, values);
-  const Tensor scales = rig.upload(Values(size_t(block_count)), {block_count});
-  const Tensor codes =
-      rig.upload_raw(std::vector<int8_t>(size_t(count)).data(), DType::kInt8, {count});
   const Tensor is_finite = rig.upload(std::vector<int32_t>{1}, {1});
   const std::string shape = fmt::format("{}", count);
-  run_benchmark(rig, {.name = "encode_int8", .shape = shape, .bytes = 9.0 * double(count)}, [&] {
-    rig.ops().encode_int8({.scales = scales,
-                           .codes = codes,
-                           .is_finite = is_finite,
-                           .in = in,
-                           .reference = reference},
-                          rig.stream());
-  });
-  run_benchmark(rig, {.name = "decode_int8", .shape = shape, .bytes = 5.0 * double(count)}, [&] {
-    rig.ops().decode_int8({.out = in, .scales = scales, .codes = codes}, rig.stream());
-  });
+  for (const Kind& kind : {kInt8, kInt4}) {
+    const bool is_int8 = kind.codes_per_byte == 1;
+    const Tensor scales = filled(rig, kind.scale_type, kind.scale_count(count));
+    const Tensor codes = filled(rig, kind.code_type, kind.code_bytes(count));
+    const double code_bytes = double(codes.byte_count()), value_bytes = 4.0 * double(count);
+    run_benchmark(
+        rig,
+        {.name = fmt::format("encode_{}", kind.name),
+         .shape = shape,
+         .bytes = 2 * value_bytes + code_bytes},
+        [&] {
+          if (is_int8) {
+            rig.ops().encode_int8({scales, codes, is_finite, in, reference}, rig.stream());
+          } else {
+            rig.ops().encode_int4({scales, codes, is_finite, in, reference}, rig.stream());
+          }
+        });
+    run_benchmark(rig,
+                  {.name = fmt::format("decode_{}", kind.name),
+                   .shape = shape,
+                   .bytes = value_bytes + code_bytes},
+                  [&] {
+                    if (is_int8) {
+                      rig.ops().decode_int8({in, scales, codes}, rig.stream());
+                    } else {
+                      rig.ops().decode_int4({in, scales, codes}, rig.stream());
+                    }
+                  });
+  }
 }

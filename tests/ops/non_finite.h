@@ -308,6 +308,21 @@ inline std::vector<PoisonedOperation> update_operations() {
              rig.stream());
          return std::vector{y};
        }});
+  all.push_back(
+      {"encode_int4 and decode_int4", [=](PoisonedRig& rig) {
+         const int64_t blocks = (kCount + 127) / 128, pairs = (kCount + 1) / 2;
+         const Tensor y = rig.fp32({kCount});
+         rig.ops().encode_int4({.scales = rig.bf16({blocks}),
+                                .codes = rig.bytes(DType::kUint8, {pairs}),
+                                .is_finite = rig.int32({1}),
+                                .in = rig.compute({kCount}),
+                                .reference = rig.fp32({kCount})},
+                               rig.stream());
+         rig.ops().decode_int4(
+             {.out = y, .scales = rig.bf16({blocks}), .codes = rig.bytes(DType::kUint8, {pairs})},
+             rig.stream());
+         return std::vector{y};
+       }});
   all.push_back({"add, sum_tensors and cast", [=](PoisonedRig& rig) {
                    const Tensor y = rig.compute({kCount}), sum = rig.fp32({kCount}),
                                 half = rig.bf16({kCount}), whole = rig.fp32({kCount});

@@ -240,6 +240,12 @@ class DeferredOps final : public backend::Ops {
   void decode_int8(const backend::DecodeInt8Args& a, S& s) override {
     later(&backend::Ops::decode_int8, a, s);
   }
+  void encode_int4(const backend::EncodeInt4Args& a, S& s) override {
+    later(&backend::Ops::encode_int4, a, s);
+  }
+  void decode_int4(const backend::DecodeInt4Args& a, S& s) override {
+    later(&backend::Ops::decode_int4, a, s);
+  }
   void add(const backend::AddArgs& a, S& s) override { later(&backend::Ops::add, a, s); }
   void cast(const backend::CastArgs& a, S& s) override { later(&backend::Ops::cast, a, s); }
   void zero(const backend::Tensor& out, S& s) override {
