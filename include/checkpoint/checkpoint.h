@@ -32,9 +32,23 @@ struct TensorSource {
   backend::Shape shape;
   std::function<void(int64_t first, std::span<float> elements)> read;
 };
+// Bytes that are no numbers, as a tensor of dtype U8.
+struct BytesSource {
+  std::string name;
+  std::vector<std::byte> bytes;
+};
 struct FileSource {
   std::string name;  // "parameters.safetensors"
   std::vector<TensorSource> tensors;
+  std::vector<BytesSource> bytes = {};  // Behind the tensors.
+};
+
+// A contribution to a fragment's round that was not over; its bytes are in a file of their own.
+struct InFlight {
+  int64_t fragment = 0;
+  int64_t step = 0;    // After which it was made.
+  int64_t tokens = 0;  // Its weight.
+  bool operator==(const InFlight&) const = default;
 };
 
 // A value of the shared config that was changed on purpose when the run went on from `step`. Values
@@ -67,6 +81,7 @@ struct Manifest {
   std::vector<net::FragmentState> outer;        // Empty: a run without outer loop.
   int64_t committed_step = 0;                   // Of the last commit that is in them.
   std::vector<int64_t> tokens_since_commit;
+  std::vector<InFlight> in_flight;
   std::vector<double> gradient_squares;  // Per unit, of a lean optimiser; else empty.
   std::string wall_time;                 // For people.
   bool operator==(const Manifest&) const = default;
@@ -101,6 +116,9 @@ class Reader {
   // the elements are in it.
   virtual void read(const std::string& file, const std::string& tensor, const backend::Shape& shape,
                     int64_t first, std::span<float> elements) const = 0;
+  // The bytes of a BytesSource, as long as the reader lives; throws bad_input if they are absent.
+  virtual std::span<const std::byte> bytes(const std::string& file,
+                                           const std::string& name) const = 0;
 };
 
 inline constexpr int64_t kAnyStep = INT64_MAX;

@@ -134,6 +134,19 @@ class OuterLoop {
 
   virtual void leave(const std::string& reason) = 0;
 
+  // Merges all results that are there, whether it is time or not: the local parameters are then
+  // what states() says, and may be saved.
+  virtual StepOutcome merge_now() = 0;
+  // Contributions that are frozen in the state and whose rounds are not over, for checkpoints.
+  struct InFlight {
+    int64_t fragment = 0;
+    uint64_t step = 0;  // After which it was frozen.
+    int64_t tokens = 0;
+  };
+  virtual std::vector<InFlight> in_flight() const = 0;
+  // Before join(), with the same contributions frozen in the state. If the run has gone on without
+  // us, they are taken for counted: most likely they had been sent when we ended.
+  virtual void restore_in_flight(const std::vector<InFlight>& in_flight) = 0;
   // The step of the last commit that is in our state, for checkpoints.
   virtual uint64_t committed_step() const = 0;
   // Tokens of each fragment since its last commit, for checkpoints.

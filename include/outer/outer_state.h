@@ -132,6 +132,13 @@ class OuterState : public net::FragmentStore {
   // left alone. Throws bad_input if a number is not finite.
   virtual void restore(int64_t fragment, uint64_t version, std::span<const float> parameters,
                        std::span<const float> momentum) = 0;
+  // The frozen contribution: the encoded chunks one after the other; empty if there is none.
+  virtual std::vector<std::byte> frozen(int64_t fragment) const = 0;
+  // Throws bad_input for bytes that the codec could not have made.
+  virtual void restore_frozen(int64_t fragment, std::span<const std::byte> encoded) = 0;
+  // The frozen contribution was in a round whose result we have otherwise: what it says is taken
+  // out of our progress, and thawed.
+  virtual void settle_frozen(int64_t fragment) = 0;
 };
 
 }  // namespace outer

@@ -23,7 +23,8 @@ struct NodeSummary {
   int64_t bytes_received = 0;
   std::string outer_digest;  // Of the last applied round of fragment 0; empty for solo runs.
   double seconds = 0;
-  bool finished = false;  // All steps done (not stopped by a signal).
+  double utilisation = 1;  // Share of the training time in which no round stood in the way.
+  bool finished = false;   // All steps done (not stopped by a signal).
 };
 
 // The summary's fields, as keys of an object that is open.

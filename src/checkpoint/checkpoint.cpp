@@ -151,7 +151,7 @@ int64_t write_folder(base::Storage& storage, const std::string& folder, const Ma
     CHECK(is_file_name(source.name) && !content.files.contains(source.name), "file name {}",
           source.name);
     const auto file = storage.create(folder + "/" + source.name);
-    const FileRecord record = write_safetensors(*file, source.tensors);
+    const FileRecord record = write_safetensors(*file, source);
     file->commit();
     content.files[source.name] = record;
     bytes += record.bytes;
@@ -184,18 +184,24 @@ class DiskReader : public Reader {
 
   void read(const std::string& file, const std::string& tensor, const backend::Shape& shape,
             int64_t first, std::span<float> elements) const override {
-    const auto& tensors = find_file(file).tensors;
-    const auto found = tensors.find(tensor);
-    if (found == tensors.end())
-      throw unexpected(file, fmt::format("there is no tensor \"{}\"", tensor));
-    check_shape(file, tensor, found->second, shape);
+    const SafetensorsView& view = find_tensor(file, tensor);
+    check_shape(file, tensor, view, shape);
     const int64_t count = int64_t(elements.size());
     CHECK(first >= 0 && first <= shape.element_count() && count <= shape.element_count() - first,
           "{}: elements {} to {} of {}", tensor, first, first + count, shape.element_count());
     if (count > 0) {
-      std::memcpy(elements.data(), found->second.bytes.data() + size_t(first) * sizeof(float),
+      std::memcpy(elements.data(), view.bytes.data() + size_t(first) * sizeof(float),
                   elements.size_bytes());
     }
+  }
+
+  std::span<const std::byte> bytes(const std::string& file,
+                                   const std::string& name) const override {
+    const SafetensorsView& view = find_tensor(file, name);
+    if (view.dtype != "U8") {
+      throw unexpected(file, fmt::format("{}: expected U8, found {}", name, view.dtype));
+    }
+    return view.bytes;
   }
 
  private:
@@ -234,6 +240,14 @@ class DiskReader : public Reader {
   const File& find_file(const std::string& file) const {
     const auto found = files_.find(file);
     if (found == files_.end()) throw unexpected(file, "the checkpoint has no such file");
+    return found->second;
+  }
+
+  const SafetensorsView& find_tensor(const std::string& file, const std::string& tensor) const {
+    const auto& tensors = find_file(file).tensors;
+    const auto found = tensors.find(tensor);
+    if (found == tensors.end())
+      throw unexpected(file, fmt::format("there is no tensor \"{}\"", tensor));
     return found->second;
   }
 

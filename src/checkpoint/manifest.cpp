@@ -61,6 +61,14 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
       .key("tokens_since_commit")
       .begin_array();
   for (const int64_t tokens : manifest.tokens_since_commit) out.value(tokens);
+  out.end_array().key("in_flight").begin_array();
+  for (const InFlight& in_flight : manifest.in_flight) {
+    out.begin_object()
+        .field("fragment", in_flight.fragment)
+        .field("step", in_flight.step)
+        .field("tokens", in_flight.tokens)
+        .end_object();
+  }
   out.end_array().key("gradient_squares").begin_array();
   for (const double squares : manifest.gradient_squares) out.value(squares);
   out.end_array().field("wall_time", manifest.wall_time);
@@ -165,6 +173,13 @@ Manifest read_fields(const FieldReader& in) {
   }
   manifest.committed_step = in.count("committed_step");
   manifest.tokens_since_commit = in.counts("tokens_since_commit");
+  if (in.has("in_flight")) {
+    for (const FieldReader& one : in.objects("in_flight")) {
+      manifest.in_flight.push_back({.fragment = one.count("fragment"),
+                                    .step = one.count("step"),
+                                    .tokens = one.count("tokens")});
+    }
+  }
   manifest.gradient_squares = in.numbers("gradient_squares");
   manifest.wall_time = in.text("wall_time");
   return manifest;

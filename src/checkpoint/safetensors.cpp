@@ -24,7 +24,7 @@ constexpr int64_t kBufferElements =
     base::kMiB;  // 4 MiB: writes are large, and the state is never held twice.
 constexpr const char* kMetadataKey = "__metadata__";
 
-std::string header_of(std::span<const TensorSource> tensors) {
+std::string header_of(const FileSource& source) {
   base::JsonWriter header;
   header.begin_object();
   // Transformers takes only files that say which layout of weights they have; "pt" is (outputs,
@@ -32,13 +32,24 @@ std::string header_of(std::span<const TensorSource> tensors) {
   header.key(kMetadataKey).begin_object().field("format", "pt").end_object();
   std::set<std::string> names = {kMetadataKey};
   int64_t offset = 0;
-  for (const TensorSource& tensor : tensors) {
-    CHECK(names.insert(tensor.name).second, "a second tensor with the name {}", tensor.name);
-    header.key(tensor.name).begin_object().field("dtype", "F32").key("shape").begin_array();
-    for (int axis = 0; axis < tensor.shape.rank(); ++axis) header.value(tensor.shape[axis]);
+  const auto begin = [&](const std::string& name, const char* dtype) {
+    CHECK(names.insert(name).second, "a second tensor with the name {}", name);
+    header.key(name).begin_object().field("dtype", dtype).key("shape").begin_array();
+  };
+  const auto end = [&](int64_t bytes) {
     header.end_array().key("data_offsets").begin_array().value(offset);
-    offset += tensor.shape.element_count() * int64_t{sizeof(float)};
+    offset += bytes;
     header.value(offset).end_array().end_object();
+  };
+  for (const TensorSource& tensor : source.tensors) {
+    begin(tensor.name, "F32");
+    for (int axis = 0; axis < tensor.shape.rank(); ++axis) header.value(tensor.shape[axis]);
+    end(tensor.shape.element_count() * int64_t{sizeof(float)});
+  }
+  for (const BytesSource& bytes : source.bytes) {
+    begin(bytes.name, "U8");
+    header.value(int64_t(bytes.bytes.size()));
+    end(int64_t(bytes.bytes.size()));
   }
   header.end_object();
   std::string text = header.text();
@@ -131,7 +142,7 @@ void check_contiguous(std::vector<Range> ranges, int64_t data_bytes, const std::
 
 }  // namespace
 
-FileRecord write_safetensors(base::OutputFile& file, std::span<const TensorSource> tensors) {
+FileRecord write_safetensors(base::OutputFile& file, const FileSource& source) {
   FileRecord record;
   base::Sha256 hash;
   const auto write = [&](std::span<const std::byte> bytes) {
@@ -140,13 +151,13 @@ FileRecord write_safetensors(base::OutputFile& file, std::span<const TensorSourc
     record.bytes += int64_t(bytes.size());
   };
 
-  const std::string header = header_of(tensors);
+  const std::string header = header_of(source);
   const uint64_t header_bytes = header.size();
   write(std::as_bytes(std::span(&header_bytes, 1)));
   write(std::as_bytes(std::span(header)));
 
   std::vector<float> buffer;
-  for (const TensorSource& tensor : tensors) {
+  for (const TensorSource& tensor : source.tensors) {
     const int64_t element_count = tensor.shape.element_count();
     for (int64_t first = 0; first < element_count; first += kBufferElements) {
       buffer.resize(size_t(std::min(kBufferElements, element_count - first)));
@@ -154,6 +165,7 @@ FileRecord write_safetensors(base::OutputFile& file, std::span<const TensorSourc
       write(std::as_bytes(std::span(buffer)));
     }
   }
+  for (const BytesSource& bytes : source.bytes) write(bytes.bytes);
   record.sha256 = hash.finish();
   return record;
 }

@@ -27,7 +27,7 @@ struct FileRecord {
 
 // Writes the whole file, but does not commit it. Memory: a few megabytes, whatever the tensors'
 // size. REQUIRES: no name stands twice, and none is "__metadata__".
-FileRecord write_safetensors(base::OutputFile& file, std::span<const TensorSource> tensors);
+FileRecord write_safetensors(base::OutputFile& file, const FileSource& source);
 
 struct SafetensorsView {
   std::string dtype;  // As in the file: "F32", "BF16", ...

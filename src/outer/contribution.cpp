@@ -45,4 +45,35 @@ Contribution make_contribution(const FragmentRecord& record, const LocalSlices& 
   return contribution;
 }
 
+std::vector<std::byte> join_payloads(const std::vector<net::Bytes>& payloads) {
+  std::vector<std::byte> encoded;
+  for (const net::Bytes& payload : payloads) {
+    encoded.insert(encoded.end(), payload->begin() + net::kContributionOffset, payload->end());
+  }
+  return encoded;
+}
+
+std::vector<net::Bytes> split_payloads(const FragmentRecord& record,
+                                       std::span<const std::byte> encoded, const Codec& codec) {
+  const auto fail = [](const std::string& reason) {
+    return base::bad_input("a contribution of the checkpoint: " + reason,
+                           "was it made with another outer.codec?");
+  };
+  std::vector<net::Bytes> payloads;
+  size_t first = 0;
+  for (int64_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+    const int64_t count = record.chunk(chunk).count;
+    const auto bytes = size_t(codec.encoded_bytes(count));
+    if (encoded.size() - first < bytes) throw fail("it is too short");
+    const auto part = encoded.subspan(first, bytes);
+    if (const auto checked = codec.check(part, count); !checked) throw fail(checked.reason());
+    auto payload = std::make_shared<std::vector<std::byte>>(net::new_contribution(int64_t(bytes)));
+    std::ranges::copy(part, payload->begin() + net::kContributionOffset);
+    payloads.push_back(std::move(payload));
+    first += bytes;
+  }
+  if (first != encoded.size()) throw fail("it is too long");
+  return payloads;
+}
+
 }  // namespace outer

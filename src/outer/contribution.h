@@ -17,4 +17,9 @@ struct Contribution {
 Contribution make_contribution(const FragmentRecord& record, const LocalSlices& local,
                                const Codec& codec);
 
+// The encoded chunks one after the other, and back: throws bad_input where they do not fit.
+std::vector<std::byte> join_payloads(const std::vector<net::Bytes>& payloads);
+std::vector<net::Bytes> split_payloads(const FragmentRecord& record,
+                                       std::span<const std::byte> encoded, const Codec& codec);
+
 }  // namespace outer

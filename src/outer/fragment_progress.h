@@ -13,11 +13,13 @@
 namespace outer {
 
 // A contribution that is frozen and announced; we wait for its round.
-struct InFlight {
+struct FragmentInFlight {
   uint64_t step = 0;        // The position at which it was frozen.
   int64_t tokens = 0;       // Its weight.
   bool is_damaged = false;  // It could not be made: zeros without weight.
-  struct Times {            // In which the trainer stood still for it, in seconds.
+  // The version that its round makes, where it comes from a checkpoint.
+  std::optional<uint64_t> restored_for;
+  struct Times {  // In which the trainer stood still for it, in seconds.
     double encode = 0;
     double wait = 0;
   } times;
@@ -33,7 +35,7 @@ struct FragmentProgress {
   // Consumed since the last contribution that was in a round was frozen: the weight of the next.
   int64_t tokens = 0;
   uint64_t synced_step = 0;  // The position of its last synchronisation, with or without us.
-  std::optional<InFlight> in_flight;
+  std::optional<FragmentInFlight> in_flight;
   std::optional<Stepped> stepped;
 };
 

@@ -55,6 +55,9 @@ class SwarmOuterLoop final : public OuterLoop {
   StepOutcome wait_for_samples(const std::function<bool()>& stop_requested) override;
   uint64_t samples() const override { return samples_; }
   void leave(const std::string& reason) override { swarm_.leave(reason); }
+  StepOutcome merge_now() override;
+  std::vector<InFlight> in_flight() const override;
+  void restore_in_flight(const std::vector<InFlight>& in_flight) override;
   uint64_t committed_step() const override { return committed_step_; }
   std::vector<int64_t> tokens_since_commit() const override;
   void restore_tokens_since_commit(std::vector<int64_t> tokens) override;
@@ -92,6 +95,7 @@ class SwarmOuterLoop final : public OuterLoop {
   void on_event(const net::Committed& event, StepOutcome& outcome);
   void on_event(const net::Stopped& event, StepOutcome& outcome);
   void settle(const net::Committed& event);
+  void settle_restored();
   RoundReport report_of(const net::Committed& event, const net::FragmentState& state,
                         const FragmentProgress& progress);
   RoundFindings report_findings(const net::Committed& event);
@@ -231,7 +235,8 @@ std::optional<int64_t> SwarmOuterLoop::holds_us_up() const {
     const auto& in_flight = fragments_[size_t(f)].in_flight;
     if (!in_flight) continue;
     const uint64_t latest = in_flight->step + uint64_t(options_.config.overlap_steps_max);
-    if (position_ >= latest || is_due(f) || is_last_step()) return f;
+    const bool is_due_again = in_flight->step < position_ && is_due(f);
+    if (position_ >= latest || is_due_again || is_last_step()) return f;
   }
   return std::nullopt;
 }
@@ -253,10 +258,10 @@ void SwarmOuterLoop::announce(int64_t fragment) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
   const Clock::time_point start = Clock::now();
   const bool is_whole = state_.freeze(fragment);
-  progress.in_flight = InFlight{.step = position_,
-                                .tokens = is_whole ? progress.tokens : 0,
-                                .is_damaged = !is_whole,
-                                .times = {.encode = seconds_since(start)}};
+  progress.in_flight = FragmentInFlight{.step = position_,
+                                        .tokens = is_whole ? progress.tokens : 0,
+                                        .is_damaged = !is_whole,
+                                        .times = {.encode = seconds_since(start)}};
   if (!is_whole) {
     // No weight, so that the others neither wait for us nor are diluted; the result then heals us.
     base::log_error(
@@ -268,7 +273,7 @@ void SwarmOuterLoop::announce(int64_t fragment) {
 }
 
 void SwarmOuterLoop::tell_ready(int64_t fragment) {
-  const InFlight& in_flight = *fragments_[size_t(fragment)].in_flight;
+  const FragmentInFlight& in_flight = *fragments_[size_t(fragment)].in_flight;
   swarm_.ready(fragment, in_flight.tokens, in_flight.step);
 }
 
@@ -348,6 +353,7 @@ void SwarmOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
   if (verified) {
     is_replacing_ = false;
     outcome.state_replaced = true;
+    settle_restored();
     swarm_.synced(state_.states());
     return;
   }
@@ -359,6 +365,19 @@ void SwarmOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
         .reason = fmt::format("{} fetched states in a row were wrong; the last one: {}",
                               fetch_attempts_, verified.reason()),
         .restart_makes_sense = true};
+  }
+}
+
+// What a checkpoint had in flight, in a round that is over.
+void SwarmOuterLoop::settle_restored() {
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    FragmentProgress& progress = fragments_[size_t(f)];
+    const bool is_restored = progress.in_flight && progress.in_flight->restored_for;
+    if (!is_restored || state_.states()[size_t(f)].version < *progress.in_flight->restored_for)
+      continue;
+    state_.settle_frozen(f);
+    progress.tokens -= progress.in_flight->tokens;
+    progress.in_flight.reset();
   }
 }
 
@@ -455,7 +474,7 @@ void SwarmOuterLoop::settle(const net::Committed& event) {
 
 RoundReport SwarmOuterLoop::report_of(const net::Committed& event, const net::FragmentState& state,
                                       const FragmentProgress& progress) {
-  const InFlight in_flight = progress.in_flight.value_or(InFlight{});
+  const FragmentInFlight in_flight = progress.in_flight.value_or(FragmentInFlight{});
   const bool contributed = event.contributed && progress.in_flight && !in_flight.is_damaged;
   return {.round = event.round,
           .fragment = event.fragment,
@@ -489,6 +508,31 @@ RoundFindings SwarmOuterLoop::report_findings(const net::Committed& event) {
 
 void SwarmOuterLoop::on_event(const net::Stopped& event, StepOutcome&) {
   stopped_ = event;
+}
+
+StepOutcome SwarmOuterLoop::merge_now() {
+  StepOutcome outcome;
+  merge_all(outcome);
+  return outcome;
+}
+
+std::vector<OuterLoop::InFlight> SwarmOuterLoop::in_flight() const {
+  std::vector<InFlight> all;
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    const auto& one = fragments_[size_t(f)].in_flight;
+    if (one && !one->is_damaged)
+      all.push_back({.fragment = f, .step = one->step, .tokens = one->tokens});
+  }
+  return all;
+}
+
+void SwarmOuterLoop::restore_in_flight(const std::vector<InFlight>& in_flight) {
+  for (const InFlight& one : in_flight) {
+    fragments_[size_t(one.fragment)].in_flight =
+        FragmentInFlight{.step = one.step,
+                         .tokens = one.tokens,
+                         .restored_for = state_.states()[size_t(one.fragment)].version + 1};
+  }
 }
 
 std::vector<int64_t> SwarmOuterLoop::tokens_since_commit() const {

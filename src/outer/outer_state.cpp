@@ -65,6 +65,11 @@ class HostOuterState final : public OuterState {
   }
   void restore(int64_t fragment, uint64_t version, std::span<const float> parameters,
                std::span<const float> momentum) override;
+  std::vector<std::byte> frozen(int64_t fragment) const override {
+    return join_payloads(record(fragment).frozen);
+  }
+  void restore_frozen(int64_t fragment, std::span<const std::byte> encoded) override;
+  void settle_frozen(int64_t fragment) override;
 
  private:
   FragmentRecord& record(int64_t fragment) const {
@@ -273,6 +278,27 @@ void HostOuterState::restore(int64_t fragment, uint64_t version, std::span<const
   std::ranges::copy(parameters, r.parameters.begin());
   std::ranges::copy(momentum, r.momentum.begin());
   r.state = {.version = version, .digest = digest_of(r, fragment, version)};
+}
+
+void HostOuterState::restore_frozen(int64_t fragment, std::span<const std::byte> encoded) {
+  FragmentRecord& r = record(fragment);
+  std::vector<net::Bytes> payloads = split_payloads(r, encoded, *codec_);
+  std::lock_guard lock(r.mutex);
+  r.frozen = std::move(payloads);
+}
+
+void HostOuterState::settle_frozen(int64_t fragment) {
+  FragmentRecord& r = record(fragment);
+  CHECK(!r.frozen.empty() && !r.is_being_replaced, "fragment {}", fragment);
+  local_.for_each_chunk(r, [&](int64_t chunk) {
+    const Slice slice = r.chunk(chunk);
+    std::vector<float> values(static_cast<size_t>(slice.count));
+    local_.read(r, slice, values);
+    const std::span<const std::byte> payload = *r.frozen[size_t(chunk)];
+    codec_->decode_add(payload.subspan(size_t(net::kContributionOffset)), 1, values);
+    local_.write(r, slice, values);
+  });
+  thaw(fragment);
 }
 
 }  // namespace

@@ -121,8 +121,7 @@ void OuterStep::merge_chunk(const FragmentRecord& record, int64_t chunk, Merge h
     subtract(values, change);
     if (has_ours) {
       const std::span<const std::byte> payload = *round.ours[size_t(chunk)];
-      codecs_.contribution.decode(payload.subspan(size_t(net::kContributionOffset)), change);
-      add(values, change);
+      codecs_.contribution.decode_add(payload.subspan(size_t(net::kContributionOffset)), 1, values);
     }
   }
   local_.write(record, slice, values);

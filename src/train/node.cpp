@@ -103,7 +103,10 @@ class Node {
   bool has_local_progress_ = false;
   bool is_whole_ = false;  // There was a step here, and what the node holds is that of step_.
   NodeSummary summary_;
+  double training_seconds_ = 0;  // From the first step to the last.
+  double exposed_seconds_ = 0;   // Of these, those that rounds took.
   std::vector<int64_t> resumed_tokens_;
+  std::vector<outer::OuterLoop::InFlight> resumed_in_flight_;
   std::vector<checkpoint::ConfigChange> changes_;  // Of the whole run so far.
   int64_t resumed_committed_step_ = 0;
   int64_t resumed_samples_ = 0;
@@ -147,6 +150,10 @@ void Node::resume() {
   step_ = saved_step_ = manifest.step;
   tokens_ = manifest.tokens_trained;
   resumed_tokens_ = manifest.tokens_since_commit;
+  for (const auto& one : manifest.in_flight) {
+    resumed_in_flight_.push_back(
+        {.fragment = one.fragment, .step = uint64_t(one.step), .tokens = one.tokens});
+  }
   resumed_committed_step_ = manifest.committed_step;
   resumed_samples_ = manifest.samples;
   for (const data::SampleRange& range : manifest.samples_left) resumed_samples_left_.add(range);
@@ -198,6 +205,7 @@ bool Node::join() {
                                           .join_timeout = seconds(swarm.join_timeout_seconds)},
                                          *outer_, *swarm_);
   if (!resumed_tokens_.empty()) outer_loop_->restore_tokens_since_commit(resumed_tokens_);
+  outer_loop_->restore_in_flight(resumed_in_flight_);
   const auto entry = outer_loop_->join(has_local_progress_, stop_requested_);
   if (!entry) return false;
   claim_directory();
@@ -252,7 +260,9 @@ NodeSummary Node::run() {
     ask_for_samples();
     evaluate();
     try {
+      const auto begin_training = Clock::now();
       train();
+      training_seconds_ = seconds_since(begin_training);
       summary_.finished = step_ >= config_.training.steps;
       if (summary_.finished && evaluated_step_ != step_) evaluate();
     } catch (...) {
@@ -269,6 +279,7 @@ NodeSummary Node::run() {
     summary_.bytes_received = swarm_->bytes_received();
   }
   summary_.seconds = seconds_since(begin);
+  if (training_seconds_ > 0) summary_.utilisation = 1 - exposed_seconds_ / training_seconds_;
   if (metrics_) metrics_->summary(summary_);
   base::log_info("{} at step {}", summary_.finished ? "all steps are done" : "stopped by a signal",
                  step_);
@@ -327,6 +338,7 @@ void Node::take(const outer::StepOutcome& outcome) {
   for (const auto& round : outcome.rounds) {
     metrics_->round(round);
     ++summary_.rounds;
+    exposed_seconds_ += round.exposed_seconds;
     if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
   if (!outcome.rounds.empty() || outcome.state_replaced) masters_changed();
@@ -382,6 +394,14 @@ void Node::save_at_end() {
 
 void Node::save() {
   const auto begin = Clock::now();
+  std::vector<checkpoint::InFlight> in_flight;
+  if (outer_loop_) {
+    take(outer_loop_->merge_now());
+    for (const auto& one : outer_loop_->in_flight()) {
+      in_flight.push_back(
+          {.fragment = one.fragment, .step = int64_t(one.step), .tokens = one.tokens});
+    }
+  }
   std::vector<data::SampleRange> samples_left = loader_->left().list();
   if (!outer_) samples_left.pop_back();  // All that nobody was given yet: `samples` says it.
   checkpoint::Manifest manifest = {
@@ -404,6 +424,7 @@ void Node::save() {
       .committed_step = outer_loop_ ? int64_t(outer_loop_->committed_step()) : 0,
       .tokens_since_commit =
           outer_loop_ ? outer_loop_->tokens_since_commit() : std::vector<int64_t>{},
+      .in_flight = std::move(in_flight),
       .gradient_squares = ranks_.first().optimizer.gradient_squares(),
       .wall_time = fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))),
   };
@@ -446,6 +467,7 @@ void write_fields(base::JsonWriter& out, const NodeSummary& summary) {
       .field("bytes_received", summary.bytes_received)
       .field("outer_digest", summary.outer_digest)
       .field("seconds", summary.seconds)
+      .field("utilisation", summary.utilisation)
       .field("finished", summary.finished);
 }
 

@@ -13,6 +13,7 @@ constexpr int64_t kPiece = base::kMiB;  // Elements moved at once.
 constexpr const char* kParameters = "parameters.safetensors";
 constexpr const char* kOuterParameters = "outer_parameters.safetensors";
 constexpr const char* kOuterMomentum = "outer_momentum.safetensors";
+constexpr const char* kInFlight = "in_flight.safetensors";
 
 // One flat copy of all parameters: `read` copies elements of a unit out of it, `write` into it.
 struct FlatCopy {
@@ -146,6 +147,32 @@ void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout
   }
 }
 
+std::string contribution_name(int64_t fragment) {
+  return fmt::format("contribution.{}", fragment);
+}
+
+checkpoint::FileSource in_flight_file(const std::vector<checkpoint::InFlight>& in_flight,
+                                      const outer::OuterState& outer) {
+  checkpoint::FileSource file{.name = kInFlight, .tensors = {}};
+  for (const auto& one : in_flight) {
+    file.bytes.push_back(
+        {.name = contribution_name(one.fragment), .bytes = outer.frozen(one.fragment)});
+  }
+  return file;
+}
+
+void restore_in_flight(const checkpoint::Reader& reader, outer::OuterState& outer) {
+  for (const auto& one : reader.manifest().in_flight) {
+    if (one.fragment >= outer.fragment_count()) {
+      throw base::bad_input(
+          fmt::format("the checkpoint of step {} has a contribution to fragment "
+                      "{}, but there are {}",
+                      reader.manifest().step, one.fragment, outer.fragment_count()));
+    }
+    outer.restore_frozen(one.fragment, reader.bytes(kInFlight, contribution_name(one.fragment)));
+  }
+}
+
 }  // namespace
 
 checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveOptions& options,
@@ -164,6 +191,9 @@ checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveO
                                                    &outer::OuterState::outer_parameters)));
     files.push_back(file_source(layout, outer_copy(kOuterMomentum, layout, *node.outer,
                                                    &outer::OuterState::outer_momentum)));
+    if (!manifest.in_flight.empty()) {
+      files.push_back(in_flight_file(manifest.in_flight, *node.outer));
+    }
   }
   return checkpoint::save(storage, options, manifest, files);
 }
@@ -186,6 +216,7 @@ void restore_node(const checkpoint::Reader& reader, const NodeTensors& node) {
         "node.run_directory");
   }
   restore_outer(reader, layout, *node.outer);
+  restore_in_flight(reader, *node.outer);
 }
 
 void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters) {

@@ -19,7 +19,7 @@ struct NodeTensors {
 };
 
 // Files: parameters, optimizer_<moment>, outer_parameters, outer_momentum; each with the model's
-// tensor names.
+// tensor names. And in_flight: the contributions of manifest.in_flight, if there are some.
 checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveOptions& options,
                                  const checkpoint::Manifest& manifest, const NodeTensors& node);
 

@@ -57,7 +57,10 @@ void RunMetrics::round(const outer::RoundReport& round) {
   line.field("round", round.round)
       .field("fragment", round.fragment)
       .field("epoch", round.epoch)
-      .field("step", round.step);
+      .field("step", round.step)
+      .field("begun_step", round.begun_step)
+      .field("applied_step", round.applied_step)
+      .field("overlap_steps", round.applied_step - round.begun_step);
   write_members(line, round.members);
   line.field("weight_tokens", round.weight_tokens)
       .field("digest", round.digest.hex())
@@ -65,6 +68,9 @@ void RunMetrics::round(const outer::RoundReport& round) {
       .field("bytes_received", round.bytes_received)
       .field("seconds", round.seconds)
       .field("exposed_seconds", round.exposed_seconds)
+      .field("encode_seconds", round.encode_seconds)
+      .field("reduce_seconds", round.findings.reduce_seconds)
+      .field("wait_seconds", round.wait_seconds)
       .field("apply_seconds", round.apply_seconds)
       .field("contributed", round.contributed)
       .field("codec", config_.outer.codec)

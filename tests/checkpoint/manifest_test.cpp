@@ -55,6 +55,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
                    .outer = {{.version = 12, .digest = base::sha256({})}},
                    .committed_step = 1180,
                    .tokens_since_commit = {4096},
+                   .in_flight = {{.fragment = 0, .step = 1198, .tokens = 4000}},
                    .gradient_squares = {0.25, 3.5e-8},
                    .wall_time = "2026-01-31T12:00:00Z"},
       .files = {{"parameters.safetensors", {.bytes = 123, .sha256 = base::sha256({})}}}};
@@ -98,6 +99,13 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   "committed_step": 1180,
   "tokens_since_commit": [
     4096
+  ],
+  "in_flight": [
+    {
+      "fragment": 0,
+      "step": 1198,
+      "tokens": 4000
+    }
   ],
   "gradient_squares": [
     0.25,

@@ -65,10 +65,10 @@ bool parse_and_touch(const std::string& file) {
 std::string make_valid_file() {
   MemoryFile file;
   const std::vector<float> elements(6, 1.0f);
-  const checkpoint::TensorSource tensors[] = {make_source("a", {2, 3}, elements),
-                                              make_source("b.c", {}, elements),
-                                              make_source("empty", {0}, elements)};
-  checkpoint::write_safetensors(file, tensors);
+  checkpoint::write_safetensors(
+      file, {.name = "valid",
+             .tensors = {make_source("a", {2, 3}, elements), make_source("b.c", {}, elements),
+                         make_source("empty", {0}, elements)}});
   return file.text;
 }
 
@@ -79,19 +79,23 @@ TEST_CASE("A file has exactly these bytes", "[safetensors]") {
   MemoryFile file;
   const std::vector<float> a = {1, 2, 3, 4, 5, 6};
   const std::vector<float> b = {-0.0f};
-  const checkpoint::TensorSource tensors[] = {make_source("a", {2, 3}, a), make_source("b", {}, b)};
-  const auto record = checkpoint::write_safetensors(file, tensors);
+  const auto record = checkpoint::write_safetensors(
+      file, {.name = "exact",
+             .tensors = {make_source("a", {2, 3}, a), make_source("b", {}, b)},
+             .bytes = {{.name = "c", .bytes = {std::byte{7}, std::byte{255}}}}});
   std::string expected(
-      "\x90\0\0\0\0\0\0\0"
+      "\xc8\0\0\0\0\0\0\0"
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
-      R"("b":{"dtype":"F32","shape":[],"data_offsets":[24,28]}}  )"
+      R"("b":{"dtype":"F32","shape":[],"data_offsets":[24,28]},)"
+      R"("c":{"dtype":"U8","shape":[2],"data_offsets":[28,30]}}  )"
       "\0\0\x80\x3f"
       "\0\0\0\x40"
       "\0\0\x40\x40"
       "\0\0\x80\x40"
       "\0\0\xa0\x40"
       "\0\0\xc0\x40"
-      "\0\0\0\x80"sv);
+      "\0\0\0\x80"
+      "\x07\xff"sv);
   REQUIRE(file.text == expected);
   REQUIRE(record.bytes == int64_t(expected.size()));
   REQUIRE(record.sha256 == base::sha256(bytes_of(expected)));
@@ -106,7 +110,7 @@ TEST_CASE("Tensors larger than the buffer are asked for piece by piece", "[safet
         for (size_t i = 0; i < target.size(); ++i) target[i] = float(first + int64_t(i));
       }};
   MemoryFile file;
-  checkpoint::write_safetensors(file, {&tensor, 1});
+  checkpoint::write_safetensors(file, {.name = "large", .tensors = {tensor}});
   int64_t next = 0;
   for (const auto& [first, piece] : pieces) {
     REQUIRE(first == next);
