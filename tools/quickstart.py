@@ -97,6 +97,8 @@ class Run:
         values = {
             "training.steps": self.steps,
             "outer.inner_steps": self.inner_steps,
+            "outer.overlap_steps": max(1, self.inner_steps // 12),
+            "outer.overlap_steps_max": max(1, self.inner_steps // 3),
             "optimizer.schedule.warmup_steps": min(30, self.steps // 10),
             "optimizer.schedule.stable_steps": self.steps * 2 // 3,
             "evaluation.every_steps": max(self.inner_steps, self.steps // 6 // self.inner_steps * self.inner_steps),
@@ -252,6 +254,11 @@ class Run:
             before = line["step"]
         return int(total)
 
+    def exposed_share(self):
+        """Of the training time, in which a round stood in the way: the worst of the nodes that came to the end."""
+        summaries = [summary for node in self.nodes.values() for summary in node.metrics.of("summary")]
+        return max((1 - summary["utilisation"] for summary in summaries), default=None)
+
     def report(self, seconds):
         first = self.nodes[NODES[0]]
         evaluations = first.metrics.of("evaluation")
@@ -262,6 +269,7 @@ class Run:
             "rounds": len(rounds),
             "bytes_sent_per_node": sum(line["bytes_sent"] for line in rounds),
             "bytes_plain_data_parallel": self.plain_data_parallel_bytes(first),
+            "exposed_share": self.exposed_share(),
             "digests_equal": self.digests_equal(),
             "joined": self.has_joined(),
             "crashed": self.crash_survived(),
@@ -289,6 +297,8 @@ def explain(report):
     print(f"\nValidation loss       {before:.3f} -> {after:.3f} nats per byte")
     print(f"Sent by one node      {report['bytes_sent_per_node'] / 1e6:.1f} MB in {report['rounds']} rounds; fp32 data "
           f"parallelism: {report['bytes_plain_data_parallel'] / 1e6:.0f} MB ({ratio:.0f} times as much)")
+    if report["exposed_share"] is not None:
+        print(f"Stood still for it    {report['exposed_share']:.1%} of the time: training goes on while a round runs")
     print(f"Outer digests equal   {yes_no[report['digests_equal']]}, on every round of every node")
     print(f"Join survived         {yes_no[report['joined']]}")
     print(f"Crash survived        {yes_no[report['crashed']]}")

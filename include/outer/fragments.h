@@ -17,9 +17,10 @@ struct Fragment {
 };
 
 // Strided over the blocks, as in Streaming DiLoCo (Douillard et al. 2025, arXiv 2501.18512,
-// section 2.3): block i goes to fragment i mod P, the embedding to the first and the head to the
-// last; with as many fragments as units, each unit is one. No fragment is empty. Throws bad_input
-// unless 1 <= count <= units.
+// section 2.3). The embedding is the first fragment and the head the last one, because each is as
+// large as several blocks, and block i goes to fragment 1 + i mod (P - 2): so the largest round is
+// no larger than it must be. With fewer than three fragments block i goes to i mod P, beside
+// embedding and head. No fragment is empty. Throws bad_input unless 1 <= count <= units.
 std::vector<Fragment> make_fragments(const shard::Layout& layout, int64_t count);
 
 // The fragments that are synchronised after `steps_done` inner steps. Fragment f comes at

@@ -12,9 +12,8 @@ namespace {
 int64_t fragment_of_unit(int64_t unit, int64_t unit_count, int64_t fragment_count) {
   if (unit == 0) return 0;
   if (unit == unit_count - 1) return fragment_count - 1;
-  // With as many fragments as units the stride would leave the last but one empty.
-  if (fragment_count == unit_count) return unit;
-  return (unit - 1) % fragment_count;
+  const int64_t block = unit - 1;
+  return fragment_count < 3 ? block % fragment_count : 1 + block % (fragment_count - 2);
 }
 
 }  // namespace

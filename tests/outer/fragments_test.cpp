@@ -39,11 +39,17 @@ TEST_CASE("every unit is in exactly one fragment, and no fragment is empty", "[o
   }
 }
 
-TEST_CASE("blocks are strided over the fragments", "[outer][fragments]") {
-  const auto fragments = make_fragments(make_layout({1, 2, 3, 4, 5, 6, 7}), 3);
-  REQUIRE(fragments[0].units == std::vector<int64_t>{0, 1, 4});
-  REQUIRE(fragments[1].units == std::vector<int64_t>{2, 5});
-  REQUIRE(fragments[2].units == std::vector<int64_t>{3, 6});
+TEST_CASE("blocks are strided over the fragments, embedding and head are their own",
+          "[outer][fragments]") {
+  const auto layout = make_layout({1, 2, 3, 4, 5, 6, 7});
+  auto fragments = make_fragments(layout, 4);
+  REQUIRE(fragments[0].units == std::vector<int64_t>{0});
+  REQUIRE(fragments[1].units == std::vector<int64_t>{1, 3, 5});
+  REQUIRE(fragments[2].units == std::vector<int64_t>{2, 4});
+  REQUIRE(fragments[3].units == std::vector<int64_t>{6});
+  fragments = make_fragments(layout, 2);
+  REQUIRE(fragments[0].units == std::vector<int64_t>{0, 1, 3, 5});
+  REQUIRE(fragments[1].units == std::vector<int64_t>{2, 4, 6});
 }
 
 TEST_CASE("a wrong number of fragments is bad input", "[outer][fragments]") {
