@@ -92,8 +92,11 @@ class OuterState : public net::FragmentStore {
                                             LocalParameters& local, base::ThreadPool& pool);
 
   virtual const Fragment& fragment(int64_t index) const = 0;
-  // Version and digest of each fragment.
+  // Version and digest of each fragment. A digest that is still being made is waited for.
   virtual std::vector<net::FragmentState> states() const = 0;
+  virtual net::FragmentState state(int64_t fragment) const = 0;
+  virtual bool has_digest(int64_t fragment) const = 0;  // state() does not wait.
+  virtual uint64_t version(int64_t fragment) const = 0;
 
   virtual bool local_is_finite(int64_t fragment) = 0;
 
@@ -104,10 +107,10 @@ class OuterState : public net::FragmentStore {
   virtual bool freeze(int64_t fragment) = 0;
   virtual void thaw(int64_t fragment) = 0;
 
-  // Takes the outer step with the results of a commit, raises the version, and returns the new
-  // state with its digest. The local parameters stay as they are until merge(). REQUIRES:
-  // commit.round == version + 1; the last result is merged.
-  virtual net::FragmentState step(const net::Committed& commit) = 0;
+  // Takes the outer step with the results of a commit and raises the version; the digest of the new
+  // state is made by a thread of its own, while the trainer goes on. The local parameters stay as
+  // they are until merge(). REQUIRES: commit.round == version + 1; the last result is merged.
+  virtual void step(const net::Committed& commit) = 0;
   virtual bool has_unmerged(int64_t fragment) const = 0;
   // REQUIRES: there is something to merge.
   virtual void merge(int64_t fragment, Merge how) = 0;

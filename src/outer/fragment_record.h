@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -56,6 +57,9 @@ struct FragmentRecord {
   std::span<float> parameters;
   std::span<float> momentum;
   net::FragmentState state;
+  // Of that state, while it is being made from parameters and momentum, which do not change before
+  // it is there.
+  std::shared_future<base::Digest> digest;
   bool is_being_replaced = false;
   bool keeps_progress = false;     // While being replaced: local holds (local - outer).
   std::vector<net::Bytes> frozen;  // The contribution of the round to come, or open; or empty.

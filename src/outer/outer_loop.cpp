@@ -80,6 +80,7 @@ class SwarmOuterLoop final : public OuterLoop {
   void announce(int64_t fragment);
   void tell_ready(int64_t fragment);
   void withdraw(int64_t fragment);
+  void tell_applied(int64_t fragment);
   void merge(int64_t fragment, StepOutcome& outcome);
   void merge_all(StepOutcome& outcome);
   Merge merge_rule(const FragmentProgress& progress) const;
@@ -96,8 +97,7 @@ class SwarmOuterLoop final : public OuterLoop {
   void on_event(const net::Stopped& event, StepOutcome& outcome);
   void settle(const net::Committed& event);
   void settle_restored();
-  RoundReport report_of(const net::Committed& event, const net::FragmentState& state,
-                        const FragmentProgress& progress);
+  RoundReport report_of(const net::Committed& event, const FragmentProgress& progress);
   RoundFindings report_findings(const net::Committed& event);
 
   const Options options_;
@@ -189,10 +189,10 @@ void SwarmOuterLoop::take_part(StepOutcome& outcome, Samples samples,
       break;
     }
     std::optional<net::MemberEvent> event = wait();
+    if (event) handle(*event, outcome);
+    if (!stopped_) merge_and_announce(outcome);  // We may have been moved to where others are due.
     if (event) {
       if (is_about_us(*event)) silence = net::Duration{0};
-      handle(*event, outcome);
-      if (!stopped_) merge_and_announce(outcome);  // It may have moved us to where others are due.
       continue;
     }
     if (lacks_samples() && !is_told) {
@@ -247,6 +247,7 @@ void SwarmOuterLoop::merge_and_announce(StepOutcome& outcome) {
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
     const auto& stepped = fragments_[size_t(f)].stepped;
     if (!stepped) continue;
+    if (state_.has_digest(f)) tell_applied(f);
     if (position_ >= stepped->merge_from || is_due(f) || is_last_step()) merge(f, outcome);
   }
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
@@ -285,6 +286,12 @@ void SwarmOuterLoop::withdraw(int64_t fragment) {
   state_.thaw(fragment);
 }
 
+void SwarmOuterLoop::tell_applied(int64_t fragment) {
+  Stepped& stepped = *fragments_[size_t(fragment)].stepped;
+  if (!stepped.is_told) swarm_.applied(fragment, state_.state(fragment));
+  stepped.is_told = true;
+}
+
 void SwarmOuterLoop::merge_all(StepOutcome& outcome) {
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
     if (fragments_[size_t(f)].stepped) merge(f, outcome);
@@ -296,6 +303,8 @@ void SwarmOuterLoop::merge(int64_t fragment, StepOutcome& outcome) {
   RoundReport& report = progress.stepped->report;
   const Clock::time_point start = Clock::now();
   state_.merge(fragment, merge_rule(progress));
+  report.digest = state_.state(fragment).digest;
+  tell_applied(fragment);
   const double seconds = seconds_since(start);
   report.apply_seconds += seconds;
   report.exposed_seconds += seconds;
@@ -373,8 +382,7 @@ void SwarmOuterLoop::settle_restored() {
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
     FragmentProgress& progress = fragments_[size_t(f)];
     const bool is_restored = progress.in_flight && progress.in_flight->restored_for;
-    if (!is_restored || state_.states()[size_t(f)].version < *progress.in_flight->restored_for)
-      continue;
+    if (!is_restored || state_.version(f) < *progress.in_flight->restored_for) continue;
     state_.settle_frozen(f);
     progress.tokens -= progress.in_flight->tokens;
     progress.in_flight.reset();
@@ -431,19 +439,18 @@ void SwarmOuterLoop::on_event(const net::StandingChanged& event, StepOutcome& ou
 
 void SwarmOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome) {
   FragmentProgress& progress = fragments_[size_t(event.fragment)];
-  const uint64_t version = state_.states()[size_t(event.fragment)].version;
+  const uint64_t version = state_.version(event.fragment);
   if (is_replacing_) return;  // What is being fetched contains it, or we shall fetch again.
   if (event.round != version + 1) {
     base::log_warning("outer: round {} of fragment {} does not follow version {}", event.round,
                       event.fragment, version);
-    swarm_.applied(event.fragment, state_.states()[size_t(event.fragment)]);  // What we have.
+    swarm_.applied(event.fragment, state_.state(event.fragment));  // What we have.
     return;
   }
   if (progress.stepped) merge(event.fragment, outcome);
   const Clock::time_point start = Clock::now();
-  const net::FragmentState state = state_.step(event);
-  swarm_.applied(event.fragment, state);
-  progress.stepped = Stepped{.report = report_of(event, state, progress)};
+  state_.step(event);
+  progress.stepped = Stepped{.report = report_of(event, progress)};
   RoundReport& report = progress.stepped->report;
   report.apply_seconds = seconds_since(start);
   report.exposed_seconds = report.encode_seconds + report.wait_seconds + report.apply_seconds;
@@ -458,21 +465,24 @@ void SwarmOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome)
   move_to(event.step, outcome);
 }
 
-// What becomes of our word for the round.
+// What becomes of our word for the round. No other is heard before Applied is said.
 void SwarmOuterLoop::settle(const net::Committed& event) {
   FragmentProgress& progress = fragments_[size_t(event.fragment)];
   if (!progress.in_flight) return;
   if (event.contributed) {
     progress.synced_step = progress.in_flight->step;
     progress.in_flight.reset();
-  } else if (event.step >= progress.in_flight->step) {
+    return;
+  }
+  tell_applied(event.fragment);
+  if (event.step >= progress.in_flight->step) {
     withdraw(event.fragment);  // The round of this step was held without us.
   } else {
     tell_ready(event.fragment);  // It was an older one, and used up our word for the one to come.
   }
 }
 
-RoundReport SwarmOuterLoop::report_of(const net::Committed& event, const net::FragmentState& state,
+RoundReport SwarmOuterLoop::report_of(const net::Committed& event,
                                       const FragmentProgress& progress) {
   const FragmentInFlight in_flight = progress.in_flight.value_or(FragmentInFlight{});
   const bool contributed = event.contributed && progress.in_flight && !in_flight.is_damaged;
@@ -482,7 +492,6 @@ RoundReport SwarmOuterLoop::report_of(const net::Committed& event, const net::Fr
           .step = event.step,
           .members = event.members,
           .weight_tokens = event.weight_tokens,
-          .digest = state.digest,
           .bytes_sent = event.bytes_sent,
           .bytes_received = event.bytes_received,
           .begun_step = in_flight.step,
@@ -528,10 +537,8 @@ std::vector<OuterLoop::InFlight> SwarmOuterLoop::in_flight() const {
 
 void SwarmOuterLoop::restore_in_flight(const std::vector<InFlight>& in_flight) {
   for (const InFlight& one : in_flight) {
-    fragments_[size_t(one.fragment)].in_flight =
-        FragmentInFlight{.step = one.step,
-                         .tokens = one.tokens,
-                         .restored_for = state_.states()[size_t(one.fragment)].version + 1};
+    fragments_[size_t(one.fragment)].in_flight = FragmentInFlight{
+        .step = one.step, .tokens = one.tokens, .restored_for = state_.version(one.fragment) + 1};
   }
 }
 

@@ -45,10 +45,13 @@ class HostOuterState final : public OuterState {
 
   const Fragment& fragment(int64_t index) const override { return record(index).fragment; }
   std::vector<net::FragmentState> states() const override;
+  net::FragmentState state(int64_t fragment) const override;
+  bool has_digest(int64_t fragment) const override;
+  uint64_t version(int64_t fragment) const override;
   bool local_is_finite(int64_t fragment) override { return local_.is_finite(record(fragment)); }
   bool freeze(int64_t fragment) override;
   void thaw(int64_t fragment) override;
-  net::FragmentState step(const net::Committed& commit) override;
+  void step(const net::Committed& commit) override;
   bool has_unmerged(int64_t fragment) const override {
     return record(fragment).unmerged.has_value();
   }
@@ -166,11 +169,30 @@ net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
 
 std::vector<net::FragmentState> HostOuterState::states() const {
   std::vector<net::FragmentState> states;
-  for (const auto& r : records_) {
-    std::lock_guard lock(r->mutex);
-    states.push_back(r->state);
-  }
+  for (int64_t f = 0; f < fragment_count(); ++f) states.push_back(state(f));
   return states;
+}
+
+// The net thread must not wait for the lock while this waits for the digest.
+net::FragmentState HostOuterState::state(int64_t fragment) const {
+  FragmentRecord& r = record(fragment);
+  const std::shared_future<base::Digest> digest = r.digest;
+  if (digest.valid()) digest.wait();
+  std::lock_guard lock(r.mutex);
+  if (digest.valid()) r.state.digest = digest.get();
+  r.digest = {};
+  return r.state;
+}
+
+bool HostOuterState::has_digest(int64_t fragment) const {
+  const auto& digest = record(fragment).digest;
+  return !digest.valid() || digest.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+}
+
+uint64_t HostOuterState::version(int64_t fragment) const {
+  FragmentRecord& r = record(fragment);
+  std::lock_guard lock(r.mutex);
+  return r.state.version;
 }
 
 bool HostOuterState::outer_is_finite(int64_t fragment) {
@@ -199,14 +221,24 @@ void HostOuterState::thaw(int64_t fragment) {
   r.frozen.clear();
 }
 
-net::FragmentState HostOuterState::step(const net::Committed& commit) {
+void HostOuterState::step(const net::Committed& commit) {
   FragmentRecord& r = record(commit.fragment);
+  state(commit.fragment);  // The last digest reads what is changed now.
   std::lock_guard lock(r.mutex);
   CHECK(!r.is_being_replaced && commit.round == r.state.version + 1, "round {} on version {}",
         commit.round, r.state.version);
   step_.step(r, commit);
-  r.state = {.version = commit.round, .digest = digest_of(r, commit.fragment, commit.round)};
-  return r.state;
+  r.state = {.version = commit.round, .digest = {}};
+  r.digest =
+      std::async(std::launch::async, [&r, fragment = commit.fragment, version = commit.round] {
+        base::set_thread_name("digest");
+        base::ThreadPool alone(1);
+        return state_digest({.version = version,
+                             .fragment = fragment,
+                             .parameters = r.parameters,
+                             .momentum = r.momentum},
+                            alone);
+      });
 }
 
 RoundFindings HostOuterState::take_findings(int64_t fragment) {
@@ -221,6 +253,7 @@ RoundFindings HostOuterState::take_findings(int64_t fragment) {
 }
 
 void HostOuterState::begin_replace(bool keep_local_progress) {
+  (void)states();  // Whoever makes a digest reads what is replaced.
   for (const auto& r : records_) {
     std::lock_guard lock(r->mutex);
     if (r->is_being_replaced) continue;

@@ -99,9 +99,9 @@ inline std::vector<std::byte> encoded_contribution(OuterState& state, int64_t fr
 
 // The outer step and the merge, with nothing in between.
 inline net::FragmentState apply(OuterState& state, const net::Committed& commit, Merge how) {
-  const net::FragmentState after = state.step(commit);
+  state.step(commit);
   state.merge(commit.fragment, how);
-  return after;
+  return state.state(commit.fragment);
 }
 
 // What the round would bring: every node's contribution, reduced by the first node.

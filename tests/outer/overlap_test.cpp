@@ -25,7 +25,7 @@ TEST_CASE("overlap: a result that is early is stepped at once and merged when it
   REQUIRE(s.swarm.log == Log{"ready 0 80 8"});
   s.say(s.commit(0, 8, 100, true));
   s.steps(9, 9);
-  REQUIRE(s.swarm.log.back() == "applied 0 1");  // Donors have it before we merge it.
+  REQUIRE(s.node->state->version(0) == 1);  // Donors have it before we merge it.
   REQUIRE(s.node->state->outer_parameters(0)[0] == 100);
   s.require_local(9);
   REQUIRE(s.loop->tokens_since_commit() == std::vector<int64_t>{kTokens});
@@ -34,6 +34,8 @@ TEST_CASE("overlap: a result that is early is stepped at once and merged when it
   REQUIRE(outcome.rounds[0].begun_step == 8);
   REQUIRE(outcome.rounds[0].applied_step == 10);
   REQUIRE(outcome.rounds[0].wait_seconds == 0);
+  REQUIRE(outcome.rounds[0].digest == s.node->state->states()[0].digest);
+  REQUIRE(s.swarm.log.back() == "applied 0 1");
   s.require_local(102);  // Of the two steps since, nothing is lost.
   REQUIRE(s.swarm.silence == net::Duration{0});
 }

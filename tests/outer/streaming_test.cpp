@@ -130,7 +130,8 @@ TEST_CASE("streaming: local minus outer is what was trained and not yet counted"
     for (size_t n = 0; n < nodes.size(); ++n) {
       commit.contributed = true;
       commit.has_ours = counted[n];
-      states.push_back(nodes[n]->state->step(commit));
+      nodes[n]->state->step(commit);
+      states.push_back(nodes[n]->state->state(0));
       REQUIRE(states[n] == states[0]);
     }
     while (!unmerged.empty()) {
@@ -230,7 +231,8 @@ TEST_CASE("streaming: results may travel in another codec than contributions",
   REQUIRE(int64_t(result.size()) == make_codec("int8")->encoded_bytes(chunk_elements(12100)));
   REQUIRE(a.state->check_result(0, 0, result));
   REQUIRE(!a.state->check_contribution(0, 0, result));
-  REQUIRE(a.state->step(commit) == b.state->step(commit));
+  a.state->step(commit), b.state->step(commit);
+  REQUIRE(a.state->state(0) == b.state->state(0));
 }
 
 TEST_CASE("streaming: the first rounds are warmed up", "[outer][streaming]") {
