@@ -43,7 +43,8 @@ class RanksTest(ClusterTest):
     def test_the_quickstart_with_two_ranks_per_node(self):
         self.config = QUICKSTART
         shared = {"data.sources": f'[{{"prefix": "{self.folder / "corpus"}"}}]', "data.validation_fraction": 0.1,
-                  "training.steps": 12, "outer.inner_steps": 3, "optimizer.schedule.warmup_steps": 3,
+                  "training.steps": 12, "outer.inner_steps": 3, "outer.overlap_steps": 1, "outer.overlap_steps_max": 2,
+                  "optimizer.schedule.warmup_steps": 3,
                   "optimizer.schedule.stable_steps": 8, "swarm.start_members": 2}
         self.start_coordinator(**shared)
         nodes = [self.start_node(name, node__device="cpu", node__ranks=2, node__threads=2, node__listen="127.0.0.1:0", **shared)
