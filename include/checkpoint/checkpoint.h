@@ -43,11 +43,14 @@ struct FileSource {
   std::vector<BytesSource> bytes = {};  // Behind the tensors.
 };
 
-// A contribution to a fragment's round that was not over; its bytes are in a file of their own.
+// A contribution to a fragment's round that was not over, or a round whose result was there but not
+// merged; the bytes are in a file of their own.
 struct InFlight {
   int64_t fragment = 0;
-  int64_t step = 0;    // After which it was made.
-  int64_t tokens = 0;  // Its weight.
+  int64_t step = 0;                   // After which the contribution was made.
+  int64_t tokens = 0;                 // Its weight; 0 of a result.
+  std::optional<int64_t> merge_from;  // Of a result: the step from which on it is to be merged,
+  bool is_short = false;              // and whether its round was about fewer than H steps.
   bool operator==(const InFlight&) const = default;
 };
 

@@ -81,6 +81,7 @@ struct StepOutcome {
   std::vector<net::SamplesGranted> samples;
   std::optional<net::PeerId> peer;  // We are an active member again, under this number.
   std::optional<std::string> lost;  // The swarm is lost; save and exit with kResourceLost.
+  bool has_merged = false;          // The local parameters have changed.
   // The committed state was fetched from a peer, or took the place of parameters of ours that were
   // not finite.
   bool state_replaced = false;
@@ -134,18 +135,17 @@ class OuterLoop {
 
   virtual void leave(const std::string& reason) = 0;
 
-  // Merges all results that are there, whether it is time or not: the local parameters are then
-  // what states() says, and may be saved.
-  virtual StepOutcome merge_now() = 0;
-  // Contributions that are frozen in the state and whose rounds are not over, for checkpoints.
+  // Contributions that are frozen in the state and whose rounds are not over, and rounds whose
+  // results are there and not merged, for checkpoints.
   struct InFlight {
     int64_t fragment = 0;
-    uint64_t step = 0;  // After which it was frozen.
-    int64_t tokens = 0;
+    uint64_t step = 0;                   // After which the contribution was frozen.
+    int64_t tokens = 0;                  // Its weight, as long as its round is not over.
+    std::optional<uint64_t> merge_from;  // The result is there, to be merged from this step on.
   };
   virtual std::vector<InFlight> in_flight() const = 0;
-  // Before join(), with the same contributions frozen in the state. If the run has gone on without
-  // us, they are taken for counted: most likely they had been sent when we ended.
+  // Before join(), with the same contributions and results in the state. If the run has gone on
+  // without us, contributions are taken for counted: most likely they had been sent when we ended.
   virtual void restore_in_flight(const std::vector<InFlight>& in_flight) = 0;
   // The step of the last commit that is in our state, for checkpoints.
   virtual uint64_t committed_step() const = 0;

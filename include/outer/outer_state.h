@@ -139,6 +139,16 @@ class OuterState : public net::FragmentStore {
   virtual std::vector<std::byte> frozen(int64_t fragment) const = 0;
   // Throws bad_input for bytes that the codec could not have made.
   virtual void restore_frozen(int64_t fragment, std::span<const std::byte> encoded) = 0;
+  // A round whose outer step is taken and whose result is not merged. REQUIRES: has_unmerged().
+  struct Unmerged {
+    bool is_short = false;
+    std::vector<std::byte> results;  // Encoded chunks one after the other.
+    std::vector<std::byte> ours;     // What this node sent, likewise; may be empty.
+    std::vector<std::byte> flags;    // Per chunk: bit 0 ours was counted, bit 1 it was refused.
+  };
+  virtual Unmerged unmerged(int64_t fragment) const = 0;
+  // Behind restore(). Throws bad_input for bytes that cannot be.
+  virtual void restore_unmerged(int64_t fragment, const Unmerged& unmerged) = 0;
   // The frozen contribution was in a round whose result we have otherwise: what it says is taken
   // out of our progress, and thawed.
   virtual void settle_frozen(int64_t fragment) = 0;

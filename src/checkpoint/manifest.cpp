@@ -66,8 +66,11 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
     out.begin_object()
         .field("fragment", in_flight.fragment)
         .field("step", in_flight.step)
-        .field("tokens", in_flight.tokens)
-        .end_object();
+        .field("tokens", in_flight.tokens);
+    if (in_flight.merge_from) {
+      out.field("merge_from", *in_flight.merge_from).field("is_short", in_flight.is_short);
+    }
+    out.end_object();
   }
   out.end_array().key("gradient_squares").begin_array();
   for (const double squares : manifest.gradient_squares) out.value(squares);
@@ -84,6 +87,7 @@ class FieldReader {
   bool has(const char* key) const { return object_.has(key); }
   std::string text(const char* key) const { return require(member(key).as_string()); }
   std::string text_or_empty(const char* key) const { return object_.has(key) ? text(key) : ""; }
+  bool boolean(const char* key) const { return require(member(key).as_boolean()); }
   base::Digest digest(const char* key) const {
     const base::JsonValue value = member(key);
     const auto digest = base::parse_digest(require(value.as_string()));
@@ -175,9 +179,14 @@ Manifest read_fields(const FieldReader& in) {
   manifest.tokens_since_commit = in.counts("tokens_since_commit");
   if (in.has("in_flight")) {
     for (const FieldReader& one : in.objects("in_flight")) {
-      manifest.in_flight.push_back({.fragment = one.count("fragment"),
-                                    .step = one.count("step"),
-                                    .tokens = one.count("tokens")});
+      InFlight in_flight{.fragment = one.count("fragment"),
+                         .step = one.count("step"),
+                         .tokens = one.count("tokens")};
+      if (one.has("merge_from")) {
+        in_flight.merge_from = one.count("merge_from");
+        in_flight.is_short = one.boolean("is_short");
+      }
+      manifest.in_flight.push_back(in_flight);
     }
   }
   manifest.gradient_squares = in.numbers("gradient_squares");

@@ -18,6 +18,7 @@ Contribution make_contribution(const FragmentRecord& record, const LocalSlices& 
                                const Codec& codec);
 
 // The encoded chunks one after the other, and back: throws bad_input where they do not fit.
+// Payloads have room for their kind in front.
 std::vector<std::byte> join_payloads(const std::vector<net::Bytes>& payloads);
 std::vector<net::Bytes> split_payloads(const FragmentRecord& record,
                                        std::span<const std::byte> encoded, const Codec& codec);

@@ -27,9 +27,10 @@ struct FragmentInFlight {
 
 // A round that is committed, and whose result is not merged yet.
 struct Stepped {
-  uint64_t merge_from = 0;  // The step from which on it is to be merged.
-  bool is_told = false;     // Applied was said.
-  RoundReport report;       // Complete but for the digest and the merge.
+  uint64_t merge_from = 0;   // The step from which on it is to be merged.
+  bool is_told = false;      // Applied was said.
+  bool is_restored = false;  // From a checkpoint: its round is no news.
+  RoundReport report;        // Complete but for the digest and the merge.
 };
 
 struct FragmentProgress {

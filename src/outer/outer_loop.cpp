@@ -55,7 +55,6 @@ class SwarmOuterLoop final : public OuterLoop {
   StepOutcome wait_for_samples(const std::function<bool()>& stop_requested) override;
   uint64_t samples() const override { return samples_; }
   void leave(const std::string& reason) override { swarm_.leave(reason); }
-  StepOutcome merge_now() override;
   std::vector<InFlight> in_flight() const override;
   void restore_in_flight(const std::vector<InFlight>& in_flight) override;
   uint64_t committed_step() const override { return committed_step_; }
@@ -311,7 +310,8 @@ void SwarmOuterLoop::merge(int64_t fragment, StepOutcome& outcome) {
   report.applied_step = position_;
   if (!report.contributed) report.begun_step = position_;
   if (report.was_damaged) outcome.state_replaced = true;
-  outcome.rounds.push_back(std::move(report));
+  outcome.has_merged = true;
+  if (!progress.stepped->is_restored) outcome.rounds.push_back(std::move(report));
   progress.stepped.reset();
 }
 
@@ -519,26 +519,33 @@ void SwarmOuterLoop::on_event(const net::Stopped& event, StepOutcome&) {
   stopped_ = event;
 }
 
-StepOutcome SwarmOuterLoop::merge_now() {
-  StepOutcome outcome;
-  merge_all(outcome);
-  return outcome;
-}
-
 std::vector<OuterLoop::InFlight> SwarmOuterLoop::in_flight() const {
   std::vector<InFlight> all;
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
-    const auto& one = fragments_[size_t(f)].in_flight;
-    if (one && !one->is_damaged)
-      all.push_back({.fragment = f, .step = one->step, .tokens = one->tokens});
+    const auto& in_flight = fragments_[size_t(f)].in_flight;
+    const auto& stepped = fragments_[size_t(f)].stepped;
+    if (stepped && !stepped->report.was_damaged) {
+      all.push_back(
+          {.fragment = f, .step = stepped->report.begun_step, .merge_from = stepped->merge_from});
+    }
+    if (in_flight && !in_flight->is_damaged)
+      all.push_back({.fragment = f, .step = in_flight->step, .tokens = in_flight->tokens});
   }
   return all;
 }
 
 void SwarmOuterLoop::restore_in_flight(const std::vector<InFlight>& in_flight) {
   for (const InFlight& one : in_flight) {
-    fragments_[size_t(one.fragment)].in_flight = FragmentInFlight{
-        .step = one.step, .tokens = one.tokens, .restored_for = state_.version(one.fragment) + 1};
+    FragmentProgress& progress = fragments_[size_t(one.fragment)];
+    if (one.merge_from) {
+      progress.stepped = Stepped{.merge_from = *one.merge_from,
+                                 .is_told = true,
+                                 .is_restored = true,
+                                 .report = {.begun_step = one.step}};
+    } else {
+      progress.in_flight = FragmentInFlight{
+          .step = one.step, .tokens = one.tokens, .restored_for = state_.version(one.fragment) + 1};
+    }
   }
 }
 

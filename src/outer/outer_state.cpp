@@ -72,6 +72,10 @@ class HostOuterState final : public OuterState {
     return join_payloads(record(fragment).frozen);
   }
   void restore_frozen(int64_t fragment, std::span<const std::byte> encoded) override;
+  Unmerged unmerged(int64_t fragment) const override { return OuterStep::save(record(fragment)); }
+  void restore_unmerged(int64_t fragment, const Unmerged& unmerged) override {
+    step_.restore(record(fragment), unmerged);
+  }
   void settle_frozen(int64_t fragment) override;
 
  private:

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "outer/chunk_mean.h"
+#include "outer/contribution.h"
 
 namespace outer {
 namespace {
@@ -132,6 +133,38 @@ void OuterStep::heal(const FragmentRecord& record, Slice slice) const {
   std::vector<float> values(static_cast<size_t>(slice.count));
   local_.read(record, slice, values);
   if (!all_finite(values)) local_.write(record, slice, part_of(record.parameters, slice));
+}
+
+namespace {
+constexpr auto kHasOurs = std::byte{1}, kIsRefused = std::byte{2};
+}
+
+OuterState::Unmerged OuterStep::save(const FragmentRecord& record) {
+  const UnmergedRound& round = *record.unmerged;
+  OuterState::Unmerged saved{.is_short = round.is_short, .ours = join_payloads(round.ours)};
+  for (size_t chunk = 0; chunk < round.results.size(); ++chunk) {
+    const auto encoded = round.results[chunk].encoded();
+    saved.results.insert(saved.results.end(), encoded.begin(), encoded.end());
+    saved.flags.push_back((round.has_ours[chunk] ? kHasOurs : std::byte{}) |
+                          (round.is_refused[chunk] ? kIsRefused : std::byte{}));
+  }
+  return saved;
+}
+
+void OuterStep::restore(FragmentRecord& record, const OuterState::Unmerged& saved) const {
+  UnmergedRound round{.is_short = saved.is_short, .optimizer = optimizer_of(record.state.version)};
+  for (net::Bytes& payload : split_payloads(record, saved.results, codecs_.result)) {
+    round.results.push_back({.bytes = std::move(payload), .offset = net::kContributionOffset});
+  }
+  if (!saved.ours.empty()) round.ours = split_payloads(record, saved.ours, codecs_.contribution);
+  if (int64_t(saved.flags.size()) != record.chunk_count()) {
+    throw base::bad_input("a round of the checkpoint has another number of chunks");
+  }
+  for (const std::byte flags : saved.flags) {
+    round.has_ours.push_back(!round.ours.empty() && (flags & kHasOurs) != std::byte{});
+    round.is_refused.push_back((flags & kIsRefused) != std::byte{});
+  }
+  record.unmerged = std::move(round);
 }
 
 }  // namespace outer

@@ -37,6 +37,10 @@ class OuterStep {
   // REQUIRES: there is something to merge.
   void merge(FragmentRecord& record, Merge how) const;
 
+  // For checkpoints, as OuterState says.
+  static OuterState::Unmerged save(const FragmentRecord& record);
+  void restore(FragmentRecord& record, const OuterState::Unmerged& saved) const;
+
  private:
   OuterOptimizer optimizer_of(uint64_t round) const;
   double mean_rms_max(const FragmentRecord& record) const;

@@ -151,8 +151,10 @@ void Node::resume() {
   tokens_ = manifest.tokens_trained;
   resumed_tokens_ = manifest.tokens_since_commit;
   for (const auto& one : manifest.in_flight) {
-    resumed_in_flight_.push_back(
-        {.fragment = one.fragment, .step = uint64_t(one.step), .tokens = one.tokens});
+    resumed_in_flight_.push_back({.fragment = one.fragment,
+                                  .step = uint64_t(one.step),
+                                  .tokens = one.tokens,
+                                  .merge_from = one.merge_from});
   }
   resumed_committed_step_ = manifest.committed_step;
   resumed_samples_ = manifest.samples;
@@ -341,7 +343,7 @@ void Node::take(const outer::StepOutcome& outcome) {
     exposed_seconds_ += round.exposed_seconds;
     if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
-  if (!outcome.rounds.empty() || outcome.state_replaced) masters_changed();
+  if (outcome.has_merged || outcome.state_replaced) masters_changed();
   if (outcome.jump_to_step && int64_t(*outcome.jump_to_step) != step_) {
     step_ = int64_t(*outcome.jump_to_step);
     base::log_info("going on with the swarm at step {}", step_);
@@ -396,10 +398,12 @@ void Node::save() {
   const auto begin = Clock::now();
   std::vector<checkpoint::InFlight> in_flight;
   if (outer_loop_) {
-    take(outer_loop_->merge_now());
     for (const auto& one : outer_loop_->in_flight()) {
-      in_flight.push_back(
-          {.fragment = one.fragment, .step = int64_t(one.step), .tokens = one.tokens});
+      in_flight.push_back({.fragment = one.fragment,
+                           .step = int64_t(one.step),
+                           .tokens = one.tokens,
+                           .merge_from = one.merge_from,
+                           .is_short = one.merge_from && outer_->unmerged(one.fragment).is_short});
     }
   }
   std::vector<data::SampleRange> samples_left = loader_->left().list();

@@ -147,16 +147,25 @@ void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout
   }
 }
 
-std::string contribution_name(int64_t fragment) {
-  return fmt::format("contribution.{}", fragment);
+std::string bytes_name(const char* what, int64_t fragment) {
+  return fmt::format("{}.{}", what, fragment);
 }
 
 checkpoint::FileSource in_flight_file(const std::vector<checkpoint::InFlight>& in_flight,
                                       const outer::OuterState& outer) {
   checkpoint::FileSource file{.name = kInFlight, .tensors = {}};
   for (const auto& one : in_flight) {
-    file.bytes.push_back(
-        {.name = contribution_name(one.fragment), .bytes = outer.frozen(one.fragment)});
+    const auto add = [&](const char* what, std::vector<std::byte> bytes) {
+      file.bytes.push_back({.name = bytes_name(what, one.fragment), .bytes = std::move(bytes)});
+    };
+    if (!one.merge_from) {
+      add("contribution", outer.frozen(one.fragment));
+      continue;
+    }
+    outer::OuterState::Unmerged unmerged = outer.unmerged(one.fragment);
+    add("result", std::move(unmerged.results));
+    add("counted", std::move(unmerged.ours));
+    add("flags", std::move(unmerged.flags));
   }
   return file;
 }
@@ -169,7 +178,20 @@ void restore_in_flight(const checkpoint::Reader& reader, outer::OuterState& oute
                       "{}, but there are {}",
                       reader.manifest().step, one.fragment, outer.fragment_count()));
     }
-    outer.restore_frozen(one.fragment, reader.bytes(kInFlight, contribution_name(one.fragment)));
+    const auto bytes = [&](const char* what) {
+      return reader.bytes(kInFlight, bytes_name(what, one.fragment));
+    };
+    const auto copy = [&](const char* what) {
+      return std::vector<std::byte>(bytes(what).begin(), bytes(what).end());
+    };
+    if (one.merge_from) {
+      outer.restore_unmerged(one.fragment, {.is_short = one.is_short,
+                                            .results = copy("result"),
+                                            .ours = copy("counted"),
+                                            .flags = copy("flags")});
+    } else {
+      outer.restore_frozen(one.fragment, bytes("contribution"));
+    }
   }
 }
 

@@ -76,6 +76,32 @@ class ResumeTest(ClusterTest):
                 self.assertEqual(sorted(losses.items()), trained)
                 self.assertEqual(checkpoint_files(again.directory), expected)
 
+    def test_a_swarm_of_one_goes_on_with_the_same_bits_with_rounds_in_flight(self):
+        # Waits for each result where it is merged, so that the order of events is the same in every run.
+        settings = {"outer__fragments": 4, "outer__inner_steps": 8, "outer__overlap_steps": 5, "outer__overlap_steps_max": 5,
+                    "outer__codec": "int4", "checkpoint__every_steps": 7}
+        self.start_coordinator(**settings)
+        straight = self.start_node("straight", **settings)
+        self.assert_finished(straight)
+        expected = checkpoint_files(straight.directory)
+        for name, number in (("stopped", signal.SIGTERM), ("killed", signal.SIGKILL)):
+            with self.subTest(name):
+                coordinator = self.start_coordinator(**settings)
+                node = self.start_node(name, **settings)
+                node.wait_for_step(17)
+                node.signal(number)
+                node.finish()
+                newest = sorted((node.directory / "checkpoints").glob("step-*"))[-1]
+                manifest = json.loads((newest / "manifest.json").read_text())
+                self.assertTrue(manifest["in_flight"], manifest)
+                coordinator.process.kill()
+                coordinator.process.wait()
+                self.start_coordinator(**settings)
+                again = self.start_node(name, **settings)
+                self.assert_finished(again)
+                self.assertIn("going on from step", again.tail())
+                self.assertEqual(checkpoint_files(again.directory), expected)
+
     def test_a_changed_batch_moves_no_position(self):
         def run_until(step, rows):
             node = self.start_node("run", solo=True, training__steps=10**6, training__batch_rows=rows, training__micro_batch_rows=32)

@@ -6,6 +6,10 @@ import unittest
 from cluster import ClusterTest, wait_until
 
 
+# Four fragments (the model has two blocks), at most two in flight; rounds of a step or two beside steps of milliseconds.
+STREAMING = {"outer__fragments": 4, "outer__inner_steps": 8, "outer__overlap_steps": 2, "outer__overlap_steps_max": 5}
+
+
 class SwarmTest(ClusterTest):
     def test_three_nodes_train_and_agree(self):
         coordinator = self.start_coordinator(swarm__start_members=3)
@@ -34,6 +38,36 @@ class SwarmTest(ClusterTest):
         self.assert_finished(*nodes)
         self.assert_digests_agree(nodes, at_least=18)
         self.assertEqual({line["fragment"] for line in nodes[0].lines("round")}, {0, 1, 2})
+
+    def test_rounds_beside_training(self):
+        for codecs in ({"outer__codec": "int4"}, {"outer__codec": "lut2", "outer__result_codec": "int4"}):
+            settings = {**STREAMING, **codecs, "training__steps": 80}
+            self.start_coordinator(swarm__start_members=3, **settings)
+            names = [f"{name}-{codecs['outer__codec']}" for name in "abc"]
+            nodes = [self.start_node(name, **settings) for name in names]
+            self.assert_finished(*nodes)
+            self.assert_digests_agree(nodes, at_least=80)
+            rounds = [line for line in nodes[0].lines("round") if line["contributed"]]
+            self.assertTrue(all(2 <= line["overlap_steps"] <= 5 for line in rounds if line["applied_step"] < 80), rounds)
+            self.assertEqual({line["overlap_steps"] for line in rounds if line["begun_step"] == 80}, {0})
+            summaries = [node.lines("summary")[-1] for node in nodes]
+            self.assertEqual(len({summary["validation_loss_after"] for summary in summaries}), 1, "all end at one model")
+            self.assertLess(summaries[0]["validation_loss_after"], summaries[0]["validation_loss_before"] - 0.5)
+
+    def test_rounds_beside_training_through_a_join_a_crash_and_a_stop(self):
+        settings = {**STREAMING, "outer__codec": "int4", "training__steps": 400}
+        self.start_coordinator(swarm__start_members=3, **settings)
+        nodes = [self.start_node(name, checkpoint__every_steps=37, **settings) for name in "abc"]
+        nodes[0].wait_for_round(3, 1)
+        late = self.start_node("late", **settings)
+        wait_until(lambda: any(line["contributed"] for line in late.lines("round")), "the late node's first contribution")
+        nodes[2].kill()
+        again = self.start_node("c", **settings)
+        wait_until(lambda: any(line["contributed"] for line in again.lines("round")[-3:]), "its return")
+        late.signal(signal.SIGTERM)
+        self.assertEqual(late.finish(), 0, late.tail())
+        self.assert_finished(nodes[0], nodes[1], again)
+        self.assert_digests_agree([*nodes, late, again], at_least=250)
 
     def test_a_lean_node_trains_with_others(self):
         self.start_coordinator(swarm__start_members=2)

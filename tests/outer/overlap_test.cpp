@@ -112,7 +112,7 @@ TEST_CASE("overlap: where our part was not counted, it is in the next round", "[
   }
 }
 
-TEST_CASE("overlap: results are merged before a checkpoint, and what is in flight is in it",
+TEST_CASE("overlap: what is in flight can be saved, and goes on as if we had never stopped",
           "[outer][loop]") {
   Scenario s = streaming();
   s.join();
@@ -120,13 +120,28 @@ TEST_CASE("overlap: results are merged before a checkpoint, and what is in fligh
   SECTION("a result that is there") {
     s.say(s.commit(0, 8, 100, true));
     s.steps(9, 9);
-    REQUIRE(s.loop->merge_now().rounds.size() == 1);
-    s.require_local(101);
-    REQUIRE(s.loop->in_flight().empty());
+    const auto in_flight = s.loop->in_flight();
+    REQUIRE(in_flight.size() == 1);
+    REQUIRE(in_flight[0].merge_from == 10);
+    Scenario again = streaming(0, 9);
+    again.node->local.units = s.node->local.units;
+    const OuterState& saved = *s.node->state;
+    again.node->state->restore(0, 1, saved.outer_parameters(0), saved.outer_momentum(0));
+    again.node->state->restore_unmerged(0, saved.unmerged(0));
+    REQUIRE(again.node->state->unmerged(0).flags == saved.unmerged(0).flags);
+    again.loop->restore_in_flight(in_flight);
+    again.say(net::Started{.peer = 3, .step = 8});
+    REQUIRE(again.loop->join(true, kNeverStop)->step == 9);
+    again.require_local(9);
+    const StepOutcome outcome = again.step(10);
+    REQUIRE(outcome.has_merged);
+    REQUIRE(outcome.rounds.empty());  // It is no news.
+    s.step(10);
+    REQUIRE(again.node->local.all() == s.node->local.all());
+    again.require_local(102);
   }
   SECTION("a contribution on its way: as if we had never stopped") {
     s.steps(9, 9);
-    REQUIRE(s.loop->merge_now().rounds.empty());
     const auto in_flight = s.loop->in_flight();
     REQUIRE(in_flight.size() == 1);
     Scenario again = streaming(0, 9);
@@ -168,6 +183,10 @@ TEST_CASE("overlap: bytes that are no contribution are refused", "[outer][loop]"
   REQUIRE_THROWS_AS(s.node->state->restore_frozen(0, bytes), base::Error);
   bytes.resize(4 * 12 + 4);
   REQUIRE_THROWS_AS(s.node->state->restore_frozen(0, bytes), base::Error);
+  bytes.resize(4 * 12);
+  REQUIRE_THROWS_AS(s.node->state->restore_unmerged(0, {.results = bytes}), base::Error);
+  REQUIRE_THROWS_AS(s.node->state->restore_unmerged(0, {.flags = {std::byte{1}}}), base::Error);
+  REQUIRE_NOTHROW(s.node->state->restore_unmerged(0, {.results = bytes, .flags = {std::byte{1}}}));
 }
 
 TEST_CASE("overlap: a repair keeps what is in flight, and merges what is there", "[outer][loop]") {
