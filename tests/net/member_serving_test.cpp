@@ -173,6 +173,33 @@ TEST_CASE("member: guests that misbehave are shown out") {
   }
 }
 
+TEST_CASE(
+    "member: with many guests from one address nobody gets a second link, and all have their "
+    "first") {
+  Stage stage;
+  stage.start();
+  LinkId next = 1;
+  const auto greet = [&](PeerId peer, const std::string& host = "10.0.0.9") {
+    const LinkId link = next++;
+    stage.member->on_link_open(link, true, {host, 1}, stage.now, stage.out);
+    stage.receive(link, MessageType::kDataHello, encode(DataHello{peer}));
+    return link;
+  };
+  std::vector<LinkId> links;
+  for (PeerId peer = 0; peer < 8; ++peer) {
+    for (int i = 0; i < 16; ++i) links.push_back(greet(peer));
+  }
+  REQUIRE(stage.out.closed.contains(greet(3)));
+  REQUIRE(!stage.out.closed.contains(greet(20)));
+  // Who says that he is somebody else keeps nobody out.
+  REQUIRE(!stage.out.closed.contains(greet(3, "10.0.0.3")));
+  REQUIRE(!stage.out.closed.contains(greet(3, "10.0.0.3")));
+  for (const LinkId link : links) REQUIRE(!stage.out.closed.contains(link));
+  for (int i = 0; i < 16; ++i)
+    stage.member->on_link_closed(links[size_t(i)], "", stage.now, stage.out);
+  REQUIRE(!stage.out.closed.contains(greet(3)));
+}
+
 TEST_CASE("member: it leaves with a word and is quiet then") {
   InRound stage;
   const LinkId coordinator = stage.coordinator();
