@@ -191,13 +191,27 @@ TEST_CASE(
   }
   REQUIRE(stage.out.closed.contains(greet(3)));
   REQUIRE(!stage.out.closed.contains(greet(20)));
-  // Who says that he is somebody else keeps nobody out.
   REQUIRE(!stage.out.closed.contains(greet(3, "10.0.0.3")));
   REQUIRE(!stage.out.closed.contains(greet(3, "10.0.0.3")));
   for (const LinkId link : links) REQUIRE(!stage.out.closed.contains(link));
   for (int i = 0; i < 16; ++i)
     stage.member->on_link_closed(links[size_t(i)], "", stage.now, stage.out);
   REQUIRE(!stage.out.closed.contains(greet(3)));
+}
+
+TEST_CASE("member: who says that he is somebody else keeps nobody out") {
+  Stage stage;
+  stage.start();
+  LinkId next = 1;
+  const auto greet = [&](PeerId peer, const std::string& host) {
+    const LinkId link = next++;
+    stage.member->on_link_open(link, true, {host, 1}, stage.now, stage.out);
+    stage.receive(link, MessageType::kDataHello, encode(DataHello{peer}));
+    return !stage.out.closed.contains(link);
+  };
+  for (int i = 0; i < 600; ++i) greet(5, fmt::format("10.1.0.{}", i % 6));
+  REQUIRE(greet(5, "10.0.0.5"));
+  REQUIRE(!greet(5, "10.0.0.5"));
 }
 
 TEST_CASE("member: it leaves with a word and is quiet then") {
