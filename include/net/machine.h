@@ -30,8 +30,9 @@ class Outbox {
   virtual void wake() {}
 };
 
-// A chunk sender stops at this many queued bytes on a link and goes on at on_drained.
-inline constexpr int64_t kQueuedBytesMax = 4 * 1024 * 1024;
+// A chunk sender stops at this many queued bytes on a link and goes on at on_drained. The system's
+// own buffer, which keeps a long path full, comes on top; this is only to fill it without a pause.
+inline constexpr int64_t kQueuedBytesMax = 1024 * 1024;
 
 class Machine {
  public:

@@ -44,8 +44,12 @@ struct MemberOptions {
   Duration coordinator_patience = std::chrono::seconds(60);
   // Without any block of a state that we need: Stopped.
   Duration fetch_patience = std::chrono::seconds(300);
-  // Per peer and kind of chunk (and fragment): bounds memory and keeps the pipe full.
+  // Per peer and kind of chunk (and fragment), until the size of the chunks and the rate are known.
   int64_t wants_in_flight_max = 16;
+  // What is then asked for at a time, of all peers together: bounds memory and keeps the pipe full.
+  int64_t window_bytes_max = 128 * 1024 * 1024;
+  // Connections to fetch from one peer; how many it takes is measured.
+  int64_t links_per_peer_max = 16;
 };
 
 // Events, in the order in which they happened.

@@ -173,6 +173,47 @@ TEST_CASE("member: guests that misbehave are shown out") {
   }
 }
 
+TEST_CASE(
+    "member: with many guests from one address nobody gets a second link, and all have their "
+    "first") {
+  Stage stage;
+  stage.start();
+  LinkId next = 1;
+  const auto greet = [&](PeerId peer, const std::string& host = "10.0.0.9") {
+    const LinkId link = next++;
+    stage.member->on_link_open(link, true, {host, 1}, stage.now, stage.out);
+    stage.receive(link, MessageType::kDataHello, encode(DataHello{peer}));
+    return link;
+  };
+  std::vector<LinkId> links;
+  for (PeerId peer = 0; peer < 8; ++peer) {
+    for (int i = 0; i < 16; ++i) links.push_back(greet(peer));
+  }
+  REQUIRE(stage.out.closed.contains(greet(3)));
+  REQUIRE(!stage.out.closed.contains(greet(20)));
+  REQUIRE(!stage.out.closed.contains(greet(3, "10.0.0.3")));
+  REQUIRE(!stage.out.closed.contains(greet(3, "10.0.0.3")));
+  for (const LinkId link : links) REQUIRE(!stage.out.closed.contains(link));
+  for (int i = 0; i < 16; ++i)
+    stage.member->on_link_closed(links[size_t(i)], "", stage.now, stage.out);
+  REQUIRE(!stage.out.closed.contains(greet(3)));
+}
+
+TEST_CASE("member: who says that he is somebody else keeps nobody out") {
+  Stage stage;
+  stage.start();
+  LinkId next = 1;
+  const auto greet = [&](PeerId peer, const std::string& host) {
+    const LinkId link = next++;
+    stage.member->on_link_open(link, true, {host, 1}, stage.now, stage.out);
+    stage.receive(link, MessageType::kDataHello, encode(DataHello{peer}));
+    return !stage.out.closed.contains(link);
+  };
+  for (int i = 0; i < 600; ++i) greet(5, fmt::format("10.1.0.{}", i % 6));
+  REQUIRE(greet(5, "10.0.0.5"));
+  REQUIRE(!greet(5, "10.0.0.5"));
+}
+
 TEST_CASE("member: it leaves with a word and is quiet then") {
   InRound stage;
   const LinkId coordinator = stage.coordinator();

@@ -130,12 +130,32 @@ void World::heal_all() {
 }
 
 void World::break_links(HostId a, HostId b) {
-  for (auto& [id, link] : links_) {
-    if (std::minmax(link.ends[0], link.ends[1]) != std::minmax(a, b)) continue;
-    for (const int side : {0, 1}) {
-      after(uniform(Duration(0), milliseconds(20)),
-            [this, id = id, side] { end(id, side, "it was reset"); });
-    }
+  for (const LinkId id : links_between(a, b)) break_link(id);
+}
+
+void World::break_one_link(HostId a, HostId b) {
+  const auto links = links_between(a, b);
+  if (!links.empty()) break_link(links[random_.below(links.size())]);
+}
+
+int64_t World::link_count(HostId a, HostId b) const {
+  return int64_t(links_between(a, b).size());
+}
+
+std::vector<LinkId> World::links_between(HostId a, HostId b) const {
+  std::vector<LinkId> between;
+  for (const auto& [id, link] : links_) {
+    const bool is_alive = link.is_alive[0] || link.is_alive[1];
+    if (is_alive && std::minmax(link.ends[0], link.ends[1]) == std::minmax(a, b))
+      between.push_back(id);
+  }
+  return between;
+}
+
+void World::break_link(LinkId id) {
+  for (const int side : {0, 1}) {
+    after(uniform(Duration(0), milliseconds(20)),
+          [this, id, side] { end(id, side, "it was reset"); });
   }
 }
 

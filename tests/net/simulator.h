@@ -56,6 +56,9 @@ class World {
   void heal(HostId a, HostId b);
   void heal_all();
   void break_links(HostId a, HostId b);
+  void break_one_link(HostId a, HostId b);
+  // That stand, or are being made.
+  int64_t link_count(HostId a, HostId b) const;
   void set_connect_failure_chance(double chance) { options_.connect_failure_chance = chance; }
 
   // Calls the machine of a host that is on, or keeps the call while the host is frozen. Lost if the
@@ -101,6 +104,8 @@ class World {
     }
   };
 
+  std::vector<LinkId> links_between(HostId a, HostId b) const;
+  void break_link(LinkId id);
   LinkId connect(HostId from, const Endpoint& endpoint);
   void send(HostId from, LinkId id, Message message);
   void close(HostId from, LinkId id);

@@ -61,7 +61,7 @@ class Fetching {
 
   TwoFragments store;
   RecordingOutbox out;
-  Fetcher fetcher{1, 64};
+  Fetcher fetcher{1, {.wants_in_flight_max = 64}};
   Instant now = seconds(10);
   std::set<std::pair<uint32_t, uint32_t>> answered;
   StateSync sync;

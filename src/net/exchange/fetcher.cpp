@@ -15,21 +15,49 @@ constexpr Duration kDialPauseMin = milliseconds(200);
 constexpr Duration kDialPauseMax = seconds(5);
 // After everybody said that they do not have it.
 constexpr Duration kRefusedPause = seconds(1);
-// A link that owes something and brings nothing for so long is taken for dead. Long enough for one
+// A peer that owes something and brings nothing for so long is taken for dead. Long enough for one
 // chunk of 4 MiB at 0.6 Mbit/s; longer than a server keeps a want (net/exchange/server.h), so that
 // a healthy link has said something by then.
 constexpr Duration kSilenceMax = seconds(60);
-
-bool has_in_flight(const auto& lanes) {
-  return std::ranges::any_of(lanes,
-                             [](const auto& lane) { return !lane.second.in_flight.empty(); });
-}
+// One of its links, while others bring something: it may have got the smaller share of the line.
+constexpr Duration kLinkSilenceMax = 2 * kSilenceMax;
+// To all peers: what they queue for us stays within a server's budget.
+constexpr int64_t kAllLinksMax = 64;
+// To one peer: small chunks in many lanes stay below what a server takes of one link.
+constexpr int64_t kWantsMax = 2048;
+constexpr int64_t kWantsPerLink = 2;  // One that comes and the next, whatever their size.
+constexpr int64_t kChunkBytesGuess = 1024 * 1024;
 
 }  // namespace
 
+bool Fetcher::Peer::is_idle() const {
+  return std::ranges::all_of(lanes, [](const auto& lane) { return lane.second.is_empty(); });
+}
+
+void Fetcher::Peer::start_anew() {
+  dial_at = {};
+  pause = {};
+  has_sent = is_unreachable = false;
+}
+
+bool Fetcher::Peer::has_in_flight() const {
+  return std::ranges::any_of(lanes, [](const auto& l) { return !l.second.in_flight.empty(); });
+}
+
+bool Fetcher::Peer::has_pending() const {
+  return std::ranges::any_of(lanes, [](const auto& l) { return !l.second.pending.empty(); });
+}
+
+void Fetcher::know(const Donor& provider) {
+  const auto [found, is_new] = peers_.try_emplace(provider.peer, Path(limits_.links_per_peer_max));
+  Peer& peer = found->second;
+  if (!is_new && peer.endpoint != provider.data) peer.path = Path(limits_.links_per_peer_max);
+  peer.endpoint = provider.data;
+}
+
 void Fetcher::want(const ChunkName& name, std::vector<Donor> providers) {
   CHECK(!providers.empty(), "nobody to ask for chunk {}", name.chunk);
-  for (const Donor& provider : providers) peers_[provider.peer].endpoint = provider.data;
+  for (const Donor& provider : providers) know(provider);
   const auto found = items_.find(name);
   if (found == items_.end()) {
     items_.emplace(name, Item{.providers = std::move(providers)});
@@ -61,96 +89,186 @@ void Fetcher::forget_if(const std::function<bool(const ChunkName&)>& is_unwanted
 }
 
 void Fetcher::pump(Turn turn) {
+  busy_lane_count_ = 0;
+  for (const auto& [id, peer] : peers_) {
+    busy_lane_count_ +=
+        std::ranges::count_if(peer.lanes, [](const auto& lane) { return !lane.second.is_empty(); });
+  }
   for (auto& [id, peer] : peers_) pump_peer(id, peer, turn);
-  std::erase_if(peers_, [](const auto& entry) {
-    const auto& lanes = entry.second.lanes;
-    const bool is_idle = std::ranges::all_of(lanes, [](auto& l) { return l.second.is_empty(); });
-    return is_idle && !entry.second.link;
-  });
 }
 
 void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
-  const bool was_waiting = has_in_flight(peer.lanes);
-  if (was_waiting && turn.now - peer.heard_at >= kSilenceMax) {
-    base::log_info("peer {} owes chunks and is silent: dialling it again", id);
-    drop_link(peer, turn);
-  }
-  if (peer.link && peer.dialled != peer.endpoint) drop_link(peer, turn);
+  const bool was_waiting = peer.has_in_flight();
+  if (was_waiting) drop_silent(id, peer, turn);
+  if (!peer.links.empty() && peer.dialled != peer.endpoint) drop_links(peer, turn);
   for (auto& [key, lane] : peer.lanes) {
     std::erase_if(lane.paused, [&, &pending = lane.pending](const auto& paused) {
       const bool is_over = paused.second <= turn.now;
       if (is_over) pending.insert(paused.first);
       return is_over;
     });
-    while (!lane.pending.empty() && int64_t(lane.in_flight.size()) < in_flight_max_) {
-      if (!peer.link) dial(id, peer, turn);
-      if (!peer.link) return;
-      const ChunkName name = *lane.pending.begin();
-      lane.in_flight.insert(lane.pending.extract(lane.pending.begin()));
-      turn.out.send(*peer.link, {.type = MessageType::kWant,
-                                 .run = run_,
-                                 .source = self_,
-                                 .authority = authority_of(name, 0),
-                                 .payload = encode(Want{name.kind})});
+    while (!lane.pending.empty() && int64_t(lane.in_flight.size()) < room(peer, lane)) {
+      if (peer.links.empty()) dial(id, peer, turn);
+      if (peer.links.empty()) return;
+      ask(peer, lane, turn);
     }
   }
+  adapt_links(id, peer, turn);
+  if (!peer.has_in_flight()) peer.path.on_idle();
   if (!was_waiting) peer.heard_at = turn.now;
+  if (peer.links.empty() && peer.is_idle()) peer.start_anew();
+}
+
+// The chunks that links are in the middle of are not in flight as a whole: they come on top, or the
+// window would bound the rate that it is made from.
+int64_t Fetcher::room(const Peer& peer, const Lane& lane) const {
+  const auto window = peer.path.window_bytes();
+  if (!window || lane.chunk_bytes == 0) return limits_.wants_in_flight_max;
+  const int64_t share = limits_.window_bytes_max / std::max<int64_t>(busy_lane_count_, 1);
+  const int64_t begun = kWantsPerLink * std::max<int64_t>(int64_t(peer.links.size()), 1);
+  const int64_t wants = std::min(*window, share) / lane.chunk_bytes + begun;
+  return std::min(wants, kWantsMax / int64_t(peer.lanes.size()));
+}
+
+void Fetcher::ask(Peer& peer, Lane& lane, Turn turn) {
+  const LinkId id = least_loaded(peer);
+  Link& link = peer.links.at(id);
+  const ChunkName name = *lane.pending.begin();
+  const int64_t bytes = lane.chunk_bytes > 0 ? lane.chunk_bytes : kChunkBytesGuess;
+  lane.pending.erase(lane.pending.begin());
+  lane.in_flight[name] = {.link = id, .bytes = bytes};
+  if (link.want_count++ == 0) link.heard_at = turn.now;
+  link.bytes_in_flight += bytes;
+  turn.out.send(id, {.type = MessageType::kWant,
+                     .run = run_,
+                     .source = self_,
+                     .authority = authority_of(name, 0),
+                     .payload = encode(Want{name.kind})});
+}
+
+// Of those that stand, if one does; those that are more than the path needs get nothing more to do.
+LinkId Fetcher::least_loaded(const Peer& peer) {
+  const auto is_open = [](const auto& link) { return link.second.is_open; };
+  const bool is_any_open = std::ranges::any_of(peer.links, is_open);
+  auto best = peer.links.end();
+  int64_t count = 0;
+  for (auto it = peer.links.begin(); it != peer.links.end(); ++it) {
+    if (is_any_open && !it->second.is_open) continue;
+    if (count++ == peer.path.link_count()) break;
+    const bool is_better =
+        best == peer.links.end() || it->second.bytes_in_flight < best->second.bytes_in_flight;
+    if (is_better) best = it;
+  }
+  return best->first;
+}
+
+void Fetcher::drop_silent(PeerId id, Peer& peer, Turn turn) {
+  if (turn.now - peer.heard_at >= kSilenceMax) {
+    base::log_info("peer {} owes chunks and is silent: dialling it again", id);
+    return drop_links(peer, turn);
+  }
+  std::vector<LinkId> silent;
+  for (const auto& [link_id, link] : peer.links) {
+    const bool is_silent = turn.now - link.heard_at >= kLinkSilenceMax;
+    if (link.want_count > 0 && is_silent) silent.push_back(link_id);
+  }
+  for (const LinkId link : silent) drop_link(link, turn);
+}
+
+// An additional link only where one stands: who cannot be reached is dialled once at a time.
+void Fetcher::adapt_links(PeerId id, Peer& peer, Turn turn) {
+  const auto is_open = [](const auto& link) { return link.second.is_open; };
+  if (std::ranges::none_of(peer.links, is_open)) return;
+  const int64_t target = peer.path.link_count();
+  while (int64_t(peer.links.size()) < target && peer.has_in_flight() && turn.now >= peer.dial_at) {
+    if (int64_t(peers_by_link_.size()) >= kAllLinksMax) {
+      return peer.path.on_refused(int64_t(peer.links.size()), turn.now);
+    }
+    dial(id, peer, turn);
+  }
+  std::vector<LinkId> unused;
+  for (auto it = peer.links.rbegin(); it != peer.links.rend(); ++it) {
+    if (int64_t(peer.links.size() - unused.size()) <= target) break;
+    if (it->second.want_count == 0) unused.push_back(it->first);
+  }
+  for (const LinkId link : unused) drop_link(link, turn);
 }
 
 void Fetcher::dial(PeerId id, Peer& peer, Turn turn) {
   if (turn.now < peer.dial_at) return;
-  peer.link = turn.out.connect(peer.endpoint);
-  peer.is_dialling = true;
+  if (peer.links.empty()) peer.heard_at = turn.now;
+  const LinkId link = turn.out.connect(peer.endpoint);
+  peer.links[link] = {.dialled_at = turn.now, .heard_at = turn.now};
   peer.dialled = peer.endpoint;
-  peers_by_link_[*peer.link] = id;
-  peer.heard_at = turn.now;
-  turn.out.send(*peer.link, {.type = MessageType::kDataHello,
-                             .run = run_,
-                             .source = self_,
-                             .authority = {},
-                             .payload = encode(DataHello{self_})});
+  peers_by_link_[link] = id;
+  turn.out.send(link, {.type = MessageType::kDataHello,
+                       .run = run_,
+                       .source = self_,
+                       .authority = {},
+                       .payload = encode(DataHello{self_})});
 }
 
 void Fetcher::close_links(Turn turn) {
-  for (auto& [id, peer] : peers_) {
-    if (peer.link) turn.out.close(*peer.link);
-  }
+  for (const auto& [link, id] : peers_by_link_) turn.out.close(link);
   peers_.clear();
   peers_by_link_.clear();
   for (const auto& [name, item] : items_) {
-    for (const Donor& provider : item.providers) peers_[provider.peer].endpoint = provider.data;
+    for (const Donor& provider : item.providers) know(provider);
     enqueue(name);
   }
 }
 
-void Fetcher::drop_link(Peer& peer, Turn turn) {
-  turn.out.close(*peer.link);
-  peer.is_dialling = false;
-  on_link_closed(*peer.link, "closed here", turn);
+void Fetcher::drop_link(LinkId link, Turn turn) {
+  turn.out.close(link);
+  forget_link(link, turn);
 }
 
-void Fetcher::on_link_open(LinkId link) {
-  Peer& peer = peers_.at(peers_by_link_.at(link));
-  peer.is_dialling = peer.is_unreachable = false;
+void Fetcher::drop_links(Peer& peer, Turn turn) {
+  while (!peer.links.empty()) drop_link(peer.links.begin()->first, turn);
+}
+
+void Fetcher::on_link_open(LinkId link, Instant now) {
+  Peer& peer = peer_of(link);
+  peer.is_unreachable = false;
+  peer.links.at(link).is_open = true;
+  peer.path.on_connected(now - peer.links.at(link).dialled_at);
 }
 
 void Fetcher::on_link_closed(LinkId link, const std::string& reason, Turn turn) {
   const PeerId id = peers_by_link_.at(link);
-  peers_by_link_.erase(link);
   Peer& peer = peers_.at(id);
-  if (peer.is_dialling && !peer.is_unreachable) {
+  const Link lost = peer.links.at(link);
+  const auto left = int64_t(peer.links.size()) - 1;
+  if (left == 0 && !lost.is_open && !std::exchange(peer.is_unreachable, true)) {
     base::log_warning("cannot reach peer {} at {}: {}; trying again", id, peer.endpoint.text(),
                       reason);
   }
-  peer.is_unreachable |= std::exchange(peer.is_dialling, false);
-  peer.link.reset();
+  if (left > 0) peer.dial_at = turn.now + kDialPauseMin;
+  if (left > 0 && !lost.has_answered) peer.path.on_refused(left, turn.now);
+  forget_link(link, turn);
+}
+
+void Fetcher::forget_link(LinkId link, Turn turn) {
+  Peer& peer = peer_of(link);
+  peers_by_link_.erase(link);
+  peer.links.erase(link);
+  for (auto& [key, lane] : peer.lanes) {
+    std::erase_if(lane.in_flight, [&, &pending = lane.pending](const auto& asked) {
+      if (asked.second.link != link) return false;
+      pending.insert(asked.first);
+      return true;
+    });
+  }
+  if (peer.links.empty()) on_last_link_lost(peer, turn);
+}
+
+void Fetcher::on_last_link_lost(Peer& peer, Turn turn) {
   peer.pause = std::clamp<Duration>(2 * peer.pause, kDialPauseMin, kDialPauseMax);
   peer.dial_at = turn.now + peer.pause;
+  peer.path.on_idle();
   std::vector<ChunkName> names;
   for (auto& [key, lane] : peer.lanes) {
-    names.insert(names.end(), lane.in_flight.begin(), lane.in_flight.end());
     names.insert(names.end(), lane.pending.begin(), lane.pending.end());
-    lane.in_flight.clear();
     lane.pending.clear();
   }
   for (const ChunkName& name : names) {
@@ -167,19 +285,25 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   const auto kind = read_kind(*message.payload);
   const bool is_answer = message.type == MessageType::kChunk || message.type == MessageType::kGone;
   if (!is_answer || !kind.ok() || message.run != run_) {
-    base::log_warning("peer {} sent what was not asked for: its link is closed", id);
-    drop_link(peer, turn);
+    base::log_warning("peer {} sent what was not asked for: its links are closed", id);
+    drop_links(peer, turn);
     return std::nullopt;
   }
-  peer.heard_at = turn.now;
+  peer.heard_at = peer.links.at(link).heard_at = turn.now;
+  peer.links.at(link).has_answered = true;
   ChunkName name = chunk_name(*kind, message.authority);
   if (name.kind == WantKind::kContribution) name.contributor = id;
   const auto lane = peer.lanes.find({name.kind, name.kind == WantKind::kState ? 0 : name.fragment});
-  if (lane == peer.lanes.end() || lane->second.in_flight.erase(name) == 0) return std::nullopt;
+  if (lane == peer.lanes.end() || !take_from_flight(peer, lane->second, name)) return std::nullopt;
   if (message.type == MessageType::kGone) {
     refused(name, turn);
     return std::nullopt;
   }
+  const auto bytes = int64_t(message.payload->size());
+  lane->second.chunk_bytes = std::max(lane->second.chunk_bytes, bytes);
+  const auto is_open = [](const auto& entry) { return entry.second.is_open; };
+  peer.path.on_arrival(bytes, std::ranges::count_if(peer.links, is_open), peer.has_pending(),
+                       turn.now);
   return Delivery{.name = name, .from = id};
 }
 
@@ -196,9 +320,9 @@ void Fetcher::not_yet(const Delivery& delivery, Turn turn) {
 }
 
 void Fetcher::bad(const Delivery& delivery, const std::string& reason, Turn turn) {
-  base::log_warning("peer {}: {}: its link is closed", delivery.from, reason);
+  base::log_warning("peer {}: {}: its links are closed", delivery.from, reason);
   refused(delivery.name, turn);
-  drop_link(peers_.at(delivery.from), turn);
+  drop_links(peers_.at(delivery.from), turn);
 }
 
 void Fetcher::refused(const ChunkName& name, Turn turn) {
@@ -231,7 +355,7 @@ Fetcher::Debts Fetcher::take_debts() {
 Fetcher::Lane& Fetcher::lane_of(const ChunkName& name) {
   const Item& item = items_.at(name);
   const uint32_t fragment = name.kind == WantKind::kState ? 0 : name.fragment;
-  return peers_[item.providers[item.turn].peer].lanes[{name.kind, fragment}];
+  return peers_.at(item.providers[item.turn].peer).lanes[{name.kind, fragment}];
 }
 
 void Fetcher::enqueue(const ChunkName& name) {
@@ -240,9 +364,21 @@ void Fetcher::enqueue(const ChunkName& name) {
 
 void Fetcher::withdraw(const ChunkName& name) {
   Lane& lane = lane_of(name);
+  Peer& peer = peers_.at(items_.at(name).providers[items_.at(name).turn].peer);
   lane.pending.erase(name);
-  lane.in_flight.erase(name);
   lane.paused.erase(name);
+  take_from_flight(peer, lane, name);
+}
+
+// False if it was not asked for, or is not any more.
+bool Fetcher::take_from_flight(Peer& peer, Lane& lane, const ChunkName& name) {
+  const auto found = lane.in_flight.find(name);
+  if (found == lane.in_flight.end()) return false;
+  Link& link = peer.links.at(found->second.link);
+  --link.want_count;
+  link.bytes_in_flight -= found->second.bytes;
+  lane.in_flight.erase(found);
+  return true;
 }
 
 }  // namespace net

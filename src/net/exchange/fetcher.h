@@ -1,16 +1,19 @@
-// Gets named chunks from peers: one link to each, a bounded number of wants in flight, asked again
-// whatever happens until they are there or nobody wants them any more.
+// Gets named chunks from peers: over a few links to each, a bounded number of bytes asked for,
+// asked again whatever happens until they are there or nobody wants them any more.
 //
 // The one idea: a lane. Wants to one peer wait in lanes, by kind and, for rounds, by fragment;
 // every lane has its own window. Results can be withheld for long (their owner waits for somebody
 // else), and in a common window they would keep contributions from being asked for: two owners
 // could wait for each other for ever.
 //
-//   a link is lost, or silent for long    its wants go to another provider if there is one; the
-//   link is
-//                                         dialled again with growing pauses
+// A want goes to the link of its peer that has the fewest bytes in flight. How many links there are
+// is measured (net/exchange/path.h); a second one is dialled when the first one stands.
+//
+//   a link is lost                        its wants go to the others of its peer
+//   the last one is lost, or all are      all wants of the peer go to another provider if there is
+//   silent for long                       one; it is dialled again with growing pauses
 //   Gone, or not what is needed yet       the next provider; after all of them, a pause
-//   a bad chunk                           costs its sender the link
+//   a bad chunk                           costs its sender all links
 #pragma once
 
 #include <functional>
@@ -20,13 +23,20 @@
 #include <vector>
 
 #include "net/exchange/chunk.h"
+#include "net/exchange/path.h"
 #include "net/turn.h"
 
 namespace net {
 
+struct FetchLimits {
+  int64_t wants_in_flight_max = 16;  // Of a lane, until the size of its chunks is known.
+  int64_t links_per_peer_max = 16;
+  int64_t window_bytes_max = 128 * 1024 * 1024;  // Of all lanes together.
+};
+
 class Fetcher {
  public:
-  Fetcher(uint64_t run, int64_t in_flight_max) : run_(run), in_flight_max_(in_flight_max) {}
+  Fetcher(uint64_t run, const FetchLimits& limits) : run_(run), limits_(limits) {}
 
   void set_self(PeerId self) { self_ = self; }
 
@@ -41,7 +51,7 @@ class Fetcher {
   void close_links(Turn turn);
 
   bool owns(LinkId link) const { return peers_by_link_.contains(link); }
-  void on_link_open(LinkId link);
+  void on_link_open(LinkId link, Instant now);
   void on_link_closed(LinkId link, const std::string& reason, Turn turn);
 
   // A wanted chunk has come; exactly one of taken, not_yet or bad must follow.
@@ -73,39 +83,69 @@ class Fetcher {
     size_t refusal_count = 0;
   };
   using LaneKey = std::pair<WantKind, uint32_t>;
+  struct Asked {
+    LinkId link = 0;
+    int64_t bytes = 0;  // That are expected.
+  };
   struct Lane {
     std::set<ChunkName> pending;
-    std::set<ChunkName> in_flight;
+    std::map<ChunkName, Asked> in_flight;
     std::map<ChunkName, Instant> paused;  // Until when.
+    int64_t chunk_bytes = 0;              // Of the largest that came.
     bool is_empty() const { return pending.empty() && in_flight.empty() && paused.empty(); }
   };
+  struct Link {
+    Instant dialled_at{};
+    bool is_open = false;
+    bool has_answered = false;
+    Instant heard_at{};  // Or since when it owes us something.
+    int64_t want_count = 0;
+    int64_t bytes_in_flight = 0;
+  };
   struct Peer {
+    explicit Peer(Path path) : path(std::move(path)) {}
     Endpoint endpoint;
-    Endpoint dialled;  // Where `link` leads: a number can be given to another node.
-    std::optional<LinkId> link;
+    Endpoint dialled;  // Where `links` lead: a number can be given to another node.
+    Path path;
+    std::map<LinkId, Link> links;
     Instant dial_at{};
     Duration pause{};
-    Instant heard_at{};     // Or since when it owes us something.
-    bool has_sent = false;  // Since the last take_debts().
-    bool is_dialling = false;
-    bool is_unreachable = false;  // The last dial failed.
+    Instant heard_at{};           // Or since when it owes us something.
+    bool has_sent = false;        // Since the last take_debts().
+    bool is_unreachable = false;  // The last dial failed, and no link stands.
     std::map<LaneKey, Lane> lanes;
+    bool is_idle() const;
+    void start_anew();  // All but what is known about the path.
+    bool has_in_flight() const;
+    bool has_pending() const;
   };
 
+  Peer& peer_of(LinkId link) { return peers_.at(peers_by_link_.at(link)); }
+  void know(const Donor& provider);
   Lane& lane_of(const ChunkName& name);
   void enqueue(const ChunkName& name);
   void withdraw(const ChunkName& name);
+  static bool take_from_flight(Peer& peer, Lane& lane, const ChunkName& name);
+  int64_t room(const Peer& peer, const Lane& lane) const;
   void pump_peer(PeerId id, Peer& peer, Turn turn);
+  void ask(Peer& peer, Lane& lane, Turn turn);
+  static LinkId least_loaded(const Peer& peer);
+  void drop_silent(PeerId id, Peer& peer, Turn turn);
+  void adapt_links(PeerId id, Peer& peer, Turn turn);
   void dial(PeerId id, Peer& peer, Turn turn);
-  void drop_link(Peer& peer, Turn turn);
+  void drop_link(LinkId link, Turn turn);
+  void drop_links(Peer& peer, Turn turn);
+  void forget_link(LinkId link, Turn turn);
+  void on_last_link_lost(Peer& peer, Turn turn);
   void refused(const ChunkName& name, Turn turn);
 
   const uint64_t run_;
-  const int64_t in_flight_max_;
+  const FetchLimits limits_;
   PeerId self_ = kNobody;
   std::map<ChunkName, Item> items_;
   std::map<PeerId, Peer> peers_;
   std::map<LinkId, PeerId> peers_by_link_;
+  int64_t busy_lane_count_ = 0;  // Of all peers.
   int64_t delivered_count_ = 0;
 };
 

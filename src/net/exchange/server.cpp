@@ -22,6 +22,10 @@ constexpr int64_t kAllQueuedBytesMax = 128 * 1024 * 1024;
 constexpr int64_t kTakenBytesMin = 64 * 1024;
 constexpr Duration kTakesWithin = std::chrono::seconds(1);
 constexpr Duration kIdleMax = std::chrono::seconds(120);
+// With more incoming links than that, from one address and of all, nobody gets a second one: the
+// other half of the host's limits is for those who have none.
+constexpr int64_t kAddressLinksMax = 128;
+constexpr int64_t kAllLinksMax = 512;
 
 }  // namespace
 
@@ -58,10 +62,13 @@ base::Result<void> Server::take(LinkId id, Link& link, const Message& message, T
   if (message.type == MessageType::kDataHello) {
     const auto hello = decode<DataHello>(*message.payload);
     if (!hello.ok()) return base::Failure{hello.reason()};
-    link.is_greeted = true;
+    link.greeted_by = hello->peer;
+    if (has_another(id, link) && is_crowded(link.host)) {
+      return base::Failure{fmt::format("no room for one more of peer {}", hello->peer)};
+    }
     return {};
   }
-  if (message.type != MessageType::kWant || !link.is_greeted) {
+  if (message.type != MessageType::kWant || !link.greeted_by) {
     return base::Failure{fmt::format("message {} was not expected", int(message.type))};
   }
   const auto want = decode<net::Want>(*message.payload);
@@ -73,6 +80,20 @@ base::Result<void> Server::take(LinkId id, Link& link, const Message& message, T
                         .epoch = message.authority.epoch,
                         .asked_at = turn.now});
   return {};
+}
+
+// From the same address: what others say that they are costs nobody his first link.
+bool Server::has_another(LinkId id, const Link& link) const {
+  return std::ranges::any_of(links_, [&](const auto& entry) {
+    const Link& other = entry.second;
+    return entry.first != id && other.greeted_by == link.greeted_by && other.host == link.host;
+  });
+}
+
+bool Server::is_crowded(const std::string& host) const {
+  const auto is_neighbour = [&](const auto& entry) { return entry.second.host == host; };
+  return int64_t(links_.size()) > kAllLinksMax ||
+         std::ranges::count_if(links_, is_neighbour) > kAddressLinksMax;
 }
 
 void Server::pump(Turn turn) {
@@ -131,10 +152,14 @@ void Server::close_links(Turn turn) {
 void Server::pump_link(LinkId id, Turn turn) {
   Link& link = links_.at(id);
   watch_queue(id, link, turn);
+  const auto find_room = [&] {
+    return turn.out.queued_bytes(id) <= kQueuedBytesMax &&
+           turn.out.all_queued_bytes() <= kAllQueuedBytesMax;
+  };
+  if (!find_room()) return;
   std::deque<Want> kept;
   for (const Want& want : link.wants) {
-    const bool has_room = turn.out.queued_bytes(id) <= kQueuedBytesMax &&
-                          turn.out.all_queued_bytes() <= kAllQueuedBytesMax;
+    const bool has_room = find_room();
     Answer answer = has_room ? answerer_(want.name) : not_yet();
     const bool is_old = has_room && turn.now - want.asked_at >= kWantAgeMax;
     if (answer.kind == Answer::Kind::kNotYet && is_old) answer = gone();

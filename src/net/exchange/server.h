@@ -9,6 +9,8 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
+#include <string>
 
 #include "net/exchange/chunk.h"
 #include "net/turn.h"
@@ -27,7 +29,9 @@ class Server {
   bool owns(LinkId link) const { return links_.contains(link); }
 
   // An incoming link. It must say DataHello first.
-  void on_link_open(LinkId link, Instant now) { links_[link] = {.heard_at = now, .took_at = now}; }
+  void on_link_open(LinkId link, const Endpoint& remote, Instant now) {
+    links_[link] = {.host = remote.host, .heard_at = now, .took_at = now};
+  }
   void on_link_closed(LinkId link);
   // Closes links that send anything else than DataHello and Want, or DialBack.
   void on_message(LinkId link, const Message& message, Turn turn);
@@ -46,8 +50,9 @@ class Server {
     Instant asked_at{};
   };
   struct Link {
+    std::string host;  // The other side's.
     Instant heard_at{};
-    bool is_greeted = false;
+    std::optional<PeerId> greeted_by;
     std::deque<Want> wants;
     int64_t queued_bytes = 0;  // The last time we looked.
     int64_t taken_bytes = 0;   // Of them, since took_at.
@@ -55,6 +60,8 @@ class Server {
   };
 
   base::Result<void> take(LinkId id, Link& link, const Message& message, Turn turn);
+  bool has_another(LinkId id, const Link& link) const;
+  bool is_crowded(const std::string& host) const;
   // What is queued for links that hardly read shall not keep others from theirs.
   void make_room(Turn turn);
   static void watch_queue(LinkId id, Link& link, Turn turn);

@@ -105,7 +105,9 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       on_event_(std::move(on_event)),
       registration_({options.coordinator, options.coordinator_patience},
                     [this] { return make_hello(); }),
-      fetcher_(run_, options.wants_in_flight_max),
+      fetcher_(run_, {.wants_in_flight_max = options.wants_in_flight_max,
+                      .links_per_peer_max = options.links_per_peer_max,
+                      .window_bytes_max = options.window_bytes_max}),
       server_(run_, options.node_key, [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
       rounds_(store, fetcher_),
@@ -113,15 +115,15 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       committed_step_(committed_step),
       step_(committed_step) {}
 
-void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint&, Instant now,
+void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
                                  Outbox& out) {
   if (is_over_) return;
   if (incoming) {
-    server_.on_link_open(link, now);
+    server_.on_link_open(link, remote, now);
   } else if (registration_.owns(link)) {
     registration_.on_link_open({now, out});
   } else if (fetcher_.owns(link)) {
-    fetcher_.on_link_open(link);
+    fetcher_.on_link_open(link, now);
   }
 }
 

@@ -13,11 +13,14 @@
 
 #include <atomic>
 #include <deque>
+#include <memory>
 #include <string>
 #include <uv.h>
 #include <vector>
 
 #include "net/machine.h"
+#include "net/transport/shared_checksums.h"
+#include "net/wire/buffer_pool.h"
 #include "net/wire/frame.h"
 
 namespace net {
@@ -47,6 +50,8 @@ struct LinkContext {
   int64_t queued_bytes = 0;  // Of all links.
   std::atomic<int64_t> bytes_sent = 0;
   std::atomic<int64_t> bytes_received = 0;
+  std::shared_ptr<BufferPool> buffers = BufferPool::create(64 * 1024 * 1024);
+  SharedChecksums checksums;
 };
 
 class Link {

@@ -100,6 +100,11 @@ uint32_t header_checksum(FrameHeader header) {
 
 FrameHeader encode_frame_header(const Message& message) {
   CHECK(message.payload != nullptr);
+  return encode_frame_header(message, base::crc32c(*message.payload));
+}
+
+FrameHeader encode_frame_header(const Message& message, uint32_t payload_checksum) {
+  CHECK(message.payload != nullptr);
   const auto payload_bytes = int64_t(message.payload->size());
   CHECK(payload_bytes <= (message.type == MessageType::kChunk ? kDataBytesMax : kControlBytesMax),
         "a message of type {} with {} bytes", int(message.type), payload_bytes);
@@ -108,7 +113,7 @@ FrameHeader encode_frame_header(const Message& message) {
                 .run = message.run,
                 .authority = message.authority,
                 .source = message.source,
-                .payload_checksum = base::crc32c(*message.payload)};
+                .payload_checksum = payload_checksum};
   fields.header_checksum = header_checksum(to_bytes(fields));
   return to_bytes(fields);
 }
@@ -179,7 +184,11 @@ base::Result<void> FrameParser::read_header() {
               .authority = fields.authority};
   expected_checksum_ = fields.payload_checksum;
   payload_checksum_ = 0;
-  payload_.resize(fields.payload_bytes);
+  if (pool_) {
+    payload_ = pool_->take(fields.payload_bytes);
+  } else {
+    payload_.resize(fields.payload_bytes);
+  }
   return {};
 }
 
@@ -187,7 +196,8 @@ base::Result<std::optional<Message>> FrameParser::finish_frame() {
   if (payload_checksum_ != expected_checksum_) {
     return fail({"a frame's payload has a wrong checksum"});
   }
-  message_.payload = std::make_shared<const std::vector<std::byte>>(std::move(payload_));
+  message_.payload = pool_ ? pool_->share(std::move(payload_))
+                           : std::make_shared<const std::vector<std::byte>>(std::move(payload_));
   payload_ = {};
   received_ = 0;
   return std::optional<Message>(std::move(message_));

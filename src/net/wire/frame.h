@@ -8,12 +8,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "net/message.h"
+#include "net/wire/buffer_pool.h"
 
 namespace net {
 
@@ -23,12 +25,16 @@ using FrameHeader = std::array<std::byte, size_t(kFrameHeaderBytes)>;
 
 // REQUIRES: the payload is not larger than its type may have.
 FrameHeader encode_frame_header(const Message& message);
+// With the CRC-32C of the payload, where it is known.
+FrameHeader encode_frame_header(const Message& message, uint32_t payload_checksum);
 
 class FrameParser {
  public:
   // Who expects no chunks takes none: nobody can make it hold more than kControlBytesMax.
   enum class Chunks { kRefused, kAccepted };
-  explicit FrameParser(Chunks chunks) : chunks_(chunks) {}
+  // Payloads are taken from the pool, if there is one.
+  explicit FrameParser(Chunks chunks, std::shared_ptr<BufferPool> pool = nullptr)
+      : chunks_(chunks), pool_(std::move(pool)) {}
 
   // Where the next bytes belong. Empty only after a failure.
   std::span<std::byte> next_bytes();
@@ -45,6 +51,7 @@ class FrameParser {
   base::Failure fail(base::Failure failure);
 
   const Chunks chunks_;
+  const std::shared_ptr<BufferPool> pool_;
   FrameHeader header_{};
   int64_t received_ = 0;  // Of this frame, the header included.
   Message message_;       // What the header said, once it is there.
