@@ -14,6 +14,18 @@
 
 namespace net {
 
+// The host behaves as if it had a worse line: to try out what a run will be like over it, on
+// machines that have a better one. Beneath TCP nothing changes: what is lost on the way, or how a
+// long path slows it down, cannot be rehearsed so.
+struct RehearsalOptions {
+  double bytes_per_second = 0;  // In each direction, frames included; 0: no bound.
+  Duration delay{0};            // Of all that is sent.
+  Duration cut_every{0};        // All links are closed so often; 0: never.
+  bool is_on() const {
+    return bytes_per_second > 0 || delay > Duration{0} || cut_every > Duration{0};
+  }
+};
+
 struct HostOptions {
   Endpoint listen{"0.0.0.0", 0};  // Port 0: the system picks one.
   std::string thread_name = "atoll-net";
@@ -29,6 +41,7 @@ struct HostOptions {
       64 * 1024 * 1024;  // Per link; a machine that queues more has a bug: the link is closed.
   // A link whose other side has taken nothing of what is queued for so long is closed.
   Duration write_stall_timeout = std::chrono::seconds(60);
+  RehearsalOptions rehearsal;
 };
 
 class Host {

@@ -77,6 +77,12 @@ struct NodeConfig {
   bool weight_gradient_stream = false;
   std::string listen = "0.0.0.0:0";
   std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
+  // A worse line than there is, see net::RehearsalOptions; 0: not.
+  struct Rehearse {
+    double rate_mbit = 0;
+    double delay_ms = 0;
+    double cut_seconds = 0;
+  } rehearse;
 };
 
 struct RunConfig {

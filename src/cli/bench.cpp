@@ -237,6 +237,8 @@ void add_bench(CLI::App& app) {
     const auto report = train::bench_step(config, options->options);
     options->json ? print_json(report) : print_text(report);
   });
+  add_bench_all_reduce(*bench);
+  add_bench_lab(*bench);
 }
 
 }  // namespace cli

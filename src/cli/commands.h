@@ -22,5 +22,8 @@ void add_evaluate(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_bench_all_reduce(CLI::App& bench);
+void add_bench_lab(CLI::App& bench);
+void add_simulate(CLI::App& app);
 
 }  // namespace cli

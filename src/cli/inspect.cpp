@@ -11,6 +11,7 @@
 #include "base/math.h"
 #include "checkpoint/checkpoint.h"
 #include "cli/commands.h"
+#include "cli/swarm_forecast.h"
 #include "data/dataset_content.h"
 #include "train/memory_plan.h"
 #include "train/run_config.h"
@@ -36,6 +37,12 @@ std::vector<train::MemoryPlan> plans_of(const train::RunConfig& config) {
   return plans;
 }
 
+// A run as people would try it on the internet: 14 nodes of the plan's machine at 100 Mbit/s, which
+// need nothing else than what is predicted for a step.
+SwarmCase typical_swarm(double step_seconds) {
+  return {.nodes = 14, .rate_mbit = {100}, .step_seconds = {step_seconds}};
+}
+
 void write_plan(base::JsonWriter& out, const train::RunConfig& config,
                 const train::MemoryPlan& plan) {
   out.begin_object()
@@ -48,7 +55,19 @@ void write_plan(base::JsonWriter& out, const train::RunConfig& config,
       .field("predicted_step_seconds", train::predict_step_seconds(config, plan));
   out.key("parts").begin_object();
   for (const auto& part : plan.parts) out.field(part.name, part.bytes);
-  out.end_object().end_object();
+  out.end_object();
+  const SwarmCase swarm = typical_swarm(train::predict_step_seconds(config, plan));
+  const SwarmForecast forecast = forecast_swarm(config, swarm);
+  out.key("swarm")
+      .begin_object()
+      .field("nodes", swarm.nodes)
+      .field("rate_mbit", swarm.rate_mbit.front())
+      .field("utilisation", forecast.result.utilisation)
+      .field("exposed_seconds_per_round", forecast.result.exposed_seconds_per_round)
+      .field("gigabytes_per_day", forecast.gigabytes_per_day)
+      .field("floor_mbit", forecast.floor_mbit)
+      .end_object()
+      .end_object();
 }
 
 void print_plan(const train::RunConfig& config, const train::MemoryPlan& plan) {
@@ -64,6 +83,9 @@ void print_plan(const train::RunConfig& config, const train::MemoryPlan& plan) {
     std::cout << fmt::format(
         "  predicted for H100-class GPUs: {:.2f} s per step of {:.0f} tokens, {:.0f} tokens/s\n",
         seconds, tokens, tokens / seconds);
+    const SwarmCase swarm = typical_swarm(seconds);
+    std::cout << fmt::format("  {} such nodes at {:.0f} Mbit/s: {}\n", swarm.nodes,
+                             swarm.rate_mbit.front(), text_of(forecast_swarm(config, swarm)));
   }
 }
 

@@ -82,6 +82,7 @@ int main(int argument_count, char** arguments) {
   cli::add_generate(app);
   cli::add_inspect(app);
   cli::add_bench(app);
+  cli::add_simulate(app);
   try {
     app.parse(argument_count, arguments);
     return int(base::ExitCode::kDone);

@@ -37,6 +37,12 @@ net::Duration seconds(double value) {
   return net::Duration(int64_t(value * 1e9));
 }
 
+net::RehearsalOptions rehearsal_of(const NodeConfig& node) {
+  return {.bytes_per_second = node.rehearse.rate_mbit * 1e6 / 8,
+          .delay = seconds(node.rehearse.delay_ms / 1e3),
+          .cut_every = seconds(node.rehearse.cut_seconds)};
+}
+
 net::Endpoint endpoint_of(const std::string& text) {
   return *net::parse_endpoint(text);
 }  // Checked with the config.
@@ -189,7 +195,7 @@ bool Node::join() {
   }
   const SwarmConfig& swarm = config_.swarm;
   swarm_ = net::Swarm::join(
-      {.listen = endpoint_of(config_.node.listen)},
+      {.listen = endpoint_of(config_.node.listen), .rehearsal = rehearsal_of(config_.node)},
       {.run_name = config_.name,
        .config = digest_,
        .node_name = config_.node.name,

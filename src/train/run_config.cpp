@@ -114,6 +114,15 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
   v.text("listen", c.listen, "host:port for other members; port 0: any free one.");
   v.text("advertise", c.advertise,
          "host:port that other members dial; empty: the address the coordinator sees.");
+  v.section("rehearse", "A worse line than the node has, to try out what a run would be over it.",
+            [&] {
+              v.number("rate_mbit", c.rehearse.rate_mbit, {0, 1e6},
+                       "The node sends and receives at most so many Mbit/s; 0: no bound.");
+              v.number("delay_ms", c.rehearse.delay_ms, {0, 60'000},
+                       "What the node sends comes so much later.");
+              v.number("cut_seconds", c.rehearse.cut_seconds, {0, 1e7},
+                       "All its links are cut so often; 0: never.");
+            });
 }
 
 void describe_seed(base::ConfigVisitor& v, RunConfig& c) {

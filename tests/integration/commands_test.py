@@ -119,6 +119,28 @@ class CommandsTest(ClusterTest):
         for expected in ("10211381248 parameters", "1 GPU of 78 GiB", "8 GPUs of 78 GiB", "predicted"):
             self.assertIn(expected, text)
 
+    def test_simulate_and_inspect_say_the_same_of_the_10b_model(self):
+        config = pathlib.Path(__file__).parents[2] / "configs" / "intellect-1-10b.json"
+        plan = self.json_of("inspect", "config", config)["memory_plans"][2]
+        simulate = ["simulate", "--config", config, "--nodes", 14, "--rate-mbit", 100]
+        report = self.json_of(*simulate)
+        self.assertEqual(report["step_seconds"], [plan["predicted_step_seconds"]])
+        for key in ("nodes", "utilisation", "exposed_seconds_per_round", "gigabytes_per_day", "floor_mbit"):
+            self.assertEqual(report[key], plan["swarm"][key], key)
+        # Blocking, by hand: 8.0625 bits, 26/14 of which leave each node in 100 steps.
+        steps, exchange = 100 * 15.2, 10_211_381_248 * 8.0625 * 26 / 14 / 100e6
+        report = self.json_of(*simulate, "--step-seconds", 15.2, "--price-per-gb", 0.05)
+        self.assertAlmostEqual(report["utilisation"], steps / (steps + exchange), places=4)
+        self.assertAlmostEqual(report["price_per_day"], 0.05 * report["gigabytes_per_day"])
+        streaming = ["--set", "outer.fragments=14", "--overlap-steps", 4, "--overlap-steps-max", 12]
+        for share, utilisation in [(1.5, 1), (0.7, 0.7)]:
+            rate = ["--rate-mbit", share * report["floor_mbit"]]
+            found = self.json_of(*simulate[:-2], *rate, "--step-seconds", 15.2, *streaming)
+            self.assertAlmostEqual(found["utilisation"], utilisation, places=3)
+        refused = run_atoll(*simulate, "--step-seconds", 1, 2)
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("expected one number or 14, found 2", refused.stderr)
+
     def test_bench_step_reports_every_key(self):
         report = self.json_of("bench", "step", "--config", self.config, "--steps", 2, "--document-tokens", 0,
                               "--extrapolate-blocks", 6)

@@ -69,6 +69,28 @@ class SwarmTest(ClusterTest):
         self.assert_finished(nodes[0], nodes[1], again)
         self.assert_digests_agree([*nodes, late, again], at_least=250)
 
+    def test_nodes_rehearse_a_slow_line(self):
+        self.start_coordinator(swarm__start_members=2)
+        slow = {"node__rehearse__rate_mbit": 4, "node__rehearse__delay_ms": 5}
+        nodes = [self.start_node("a", **slow), self.start_node("b")]
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=8)
+        for line in nodes[0].lines("round"):
+            # Never quicker than its rate in one direction.
+            self.assertGreater(line["seconds"], line["bytes_sent"] * 8 / 4e6 + 0.005)
+
+    def test_a_node_rehearses_cuts(self):
+        self.start_coordinator(swarm__start_members=2, training__steps=1000000)
+        nodes = [self.start_node("a", training__steps=1000000, node__rehearse__cut_seconds=5),
+                 self.start_node("b", training__steps=1000000)]
+        wait_until(lambda: "cut by node.rehearse" in nodes[0].tail() or nodes[0].is_over(), "a cut")
+        before = max((line["round"] for line in nodes[0].lines("round")), default=0)
+        nodes[0].wait_for_round(before + 2)
+        for node in nodes:
+            node.signal(signal.SIGTERM)
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=2)
+
     def test_a_lean_node_trains_with_others(self):
         self.start_coordinator(swarm__start_members=2)
         standard = self.start_node("standard")

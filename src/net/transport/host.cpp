@@ -19,6 +19,7 @@
 #include "base/thread.h"
 #include "net/transport/address.h"
 #include "net/transport/link.h"
+#include "net/transport/rehearsal.h"
 
 namespace net {
 namespace {
@@ -416,6 +417,7 @@ void UvHost::call_machine(const Body& body) {
 }  // namespace
 
 std::unique_ptr<Host> Host::create(const HostOptions& options, Machine& machine) {
+  if (options.rehearsal.is_on()) return make_rehearsal(options, machine);
   auto host = std::make_unique<UvHost>(options, machine);
   host->listen();
   return host;
