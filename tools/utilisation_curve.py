@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Measured against simulated: what share of the time nodes train over lines of several shares of the floor.
+
+Trains a config on nodes in a lab (`atoll bench lab`: needs root) once without a limit, for the time of a step, and then once per
+share, with lines of that share of the floor that `atoll simulate` gives for this step time. Prints a JSON line per share. All
+nodes share this machine's processors, so that steps take as long as with all of them at work; they stand still together, too.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+
+NODE = """
+if [ "$ATOLL_LAB_NODE" = 0 ]; then exec "$0" coordinate --listen 10.77.0.1:29500 "$@"; fi
+exec "$0" train --set node.name=node-$ATOLL_LAB_NODE --set node.run_directory=node-$ATOLL_LAB_NODE \
+  --set swarm.coordinator=10.77.0.1:29500 --set node.listen=0.0.0.0:0 --set node.threads=1 "$@"
+"""
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--atoll", default="build/src/cli/atoll")
+    parser.add_argument("--config", default="configs/quickstart.json")
+    parser.add_argument("--data", required=True, help="a prefix that `atoll prepare` has made")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="override one key of the config")
+    parser.add_argument("--nodes", default=4, type=int)
+    parser.add_argument("--rounds", default=5, type=int)
+    parser.add_argument("--shares", default=[0.5, 1, 2, 3], type=float, nargs="+", help="of the floor")
+    return parser.parse_args()
+
+
+def overrides_of(options):
+    return [argument for override in options.overrides for argument in ("--set", override)]
+
+
+def inner_steps(options):
+    shown = subprocess.run([options.atoll, "inspect", "config", options.config, *overrides_of(options)], check=True,
+                           capture_output=True, text=True).stdout
+    return json.JSONDecoder().raw_decode(shown)[0]["outer"]["inner_steps"]
+
+
+def train(options, steps, lab_options):
+    """Seconds of a step of each node, and what share of the time it was at steps, between its first and its last round."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = ["--config", pathlib.Path(options.config).resolve(), *overrides_of(options),
+                  "--set", f'data.sources=[{{"prefix": "{pathlib.Path(options.data).resolve()}"}}]',
+                  "--set", f"training.steps={steps}", "--set", "optimizer.schedule.kind=constant", "--set", f"swarm.start_members={options.nodes}"]
+        atoll = pathlib.Path(options.atoll).resolve()
+        command = [atoll, "bench", "lab", "--nodes", options.nodes + 1, *lab_options, "--", "sh", "-c", NODE, atoll, *config]
+        result = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            sys.exit(result.stderr)
+        return [share_of(pathlib.Path(folder, f"node-{node}", "metrics.jsonl")) for node in range(1, options.nodes + 1)]
+
+
+def share_of(metrics):
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    rounds = [line for line in lines if line["event"] == "round"]
+    first, last = rounds[0]["step"], rounds[-1]["step"]
+    steps = [line["seconds"] for line in lines if line["event"] == "inner_step" and first < line["step"] <= last]
+    exposed = sum(line["exposed_seconds"] for line in rounds[1:])
+    return statistics.mean(steps), sum(steps) / (sum(steps) + exposed)
+
+
+def simulate(options, step_seconds, rate):
+    command = [options.atoll, "simulate", "--config", options.config, *overrides_of(options), "--nodes", options.nodes, "--rate-mbit",
+               rate, "--step-seconds", *step_seconds, "--json"]
+    return json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
+
+
+def main():
+    options = arguments()
+    steps = inner_steps(options) * (options.rounds + 1)
+    step_seconds = [seconds for seconds, _ in train(options, steps, [])]
+    floor = simulate(options, step_seconds, 1)["floor_mbit"]
+    for share in options.shares:
+        nodes = train(options, steps, ["--rate-mbit", share * floor])
+        simulated = simulate(options, [seconds for seconds, _ in nodes], share * floor)
+        print(json.dumps({"share_of_floor": share, "rate_mbit": share * floor,
+                          "step_seconds": statistics.mean(seconds for seconds, _ in nodes),
+                          "measured": statistics.mean(utilisation for _, utilisation in nodes),
+                          "simulated": simulated["utilisation"]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
