@@ -78,14 +78,6 @@ void add_options(CLI::App& command, SimulateCommand& options) {
   command.add_option("--rtt-ms", options.swarm.round_trip_ms, "Round trip between two nodes")
       ->check(CLI::NonNegativeNumber);
   command
-      .add_option("--overlap-steps", options.swarm.overlap_steps,
-                  "Steps that are trained beside a round in any case; 0: blocking")
-      ->check(CLI::NonNegativeNumber);
-  command
-      .add_option("--overlap-steps-max", options.swarm.overlap_steps_max,
-                  "Steps after which the round is waited for; by default --overlap-steps")
-      ->check(CLI::NonNegativeNumber);
-  command
       .add_option("--price-per-gb", options.price_per_gb,
                   "Of what a node sends: then also the price of a day")
       ->check(CLI::NonNegativeNumber);

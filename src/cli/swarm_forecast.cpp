@@ -26,7 +26,6 @@ SwarmForecast forecast_swarm(const train::RunConfig& config, const SwarmCase& sw
   check_length(swarm.step_seconds, swarm.nodes, "--step-seconds");
   outer::SimulationOptions options =
       outer::simulation_of(config.outer, model::make_layout(config.model));
-  options.overlap_steps_max = std::max(swarm.overlap_steps, swarm.overlap_steps_max);
   options.round_trip_seconds = swarm.round_trip_ms / 1e3;
   for (int64_t node = 0; node < swarm.nodes; ++node) {
     options.nodes.push_back({.step_seconds = entry(swarm.step_seconds, node),

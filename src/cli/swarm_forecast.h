@@ -15,8 +15,6 @@ struct SwarmCase {
   std::vector<double> rate_mbit{100};  // Of a node's line, in the direction that has less.
   std::vector<double> step_seconds;
   double round_trip_ms = 0;
-  int64_t overlap_steps = 0;
-  int64_t overlap_steps_max = 0;
 };
 
 struct SwarmForecast {

@@ -124,10 +124,12 @@ int64_t encoded_bytes(const Codec& codec, int64_t elements) {
 
 SimulationOptions simulation_of(const OuterConfig& config, const shard::Layout& layout) {
   SimulationOptions options{.inner_steps = config.inner_steps};
-  const auto codec = make_codec(config.codec);
-  for (const Fragment& fragment : make_fragments(layout, config.fragments))
+  options.overlap_steps_max = config.overlap_steps_max;
+  const auto codec = make_codec(config.codec), of_results = make_codec(result_codec(config));
+  for (const Fragment& fragment : make_fragments(layout, config.fragments)) {
     options.contribution_bytes.push_back(encoded_bytes(*codec, fragment.element_count));
-  options.result_bytes = options.contribution_bytes;
+    options.result_bytes.push_back(encoded_bytes(*of_results, fragment.element_count));
+  }
   return options;
 }
 

@@ -127,12 +127,15 @@ class CommandsTest(ClusterTest):
         self.assertEqual(report["step_seconds"], [plan["predicted_step_seconds"]])
         for key in ("nodes", "utilisation", "exposed_seconds_per_round", "gigabytes_per_day", "floor_mbit"):
             self.assertEqual(report[key], plan["swarm"][key], key)
+        self.assertGreater(self.json_of(*simulate, "--step-seconds", 15.2)["utilisation"], 0.99, "as the preset promises")
         # Blocking, by hand: 8.0625 bits, 26/14 of which leave each node in 100 steps.
         steps, exchange = 100 * 15.2, 10_211_381_248 * 8.0625 * 26 / 14 / 100e6
-        report = self.json_of(*simulate, "--step-seconds", 15.2, "--price-per-gb", 0.05)
+        blocking = [word for pair in ("inner_steps=100", "fragments=1", "codec=int8", "overlap_steps=0", "overlap_steps_max=0")
+                    for word in ("--set", f"outer.{pair}")]
+        report = self.json_of(*simulate, *blocking, "--step-seconds", 15.2, "--price-per-gb", 0.05)
         self.assertAlmostEqual(report["utilisation"], steps / (steps + exchange), places=4)
         self.assertAlmostEqual(report["price_per_day"], 0.05 * report["gigabytes_per_day"])
-        streaming = ["--set", "outer.fragments=14", "--overlap-steps", 4, "--overlap-steps-max", 12]
+        streaming = [*blocking, "--set", "outer.fragments=14", "--set", "outer.overlap_steps=4", "--set", "outer.overlap_steps_max=12"]
         for share, utilisation in [(1.5, 1), (0.7, 0.7)]:
             rate = ["--rate-mbit", share * report["floor_mbit"]]
             found = self.json_of(*simulate[:-2], *rate, "--step-seconds", 15.2, *streaming)
