@@ -265,8 +265,8 @@ void SwarmOuterLoop::announce(int64_t fragment) {
   if (!is_whole) {
     // No weight, so that the others neither wait for us nor are diluted; the result then heals us.
     base::log_error(
-        "outer: the parameters of fragment {} cannot be sent at step {}, as some are not finite or "
-        "far too large; this node's progress since the last round is dropped",
+        "outer: the parameters of fragment {} are not finite at step {}; "
+        "this node's progress since the last round is dropped",
         fragment, position_);
   }
   tell_ready(fragment);

@@ -4,7 +4,8 @@
 //
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude -Isrc -Itests
 //   tests/fuzz/frame_fuzz.cpp
-//     src/net/wire/{frame,message,types,wire}.cpp src/base/{error,hash}.cpp -lfmt -lcrypto -o frame_fuzz
+//     src/net/wire/{buffer_pool,frame,message,types,wire}.cpp src/base/{error,hash}.cpp \
+//     -lfmt -lcrypto -o frame_fuzz
 //     && ./frame_fuzz
 //
 // The first byte of an input selects: 0 a stream of frames, 1 the same with checksums that are made

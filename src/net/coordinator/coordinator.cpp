@@ -1,6 +1,7 @@
 // Who is a member, what is known of it, and when the run starts. Rounds are in
 // net/coordinator/round_keeper.h, the state in net/coordinator/state_in_force.h, the door in
-// net/coordinator/admission.h.
+// net/coordinator/admission.h, who contributes in net/coordinator/standing.h, and who may bring a
+// newer state in net/coordinator/newer_state.h.
 //
 // Every event is taken in first, then review() draws all conclusions from what is known. So it does
 // not matter by which of several events a condition came true.
@@ -11,9 +12,11 @@
 #include "base/log.h"
 #include "net/coordinator/admission.h"
 #include "net/coordinator/conduct.h"
+#include "net/coordinator/newer_state.h"
 #include "net/coordinator/reachability.h"
 #include "net/coordinator/round_keeper.h"
 #include "net/coordinator/samples.h"
+#include "net/coordinator/standing.h"
 #include "net/coordinator/state_in_force.h"
 #include "net/dispatch.h"
 
@@ -21,10 +24,6 @@ namespace net {
 namespace {
 
 using std::chrono::milliseconds;
-
-// A late member may know of this many commits that all others have missed: it takes their state.
-// Further ahead, it or the run is not what somebody thinks.
-constexpr uint64_t kLeadMax = 2;
 
 class CoordinatorMachine : public Coordinator {
  public:
@@ -58,8 +57,6 @@ class CoordinatorMachine : public Coordinator {
   void on_heartbeat(MemberRecord& member, const Heartbeat& heartbeat, Turn turn);
   base::Result<void> on_synced(MemberRecord& member, Synced synced);
   void on_leave(const MemberRecord& member, const Leave& leave, Turn turn);
-  void review_standing(MemberRecord& member, Turn turn);
-  void notify(const MemberRecord& member, const std::string& reason, Turn turn);
   void activate(MemberRecord& member, Turn turn);
   bool demote_stale(Turn turn);
   void lose(PeerId peer, const std::string& reason, Turn turn);
@@ -80,6 +77,7 @@ class CoordinatorMachine : public Coordinator {
   Reachability reachability_;
   Conduct conduct_;
   StateInForce in_force_;
+  StandingReview standing_;
   RoundKeeper rounds_;
   SampleCounter samples_;
   bool is_started_ = false;
@@ -98,6 +96,7 @@ CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
       admission_(options_),
       reachability_(speaker_.run()),
       in_force_(options.fragment_count, roster_),
+      standing_(options_, roster_, in_force_, reachability_, conduct_, speaker_),
       rounds_(options_, roster_, in_force_.states(), speaker_, conduct_) {
   CHECK(int64_t(options.chunk_counts.size()) == options.fragment_count, "{} chunk counts for {}",
         options.chunk_counts.size(), options.fragment_count);
@@ -202,11 +201,12 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
       .dead_after_ms = uint32_t(options_.dead_after / milliseconds(1))};
   speaker_.send(member->link, MessageType::kWelcome, encode(welcome), turn);
   if (is_split) {
-    notify(*member,
-           fmt::format("it comes from another coordinator of this run, which was started later "
-                       "(term {}): two coordinators split a run in two. Stop one",
-                       applicant.term),
-           turn);
+    standing_.notify(
+        *member,
+        fmt::format("it comes from another coordinator of this run, which was started later "
+                    "(term {}): two coordinators split a run in two. Stop one",
+                    applicant.term),
+        turn);
   }
   reachability_.watch(member->peer, member->node_key, member->data, turn);
   if (is_started_) receive_state_of(*member, turn);
@@ -220,57 +220,24 @@ bool CoordinatorMachine::raise_term(uint32_t term) {
   return is_started_;
 }
 
-// A node that comes late with a newer state knows how far the run was, or lies, or is of another
-// start of the run: it waits until that is clear.
 void CoordinatorMachine::receive_state_of(MemberRecord& member, Turn turn) {
   member.standing = Standing::kCatchingUp;
-  const StateInForce::Lead lead = in_force_.lead(member.states);
-  if (lead.versions == 0) return;
-  const uint64_t theirs = member.states[lead.fragment].version;
-  const uint64_t ours = in_force_.states()[lead.fragment].version;
-  // Where nothing was ever committed there is nothing to lose: a fresh node never becomes the
-  // truth.
-  const bool is_fresh =
-      std::ranges::all_of(in_force_.states(), [](const auto& state) { return state.version == 0; });
-  if (options_.adopt_newer || is_fresh) return put_in_force(member, turn);
-  const bool takes_ours = lead.versions <= kLeadMax;
-  base::log_warning("{} has version {} of fragment {}, the run goes on from {}: {}", member.name,
-                    theirs, lead.fragment, ours,
-                    takes_ours ? "it takes the run's" : "it waits for others who know of it");
-  if (!takes_ours) member.standing = Standing::kWaiting;
+  switch (judge_newcomer(member, in_force_, options_.adopt_newer)) {
+    case Newcomer::kTakesOurs:
+      return;
+    case Newcomer::kIsRight:
+      return put_in_force(member, turn);
+    case Newcomer::kWaits:
+      member.standing = Standing::kWaiting;
+  }
 }
 
-// Those who wait with a newer state are right if they are most of the last active members that they
-// know of and not fewer than those whose state would be replaced, or if more have that same state
-// than are active. A coordinator that was started again may have found an old node first.
 void CoordinatorMachine::judge_newer_states(Turn turn) {
-  const MemberRecord* newest = nullptr;
-  for (const auto& [peer, member] : roster_.all()) {
-    if (member.standing != Standing::kWaiting) continue;
-    if (!newest || in_force_.lead(member.states).versions > in_force_.lead(newest->states).versions)
-      newest = &member;
-  }
-  if (!newest) return;
-  const StateInForce::LastEpoch last = in_force_.last_epoch_of(*newest);
-  const auto active = int64_t(roster_.active_peers().size());
-  const auto witnesses = std::ranges::count_if(roster_.all(), [&](const auto& entry) {
-    return entry.second.standing == Standing::kWaiting && entry.second.states == newest->states;
-  });
-  const bool was_the_run = 2 * last.here > last.count && last.here >= active;
-  if (was_the_run || witnesses > active) return put_in_force(*newest, turn);
-  for (const PeerId peer : roster_.peers()) {
+  const WaitingVerdict verdict = judge_waiting(roster_, in_force_, options_.start_grace, turn.now);
+  if (verdict.right) return put_in_force(*verdict.right, turn);
+  for (const PeerId peer : verdict.turned_away) {
     const MemberRecord& member = *roster_.find(peer);
-    if (member.standing != Standing::kWaiting) continue;
-    if (turn.now - member.came_at < options_.start_grace) continue;
-    const StateInForce::Lead lead = in_force_.lead(member.states);
-    reject(member,
-           {.reason = fmt::format(
-                "your state of fragment {} has version {}, the run goes on from {}. If yours is "
-                "the run's, start the coordinator again with swarm.adopt_newer; else give this "
-                "node an empty run directory",
-                lead.fragment, member.states[lead.fragment].version,
-                in_force_.states()[lead.fragment].version)},
-           turn);
+    reject(member, refusal_of_newer_state(member, in_force_), turn);
     forget(peer, turn);
   }
 }
@@ -360,56 +327,6 @@ base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced sy
   return {};
 }
 
-// Whether it contributes: who cannot be dialled cannot be asked for its part, and who was left out
-// must first show that it keeps up, if there are enough others for a round to show it in. Who alone
-// has the state is asked by nobody.
-void CoordinatorMachine::review_standing(MemberRecord& member, Turn turn) {
-  const auto finding = reachability_.finding(member.peer);
-  if (!finding) return;
-  member.is_reachable = finding->is_reachable;
-  const bool is_alone = std::ranges::none_of(roster_.all(), [&](const auto& entry) {
-    const MemberRecord& other = entry.second;
-    return other.peer != member.peer && other.is_reachable && in_force_.is_held_by(other);
-  });
-  const auto sound = std::ranges::count_if(roster_.all(), [&](const auto& entry) {
-    return entry.second.is_reachable && !conduct_.is_on_probation(entry.second.node_key);
-  });
-  const bool is_on_probation =
-      conduct_.is_on_probation(member.node_key) && sound >= options_.members_min;
-  const bool contributes = is_alone || (finding->is_reachable && !is_on_probation);
-  if (is_started_ && is_alone && !finding->is_reachable && !member.is_told_alone) {
-    member.is_told_alone = true;
-    notify(member,
-           fmt::format("it trains alone: nobody else has the state, and nobody can fetch it, "
-                       "because its data port cannot be dialled from here: {} ({}). Open the port, "
-                       "or set node.advertise",
-                       member.data.text(), finding->reason),
-           turn);
-  }
-  if (contributes == member.contributes) return;
-  member.contributes = contributes;
-  if (contributes) return notify(member, "it contributes to the rounds", turn);
-  if (is_on_probation) {
-    return notify(member,
-                  fmt::format("it receives results and contributes nothing until it has kept up "
-                              "for {} rounds: {}",
-                              conduct_.rounds_to_keep(member.node_key),
-                              conduct_.last_offence(member.node_key)),
-                  turn);
-  }
-  notify(member,
-         fmt::format("it receives results and contributes nothing, because its data port cannot "
-                     "be dialled from here: {} ({}). Open the port, or set node.advertise",
-                     member.data.text(), finding->reason),
-         turn);
-}
-
-void CoordinatorMachine::notify(const MemberRecord& member, const std::string& reason, Turn turn) {
-  base::log_warning("{}: {}", member.name, reason);
-  speaker_.send(member.link, MessageType::kNotice,
-                encode(Notice{.contributes = member.contributes, .reason = reason}), turn);
-}
-
 void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   // Those who were there at the start begin together, however soon each says that it is in step.
   const bool is_start = member.is_founder && rounds_.committed_count() == 0;
@@ -460,7 +377,7 @@ void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave
 // Whoever can still hear it is told why. Nothing happens to a link that is closed already.
 void CoordinatorMachine::lose(PeerId peer, const std::string& reason, Turn turn) {
   const MemberRecord& member = *roster_.find(peer);
-  notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
+  standing_.notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
   lost_count_ += member.was_active;
   turn.out.close(member.link);
   forget(peer, turn);
@@ -493,7 +410,7 @@ void CoordinatorMachine::change_epoch(Turn turn) {
 
 void CoordinatorMachine::review(Turn turn) {
   start_if_due(turn);
-  for (auto& [peer, member] : roster_.all()) review_standing(member, turn);
+  standing_.review(is_started_, turn);
   if (!is_started_) return;
   judge_newer_states(turn);
   do {
@@ -509,7 +426,7 @@ void CoordinatorMachine::review(Turn turn) {
     }
   } while (demote_stale(turn));
   start_over_if_lost(turn);
-  for (auto& [peer, member] : roster_.all()) review_standing(member, turn);
+  standing_.review(is_started_, turn);
   for (auto& [peer, member] : roster_.all()) {
     if (member.standing != Standing::kCatchingUp) continue;
     const Bytes catch_up = encode(in_force_.catch_up_for(member, rounds_.committed_step()));
