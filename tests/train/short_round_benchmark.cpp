@@ -6,55 +6,21 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "data/loader.h"
-#include "outer/fragments.h"
-#include "train/node_rig.h"
+#include "train/outer_rig.h"
 #undef CHECK
 #include "support/catch.h"
 
 namespace {
 
-using train_test::NodeRig;
+using train_test::OuterNode;
 
 constexpr int64_t kNodes = 3, kSteps = 300, kInnerSteps = 20, kValidationRows = 48;
 
-// The model of configs/quickstart.json with half its rows.
 train::RunConfig run_config(int64_t fragments, double momentum) {
-  train::RunConfig config;
-  config.model = {.vocabulary = 272,
-                  .width = 128,
-                  .layers = 4,
-                  .heads = 4,
-                  .kv_heads = 2,
-                  .head_size = 32,
-                  .feed_forward = 352,
-                  .sequence_length = 128};
-  config.training = {.steps = kSteps, .batch_rows = 4, .micro_batch_rows = 4};
-  config.optimizer.learning_rate = 0.004;
-  config.optimizer.schedule = {.kind = "wsd", .warmup_steps = 30, .stable_steps = 200};
-  config.optimizer.schedule.total_steps = kSteps;
+  train::RunConfig config = train_test::small_run(kSteps);
   config.outer = {.inner_steps = kInnerSteps, .fragments = fragments, .momentum = momentum};
-  config.node.device = "cpu";
-  config.node.ranks = config.node.threads = 1;
   return config;
 }
-
-struct OuterNode {
-  OuterNode(const train::RunConfig& config, const data::Sampler& sampler, int64_t part)
-      : rig(config),
-        state(outer::OuterState::create(config.outer, rig.layout(), rig.masters, pool)),
-        loader(sampler, {.rows = config.training.batch_rows}) {
-    // A third of the run's data, as far as it needs any.
-    const int64_t count = kSteps * config.training.batch_rows;
-    loader.add({part * count, count});
-  }
-  void masters_changed() { rig.ranks.first().engine.parameters.masters_changed(); }
-
-  NodeRig rig;
-  base::ThreadPool pool{1};
-  std::unique_ptr<outer::OuterState> state;
-  data::Loader loader;
-};
 
 class Run {
  public:
@@ -69,9 +35,7 @@ class Run {
   void train() {
     for (int64_t step = 1; step <= kSteps; ++step) {
       for (auto& node : nodes_) {
-        data::Batch batch = node->loader.next();
-        batch.step = step - 1;
-        node->rig.trainer.step(batch);
+        node->step(step);
       }
       if (is_probe(step)) probe(step);
       for (const int64_t f : outer::due_fragments(step, kInnerSteps, fragments(), 0))
@@ -109,21 +73,7 @@ class Run {
   }
 
   void round(int64_t f, int64_t step) {
-    net::Committed commit{.fragment = f};
-    outer::OuterState& first = *nodes_[0]->state;
-    commit.round = first.states()[size_t(f)].version + 1;
-    commit.step = uint64_t(step);
-    commit.contributed = true;
-    for (auto& node : nodes_) node->state->freeze(f);
-    for (int64_t chunk = 0; chunk < first.chunk_count(f); ++chunk) {
-      std::vector<net::FragmentStore::Part> parts;
-      for (size_t n = 0; n < nodes_.size(); ++n) {
-        parts.push_back(part(net::PeerId(n), nodes_[n]->state->contribution(f, chunk),
-                             net::kContributionOffset));
-      }
-      const auto mean = first.reduce(f, chunk, parts).encoded;
-      commit.results.push_back(part(0, std::make_shared<const std::vector<std::byte>>(mean), 0));
-    }
+    const net::Committed commit = train_test::make_round(nodes_, f, step);
     for (auto& node : nodes_) {
       node->state->step(commit);
       node->state->merge(f, outer::Merge::kReplace);
@@ -131,10 +81,6 @@ class Run {
     }
     last_turn_[size_t(f)] = step;
   }
-  static net::FragmentStore::Part part(net::PeerId peer, net::Bytes bytes, int64_t offset) {
-    return {.peer = peer, .weight_tokens = 1, .bytes = std::move(bytes), .offset = offset};
-  }
-
   // One line: the validation loss of the run that ends here, by rule.
   void probe(int64_t step) {
     std::printf("{\"fragments\":%d,\"momentum\":%.2f,\"step\":%d,\"rest\":%d", int(fragments()),
