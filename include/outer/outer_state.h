@@ -149,9 +149,11 @@ class OuterState : public net::FragmentStore {
   virtual Unmerged unmerged(int64_t fragment) const = 0;
   // Behind restore(). Throws bad_input for bytes that cannot be.
   virtual void restore_unmerged(int64_t fragment, const Unmerged& unmerged) = 0;
-  // The frozen contribution was in a round whose result we have otherwise: what it says is taken
-  // out of our progress, and thawed.
-  virtual void settle_frozen(int64_t fragment) = 0;
+  // The frozen contribution was for a round whose result we have otherwise. What somebody has asked
+  // for, or all where nothing is known of that (`is_all_counted`), is taken for counted: it is
+  // taken out of our progress, and the rest stays in it. Thaws. False if nothing was asked for:
+  // then nothing is changed.
+  virtual bool settle_frozen(int64_t fragment, bool is_all_counted) = 0;
 };
 
 }  // namespace outer

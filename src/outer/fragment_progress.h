@@ -14,12 +14,12 @@ namespace outer {
 
 // A contribution that is frozen and announced; we wait for its round.
 struct FragmentInFlight {
-  uint64_t step = 0;        // The position at which it was frozen.
-  int64_t tokens = 0;       // Its weight.
-  bool is_damaged = false;  // It could not be made: zeros without weight.
-  // The version that its round makes, where it comes from a checkpoint.
-  std::optional<uint64_t> restored_for;
-  struct Times {  // In which the trainer stood still for it, in seconds.
+  uint64_t step = 0;         // The position at which it was frozen.
+  int64_t tokens = 0;        // Its weight.
+  bool is_damaged = false;   // It could not be made: zeros without weight.
+  uint64_t made_for = 0;     // The version that its round makes.
+  bool is_restored = false;  // From a checkpoint: what became of it since is not known.
+  struct Times {             // In which the trainer stood still for it, in seconds.
     double encode = 0;
     double wait = 0;
   } times;

@@ -61,8 +61,9 @@ struct FragmentRecord {
   // it is there.
   std::shared_future<base::Digest> digest;
   bool is_being_replaced = false;
-  bool keeps_progress = false;     // While being replaced: local holds (local - outer).
-  std::vector<net::Bytes> frozen;  // The contribution of the round to come, or open; or empty.
+  bool keeps_progress = false;      // While being replaced: local holds (local - outer).
+  std::vector<net::Bytes> frozen;   // The contribution of the round to come, or open; or empty.
+  std::vector<char> was_asked_for;  // Per chunk of it: it has left this node, or been summed here.
   std::optional<UnmergedRound> unmerged;
   std::map<net::PeerId, RoundFindings::Outlier> outliers;
   double reduce_seconds = 0;

@@ -24,6 +24,10 @@ constexpr net::Duration kPollInterval = std::chrono::milliseconds(100);
 // but not so often.
 constexpr int64_t kFetchAttemptsMax = 8;
 
+// A node that is held up for so long by a fragment that nobody else is going to say (a newcomer, or
+// one that was moved over its turn) says all others too: two that hold each other up meet there.
+constexpr net::Duration kHeldPatience = std::chrono::minutes(5);
+
 // What is left of the state is not whole.
 constexpr const char* kFromCheckpoint = "start the node again: it goes on from its last checkpoint";
 
@@ -45,7 +49,10 @@ class SwarmOuterLoop final : public OuterLoop {
         state_(state),
         swarm_(swarm),
         fragments_(static_cast<size_t>(state.fragment_count())),
-        position_(options.position) {}
+        position_(options.position) {
+    // What was due before is in the state, or in flight.
+    for (FragmentProgress& progress : fragments_) progress.synced_step = position_;
+  }
 
   std::optional<Entry> join(bool has_local_progress,
                             const std::function<bool()>& stop_requested) override;
@@ -76,6 +83,7 @@ class SwarmOuterLoop final : public OuterLoop {
                  const std::function<bool()>& stop_requested);
   std::optional<net::MemberEvent> wait();
   void merge_and_announce(StepOutcome& outcome);
+  void announce_all(StepOutcome& outcome);
   void announce(int64_t fragment);
   void tell_ready(int64_t fragment);
   void withdraw(int64_t fragment);
@@ -95,7 +103,7 @@ class SwarmOuterLoop final : public OuterLoop {
   void on_event(const net::Committed& event, StepOutcome& outcome);
   void on_event(const net::Stopped& event, StepOutcome& outcome);
   void settle(const net::Committed& event);
-  void settle_restored();
+  void settle_missed();
   RoundReport report_of(const net::Committed& event, const FragmentProgress& progress);
   RoundFindings report_findings(const net::Committed& event);
 
@@ -180,13 +188,11 @@ StepOutcome SwarmOuterLoop::wait_for_samples(const std::function<bool()>& stop_r
 void SwarmOuterLoop::take_part(StepOutcome& outcome, Samples samples,
                                const std::function<bool()>& stop_requested) {
   bool is_told = false;
+  net::Duration held{0};
   const auto lacks_samples = [&] { return samples == Samples::kWanted && outcome.samples.empty(); };
   net::Duration silence{0};
   while (!stopped_ && (is_replacing_ || holds_us_up() || lacks_samples())) {
-    if (stop_requested()) {
-      for (int64_t f = 0; f < state_.fragment_count(); ++f) withdraw(f);
-      break;
-    }
+    if (stop_requested()) break;  // What is in flight may be saved.
     std::optional<net::MemberEvent> event = wait();
     if (event) handle(*event, outcome);
     if (!stopped_) merge_and_announce(outcome);  // We may have been moved to where others are due.
@@ -198,6 +204,8 @@ void SwarmOuterLoop::take_part(StepOutcome& outcome, Samples samples,
       base::log_warning("outer: waiting at step {} for samples from the coordinator", position_);
       is_told = true;
     }
+    held += kPollInterval;
+    if (held == kHeldPatience) announce_all(outcome);
     silence += kPollInterval;
     if (silence >= options_.round_patience) {
       stopped_ = net::Stopped{.reason = "nothing was heard from the swarm in a round",
@@ -254,6 +262,18 @@ void SwarmOuterLoop::merge_and_announce(StepOutcome& outcome) {
   }
 }
 
+void SwarmOuterLoop::announce_all(StepOutcome& outcome) {
+  if (is_replacing_ || !holds_us_up()) return;
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    const FragmentProgress& progress = fragments_[size_t(f)];
+    if (progress.in_flight || progress.synced_step >= position_) continue;
+    base::log_warning("outer: held up at step {}: fragment {} is said before its turn", position_,
+                      f);
+    if (progress.stepped) merge(f, outcome);
+    announce(f);
+  }
+}
+
 void SwarmOuterLoop::announce(int64_t fragment) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
   const Clock::time_point start = Clock::now();
@@ -261,6 +281,7 @@ void SwarmOuterLoop::announce(int64_t fragment) {
   progress.in_flight = FragmentInFlight{.step = position_,
                                         .tokens = is_whole ? progress.tokens : 0,
                                         .is_damaged = !is_whole,
+                                        .made_for = state_.version(fragment) + 1,
                                         .times = {.encode = seconds_since(start)}};
   if (!is_whole) {
     // No weight, so that the others neither wait for us nor are diluted; the result then heals us.
@@ -362,7 +383,7 @@ void SwarmOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
   if (verified) {
     is_replacing_ = false;
     outcome.state_replaced = true;
-    settle_restored();
+    settle_missed();
     swarm_.synced(state_.states());
     return;
   }
@@ -377,14 +398,18 @@ void SwarmOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
   }
 }
 
-// What a checkpoint had in flight, in a round that is over.
-void SwarmOuterLoop::settle_restored() {
+// What was in flight for rounds that are in the state which we have just taken.
+void SwarmOuterLoop::settle_missed() {
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
     FragmentProgress& progress = fragments_[size_t(f)];
-    const bool is_restored = progress.in_flight && progress.in_flight->restored_for;
-    if (!is_restored || state_.version(f) < *progress.in_flight->restored_for) continue;
-    state_.settle_frozen(f);
-    progress.tokens -= progress.in_flight->tokens;
+    const auto& in_flight = progress.in_flight;
+    if (!in_flight || state_.version(f) < in_flight->made_for) continue;
+    if (!state_.settle_frozen(f, in_flight->is_restored)) {
+      progress.in_flight->made_for = state_.version(f) + 1;  // It is for the next one.
+      continue;
+    }
+    progress.tokens -= in_flight->tokens;
+    progress.synced_step = std::max(progress.synced_step, in_flight->step);
     progress.in_flight.reset();
   }
 }
@@ -478,6 +503,7 @@ void SwarmOuterLoop::settle(const net::Committed& event) {
   if (event.step >= progress.in_flight->step) {
     withdraw(event.fragment);  // The round of this step was held without us.
   } else {
+    progress.in_flight->made_for = event.round + 1;
     tell_ready(event.fragment);  // It was an older one, and used up our word for the one to come.
   }
 }
@@ -543,8 +569,10 @@ void SwarmOuterLoop::restore_in_flight(const std::vector<InFlight>& in_flight) {
                                  .is_restored = true,
                                  .report = {.begun_step = one.step}};
     } else {
-      progress.in_flight = FragmentInFlight{
-          .step = one.step, .tokens = one.tokens, .restored_for = state_.version(one.fragment) + 1};
+      progress.in_flight = FragmentInFlight{.step = one.step,
+                                            .tokens = one.tokens,
+                                            .made_for = state_.version(one.fragment) + 1,
+                                            .is_restored = true};
     }
   }
 }

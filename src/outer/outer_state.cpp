@@ -76,7 +76,7 @@ class HostOuterState final : public OuterState {
   void restore_unmerged(int64_t fragment, const Unmerged& unmerged) override {
     step_.restore(record(fragment), unmerged);
   }
-  void settle_frozen(int64_t fragment) override;
+  bool settle_frozen(int64_t fragment, bool is_all_counted) override;
 
  private:
   FragmentRecord& record(int64_t fragment) const {
@@ -141,7 +141,9 @@ net::Bytes HostOuterState::contribution(int64_t fragment, int64_t chunk) {
   FragmentRecord& r = record(fragment);
   CHECK(chunk >= 0 && chunk < r.chunk_count());
   std::lock_guard lock(r.mutex);
-  return r.frozen.empty() ? nullptr : r.frozen[size_t(chunk)];
+  if (r.frozen.empty()) return nullptr;
+  r.was_asked_for[size_t(chunk)] = 1;
+  return r.frozen[size_t(chunk)];
 }
 
 net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
@@ -216,6 +218,7 @@ bool HostOuterState::freeze(int64_t fragment) {
   Contribution made = make_contribution(r, local_, *codec_);
   std::lock_guard lock(r.mutex);
   r.frozen = std::move(made.payloads);
+  r.was_asked_for.assign(r.frozen.size(), 0);
   return made.is_whole;
 }
 
@@ -322,12 +325,19 @@ void HostOuterState::restore_frozen(int64_t fragment, std::span<const std::byte>
   std::vector<net::Bytes> payloads = split_payloads(r, encoded, *codec_);
   std::lock_guard lock(r.mutex);
   r.frozen = std::move(payloads);
+  r.was_asked_for.assign(r.frozen.size(), 0);
 }
 
-void HostOuterState::settle_frozen(int64_t fragment) {
+bool HostOuterState::settle_frozen(int64_t fragment, bool is_all_counted) {
   FragmentRecord& r = record(fragment);
   CHECK(!r.frozen.empty() && !r.is_being_replaced, "fragment {}", fragment);
+  const std::vector<char> is_counted = [&] {
+    std::lock_guard lock(r.mutex);
+    return is_all_counted ? std::vector<char>(r.frozen.size(), 1) : r.was_asked_for;
+  }();
+  if (std::ranges::find(is_counted, char{1}) == is_counted.end()) return false;
   local_.for_each_chunk(r, [&](int64_t chunk) {
+    if (is_counted[size_t(chunk)] == 0) return;
     const Slice slice = r.chunk(chunk);
     std::vector<float> values(static_cast<size_t>(slice.count));
     local_.read(r, slice, values);
@@ -336,6 +346,7 @@ void HostOuterState::settle_frozen(int64_t fragment) {
     local_.write(r, slice, values);
   });
   thaw(fragment);
+  return true;
 }
 
 }  // namespace

@@ -301,7 +301,9 @@ void Node::train() {
       if (loader_->has_batch()) {
         one_step();
       } else {
+        const bool was_whole = std::exchange(is_whole_, false);  // The state may be replaced.
         take(outer_loop_->wait_for_samples(stop_requested_));
+        is_whole_ = was_whole;
       }
     }
   } catch (const Diverged&) {

@@ -74,7 +74,8 @@ struct Scenario {
   }
   explicit Scenario(int64_t fragments = 1, int64_t steps_total = 0)
       : Scenario(plain_config(fragments), steps_total) {}
-  Scenario(const OuterConfig& config_in, int64_t steps_total, uint64_t position = 0)
+  Scenario(const OuterConfig& config_in, int64_t steps_total, uint64_t position = 0,
+           net::Duration patience = std::chrono::seconds(7))
       : config(config_in) {
     node = std::make_unique<TestNode>(config, make_layout({3, 4, 5}));
     donor = std::make_unique<TestNode>(config, make_layout({3, 4, 5}));
@@ -82,7 +83,7 @@ struct Scenario {
                               .steps_total = steps_total,
                               .position = position,
                               .join_timeout = std::chrono::seconds(5),
-                              .round_patience = std::chrono::seconds(7)},
+                              .round_patience = patience},
                              *node->state, swarm);
   }
 

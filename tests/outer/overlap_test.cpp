@@ -175,6 +175,48 @@ TEST_CASE("overlap: what is in flight can be saved, and goes on as if we had nev
   }
 }
 
+TEST_CASE("overlap: what somebody had asked for is taken for counted in a round that we missed",
+          "[outer][loop]") {
+  Scenario s = streaming();
+  s.join();
+  s.steps(1, 8);
+  const bool was_asked_for = GENERATE(true, false);
+  if (was_asked_for) REQUIRE(s.node->state->contribution(0, 0));
+  s.advance_donor(100);  // Its round is in that state.
+  s.swarm.on_fetch = [&] { s.deliver_donor_state(); };
+  s.swarm.on_synced = [&] { s.say(net::Started{.peer = 4, .step = 8}); };
+  s.say(net::CatchUpNeeded{.fragments = {0}});
+  REQUIRE(s.step(9).state_replaced);
+  Log expected = {"ready 0 80 8", "fetch", "synced"};
+  if (!was_asked_for) expected.push_back("ready 0 80 8");  // It is whole, for the next round.
+  REQUIRE(s.swarm.log == expected);
+  REQUIRE(s.loop->in_flight().empty() == was_asked_for);
+  s.require_local(was_asked_for ? 101 : 109);
+  REQUIRE(s.loop->tokens_since_commit() ==
+          std::vector<int64_t>{was_asked_for ? kTokens : 9 * kTokens});
+}
+
+TEST_CASE("overlap: two that hold each other up meet at all fragments", "[outer][loop]") {
+  OuterConfig config = Scenario::plain_config(2);
+  config.inner_steps = 20;
+  config.overlap_steps = 1;
+  config.overlap_steps_max = 2;
+  Scenario s(config, 0, 11, std::chrono::minutes(10));  // Behind the turn of fragment 0, at 10.
+  s.say(net::Started{.peer = 3, .step = 11});
+  REQUIRE(s.loop->join(true, kNeverStop)->step == 11);
+  s.steps(12, 21);
+  REQUIRE(s.swarm.log == Log{"ready 1 90 20"});
+  s.swarm.on_ready = [&](int64_t f, uint64_t step) {
+    if (f == 0) s.say(s.commit(0, step, 100, true));
+    if (f == 0) s.say(s.commit(1, 20, 100, true));
+  };
+  const StepOutcome outcome = s.step(22);
+  REQUIRE(s.swarm.silence == std::chrono::minutes(5));
+  REQUIRE(s.swarm.log[1] == "ready 0 110 22");
+  REQUIRE(!outcome.lost);
+  REQUIRE(outcome.rounds.size() == 1);  // That of fragment 0 is young.
+}
+
 TEST_CASE("overlap: bytes that are no contribution are refused", "[outer][loop]") {
   Scenario s = streaming();
   std::vector<std::byte> bytes(4 * 12);

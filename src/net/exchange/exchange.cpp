@@ -193,9 +193,11 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
   committed.round = setup_.authority.round;
   committed.epoch = epoch;
   committed.step = commit.step;
-  committed.contributed = is_contributor();
-  ContributorMask in_any = 0;
-  const ContributorMask ours = self_index_ ? ContributorMask{1} << *self_index_ : 0;
+  ContributorMask in_any = 0, ours = 0;
+  for (const PeerId self : {setup_.self, setup_.earlier_self}) {
+    if (const auto index = index_of(self)) ours |= ContributorMask{1} << *index;
+  }
+  committed.contributed = ours != 0;
   for (size_t i = 0; i < chunks_.size(); ++i) {
     const Chunk& chunk = chunks_[i];
     in_any |= chunk.header.contributors;

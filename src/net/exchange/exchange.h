@@ -27,6 +27,8 @@ class Exchange {
  public:
   struct Setup {
     PeerId self = kNobody;
+    PeerId earlier_self =
+        kNobody;          // Under which we contributed to this round, before we came back.
     Authority authority;  // Of the Open message.
     Open open;
     Instant opened_at{};

@@ -127,7 +127,7 @@ int64_t Fetcher::room(const Peer& peer, const Lane& lane) const {
   const int64_t share = limits_.window_bytes_max / std::max<int64_t>(busy_lane_count_, 1);
   const int64_t begun = kWantsPerLink * std::max<int64_t>(int64_t(peer.links.size()), 1);
   const int64_t wants = std::min(*window, share) / lane.chunk_bytes + begun;
-  return std::min(wants, kWantsMax / int64_t(peer.lanes.size()));
+  return std::min(wants, std::max<int64_t>(kWantsMax / int64_t(peer.lanes.size()), 1));
 }
 
 void Fetcher::ask(Peer& peer, Lane& lane, Turn turn) {

@@ -35,6 +35,13 @@ base::Result<void> MemberRounds::on_open(Exchange::Setup setup) {
   const int64_t fragment = setup.authority.fragment;
   close(fragment);
   Slot& slot = at(fragment);
+  // Whoever registers again in the middle of a round gets another number; what it had delivered
+  // under the old one counts.
+  const bool is_same = is_same_round(slot.newest, setup.authority);
+  const PeerId contributed_as = is_same ? slot.contributed_as : kNobody;
+  if (contributed_as != setup.self) setup.earlier_self = contributed_as;
+  const auto named = std::ranges::find(setup.open.contributors, setup.self, &Contributor::peer);
+  slot.contributed_as = named != setup.open.contributors.end() ? setup.self : contributed_as;
   slot.newest = setup.authority;
   auto exchange = Exchange::create(std::move(setup), store_);
   if (!exchange.ok()) return base::Failure{exchange.reason()};

@@ -53,6 +53,7 @@ class MemberRounds {
     std::optional<Ready> ready;
     std::unique_ptr<Exchange> exchange;  // The open round.
     Authority newest;                    // Of the last round that was open; later ones are to come.
+    PeerId contributed_as = kNobody;     // Our number in it, where we were a contributor.
   };
 
   Slot& at(int64_t fragment) { return slots_[size_t(fragment)]; }
