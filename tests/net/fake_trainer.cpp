@@ -282,7 +282,8 @@ void FakeTrainer::check_results(const Committed& committed) {
     const bool has_count = std::popcount(mask) == std::popcount(hosts);
     const bool has_base =
         sum.base_version + 1 == committed.round && sum.base_digest == digest_word(f);
-    const bool has_ours = !committed.contributed || was_spoiled_ || (hosts >> host_ & 1) != 0;
+    const bool has_ours =
+        committed.has_ours[chunk] == 0 || was_spoiled_ || (hosts >> host_ & 1) != 0;
     if (!is_legal || !has_weight || !has_count || !has_base || !has_ours) {
       oracle_.violated(fmt::format(
           "{}: chunk {} has value {} and weight {} (said: {}) of contributors {:x}, base {}, ours "
