@@ -87,7 +87,7 @@ TEST_CASE("A file has exactly these bytes", "[safetensors]") {
       "\xc8\0\0\0\0\0\0\0"
       R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
       R"("b":{"dtype":"F32","shape":[],"data_offsets":[24,28]},)"
-      R"("c":{"dtype":"U8","shape":[2],"data_offsets":[28,30]}}  )"
+      R"("c":{"dtype":"U8","shape":[2],"data_offsets":[28,30]}}    )"
       "\0\0\x80\x3f"
       "\0\0\0\x40"
       "\0\0\x40\x40"
