@@ -169,10 +169,12 @@ class FormatsTest(ClusterTest):
         self.assert_finished(node)
         checkpoint = Checkpoint(sorted((node.directory / "checkpoints").glob("step-*"))[-1])
         conditions = {"always", "with AdamW"} | ({"in a swarm"} if checkpoint.manifest["outer"] else set())
+        if checkpoint.manifest["in_flight"]:  # A stop while a round is open leaves some.
+            conditions.add("where there are some")
         expected = {file for file, _, condition in table("file", "what", "is there") if condition in conditions}
         self.assertEqual({path.name for path in checkpoint.folder.glob("*.safetensors")}, expected)
         self.assertEqual(set(checkpoint.manifest["files"]), expected)
-        for file in expected:
+        for file in expected - {"in_flight.safetensors"}:  # That one has bytes under names of its own.
             checkpoint.tensors(file)
         return checkpoint
 
