@@ -3,10 +3,9 @@
 // are split, and what a decoder takes for a message is, encoded, those bytes again.
 //
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude -Isrc -Itests
-//   tests/fuzz/frame_fuzz.cpp
-//     src/net/wire/{buffer_pool,frame,message,types,wire}.cpp src/base/{error,hash}.cpp \
-//     -lfmt -lcrypto -o frame_fuzz
-//     && ./frame_fuzz
+//     tests/fuzz/frame_fuzz.cpp src/net/wire/{buffer_pool,frame,message,types,wire}.cpp
+//     src/base/{error,hash}.cpp -lfmt -lcrypto -o frame_fuzz
+//   ./frame_fuzz
 //
 // The first byte of an input selects: 0 a stream of frames, 1 the same with checksums that are made
 // right (else hardly any input would get past them), from 2 on a decoder.
