@@ -6,7 +6,8 @@
 // Contributions are frozen bytes: made before ready() is said, and the same ones until the round is
 // over, however often they are asked for. So nothing here reads what the trainer goes on changing.
 //
-// Threads: everything is called on the host's loop thread.
+// Threads: check_contribution, check_result and reduce are called by worker threads, several at
+// once and at any time, even when the round is over; the rest on the host's loop thread.
 #pragma once
 
 #include <cstdint>

@@ -4,11 +4,22 @@
 // libuv is only a thin shell (net/host.h).
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "net/message.h"
 
 namespace net {
+
+class Outbox;
+
+// Arithmetic that would keep the machine from its sockets and heartbeats. `work` runs once, on some
+// worker thread, beside whatever the machine does meanwhile, so it uses nothing of the machine's;
+// `done` runs after it, as a call of the machine like any other.
+struct Job {
+  std::function<void()> work;
+  std::function<void(Instant now, Outbox& out)> done;
+};
 
 // What a machine can do to the world. Calls do not re-enter the machine; their effects come back as
 // later events.
@@ -25,9 +36,8 @@ class Outbox {
   virtual int64_t queued_bytes(LinkId link) const = 0;
   // Of all links together.
   virtual int64_t all_queued_bytes() const = 0;
-  // Asks for an on_tick as soon as the sockets have been looked at again: for long work in small
-  // steps. A host that ignores it makes such work slow, not wrong.
-  virtual void wake() {}
+  // Jobs run at the same time and end in any order. The machine bounds how many it has out.
+  virtual void start(Job job) = 0;
 };
 
 // A chunk sender stops at this many queued bytes on a link and goes on at on_drained. The system's

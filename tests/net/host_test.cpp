@@ -208,6 +208,56 @@ TEST_CASE("calls posted from many threads all run, on the one loop thread") {
   REQUIRE(on_loop(*node.host, [&](Outbox&) { return sum; }) == kThreadCount * kCallCount);
 }
 
+TEST_CASE("jobs run beside the loop, and their ends are told on it") {
+  constexpr int kJobCount = 50;
+  std::atomic<int> worked_beside = 0;
+  std::vector<std::thread::id> done_on;
+  std::thread::id loop;
+  std::promise<void> all_done;
+  bool was_inside = false, is_inside = false;
+  TestNode node;
+  node.machine.start = [&](Outbox& out) {
+    loop = std::this_thread::get_id();
+    is_inside = true;
+    for (int i = 0; i < kJobCount; ++i) {
+      out.start({.work = [&] { worked_beside += std::this_thread::get_id() != loop; },
+                 .done =
+                     [&](Instant, Outbox&) {
+                       was_inside |= is_inside;
+                       done_on.push_back(std::this_thread::get_id());
+                       if (done_on.size() == kJobCount) all_done.set_value();
+                     }});
+    }
+    is_inside = false;
+  };
+  node.host->start();
+  REQUIRE(all_done.get_future().wait_for(kTestPatience) == std::future_status::ready);
+  REQUIRE(worked_beside == kJobCount);
+  REQUIRE(std::ranges::count(done_on, loop) == kJobCount);
+  REQUIRE(!was_inside);
+}
+
+TEST_CASE("a host that ends waits for the jobs that are out") {
+  std::promise<void> begun, may_end;
+  std::atomic<bool> has_ended = false;
+  TestNode node;
+  node.machine.start = [&](Outbox& out) {
+    out.start({.work =
+                   [&, end = may_end.get_future().share()] {
+                     begun.set_value();
+                     end.wait();
+                     has_ended = true;
+                   },
+               .done = [](Instant, Outbox&) {}});
+  };
+  node.host->start();
+  REQUIRE(begun.get_future().wait_for(kTestPatience) == std::future_status::ready);
+  std::thread ender([&] { node.host.reset(); });
+  may_end.set_value();
+  ender.join();
+  REQUIRE(has_ended);
+}
+
 TEST_CASE("an idle host hardly uses the processor") {
   TestNode server;
   server.host->start();

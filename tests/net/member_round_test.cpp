@@ -231,6 +231,138 @@ TEST_CASE("member: steps are no progress of a round, chunks are") {
   REQUIRE(progress() == before + 1);
 }
 
+// --- What workers find out comes later, in any order.
+
+TEST_CASE("member: a round is made whatever the order in which its jobs end") {
+  InRound stage;
+  stage.holds_jobs = true;
+  stage.finish();
+  const int64_t rotation = GENERATE(0, 1, 2, 3, 4);
+  while (!stage.out.jobs.empty()) {
+    for (int64_t i = 0; i < rotation; ++i) {
+      stage.out.jobs.push_back(std::move(stage.out.jobs.front()));
+      stage.out.jobs.pop_front();
+    }
+    REQUIRE(stage.out.count(stage.coordinator(), MessageType::kDone) == 0);
+    stage.out.finish_job(stage.now);
+  }
+  REQUIRE(stage.out.last<Done>(stage.coordinator(), MessageType::kDone)->results ==
+          stage.results_digest());
+}
+
+TEST_CASE("member: what is not checked yet is neither asked for again nor used") {
+  InRound stage;
+  stage.holds_jobs = true;
+  stage.give(0, name(WantKind::kContribution, 1), part(1));
+  stage.give(2, name(WantKind::kContribution, 1), part(2));
+  stage.take_wants(stage.link_to(0));
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {}, .moves = {{3, 2}}}),
+             Stage::round(2));
+  stage.pass(seconds(2));
+  REQUIRE(stage.take_wants(stage.link_to(0)).empty());
+  REQUIRE(stage.store.last_parts.empty());
+  stage.out.finish_jobs(stage.now);
+  REQUIRE(stage.store.last_parts.size() == 3);
+}
+
+TEST_CASE("member: what was being checked or summed when its round ended comes to nothing") {
+  InRound stage;
+  stage.give(0, name(WantKind::kContribution, 1), part(1));
+  stage.holds_jobs = true;
+  stage.give(2, name(WantKind::kContribution, 1), part(2));
+  stage.give(0, name(WantKind::kResult, 0), result(0b111, 303, 40));
+  const bool is_summing = GENERATE(true, false);
+  if (is_summing) stage.out.finish_job(stage.now);  // The part is checked: the sum is a job now.
+  SECTION("by an abort") {
+    stage.tell(MessageType::kAbort, no_payload(), Stage::round());
+    stage.out.finish_jobs(stage.now);
+    stage.open();
+  }
+  SECTION("because it was opened again") {
+    stage.open();
+    stage.out.finish_jobs(stage.now);
+  }
+  stage.holds_jobs = false;
+  stage.finish();
+  REQUIRE(stage.out.last<Done>(stage.coordinator(), MessageType::kDone)->results ==
+          stage.results_digest());
+}
+
+TEST_CASE("member: a sum that was being made when its chunk moved away is not given to anybody") {
+  InRound stage;
+  stage.give(0, name(WantKind::kContribution, 1), part(1));
+  stage.holds_jobs = true;
+  stage.give(2, name(WantKind::kContribution, 1), part(2));
+  stage.out.finish_job(stage.now);
+  const LinkId guest = stage.guest();
+  Authority asked = Stage::round();
+  asked.chunk = 1;
+  stage.want(guest, WantKind::kResult, asked);
+  const bool comes_back = GENERATE(true, false);
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {}, .moves = {{1, 2}}}),
+             Stage::round(2));
+  if (comes_back) {
+    stage.tell(MessageType::kReown, encode(Reown{.excluded = {}, .moves = {{1, 1}}}),
+               Stage::round(3));
+  }
+  stage.out.finish_jobs(stage.now);
+  REQUIRE(stage.out.count(guest, MessageType::kChunk) == 0);
+  REQUIRE(stage.out.count(guest, MessageType::kGone) == 1);
+}
+
+TEST_CASE("member: the part of one who is out, checked too late for the sum, is not missed") {
+  InRound stage;
+  stage.give(2, name(WantKind::kContribution, 1), part(2));
+  stage.holds_jobs = true;
+  stage.give(0, name(WantKind::kContribution, 1), part(1));
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {0}, .moves = {{0, 2}, {3, 2}}}),
+             Stage::round(2));
+  stage.out.finish_jobs(stage.now);
+  REQUIRE(stage.store.last_parts.size() == 2);
+  REQUIRE(stage.store.last_parts[0].peer == 1);
+  REQUIRE(stage.store.last_parts[1].peer == 2);
+}
+
+TEST_CASE("member: what comes quicker than it is checked is not asked for without end") {
+  InRound stage;
+  stage.holds_jobs = true;
+  // Two wants may be in flight of a lane, and what came of them is not looked at.
+  stage.give(0, name(WantKind::kResult, 0), result(0b111, 303, 40));
+  stage.give(0, name(WantKind::kResult, 3), result(0b111, 303, 43));
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {}, .moves = {{2, 0}}}),
+             Stage::round(2));
+  stage.take_wants(stage.link_to(0));
+  stage.pass(seconds(1));
+  REQUIRE(stage.take_wants(stage.link_to(0)).empty());
+  stage.out.finish_job(stage.now);
+  REQUIRE(stage.take_wants(stage.link_to(0)) ==
+          std::vector<ChunkName>{name(WantKind::kResult, 2, 2)});
+}
+
+TEST_CASE("member: a number that is another node's by now is not taken for ours") {
+  InRound stage;
+  const bool is_given_away = GENERATE(true, false);
+  // We come back as peer 3 while the round is open, or is opened anew with another node as peer 1.
+  stage.member->on_link_closed(stage.coordinator(), "broke", stage.now, stage.out);
+  stage.pass(seconds(10));
+  stage.welcome(3);
+  stage.tell(MessageType::kCatchUp, encode(CatchUp{{{0, digest_of(1)}}, {}}));
+  stage.tell(MessageType::kStart, encode(Start{.step = 7}));
+  Open open;
+  for (PeerId peer = 0; peer < 3; ++peer) {
+    const PeerId host = peer == 1 && is_given_away ? 7 : peer;
+    open.contributors.push_back({peer, 100 + int64_t(peer), Stage::address(host)});
+  }
+  open.owners = {0, 0, 2, 0};
+  stage.tell(MessageType::kOpen, encode(open), Stage::round(2));
+  for (const uint32_t chunk : {0u, 1u, 3u})
+    stage.give(0, name(WantKind::kResult, chunk, 2), result(0b111, 303, 40));
+  stage.give(2, name(WantKind::kResult, 2, 2), result(0b111, 303, 40));
+  const auto done = stage.out.last<Done>(stage.coordinator(), MessageType::kDone);
+  stage.tell(MessageType::kCommit, encode(Commit{done->results, 20}), Stage::round(2));
+  REQUIRE(stage.last_event<Committed>()->contributed == !is_given_away);
+}
+
 TEST_CASE("member: who cannot be dialled is named in the heartbeat") {
   InRound stage;
   const auto unreachable = [&] {

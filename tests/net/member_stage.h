@@ -136,6 +136,7 @@ class Stage {
                         .authority = authority,
                         .payload = std::move(payload)},
                        now, out);
+    if (!holds_jobs) out.finish_jobs(now);
   }
   // What was asked for on the link, and not yet looked at here.
   std::vector<ChunkName> take_wants(LinkId link) {
@@ -174,6 +175,7 @@ class Stage {
   Instant now = seconds(50);
   std::vector<MemberEvent> events;
   std::unique_ptr<Member> member;
+  bool holds_jobs = false;  // Otherwise workers are done before anything else happens.
 
  private:
   LinkId last_guest_ = 0;

@@ -1,6 +1,7 @@
 // An outbox that remembers what a machine did.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -20,6 +21,18 @@ class RecordingOutbox : public Outbox {
   void close(LinkId link) override { closed.insert(link); }
   int64_t queued_bytes(LinkId) const override { return queued; }
   int64_t all_queued_bytes() const override { return queued + queued_elsewhere; }
+  void start(Job job) override { jobs.push_back(std::move(job)); }
+
+  // Does all jobs, and those that come of them.
+  void finish_jobs(Instant now) {
+    while (!jobs.empty()) finish_job(now);
+  }
+  void finish_job(Instant now) {
+    const Job job = std::move(jobs.front());
+    jobs.pop_front();
+    job.work();
+    job.done(now, *this);
+  }
 
   // The last message of this type on the link.
   const Message* last(LinkId link, MessageType type) const {
@@ -48,7 +61,8 @@ class RecordingOutbox : public Outbox {
   std::map<LinkId, Endpoint> dialled;
   std::map<LinkId, std::vector<Message>> sent;
   std::set<LinkId> closed;
-  int64_t queued = 0;  // On each link.
+  std::deque<Job> jobs;  // That are out.
+  int64_t queued = 0;    // On each link.
   int64_t queued_elsewhere = 0;
 
  private:

@@ -131,6 +131,20 @@ TEST_CASE("a rehearsing host tells its machine when a full queue has drained") {
   REQUIRE(!server.machine.story().was_reentered);
 }
 
+TEST_CASE("the end of a rehearsing host's job may send like any other call") {
+  TestNode server;
+  server.host->start();
+  TestNode client(rehearsing({.delay = milliseconds(1)}));
+  client.machine.start = [&](Outbox& out) {
+    const LinkId link = out.connect(server.endpoint());
+    out.start({.work = [] {},
+               .done = [link](Instant, Outbox& later) { later.send(link, start_message(1)); }});
+  };
+  client.host->start();
+  REQUIRE(
+      server.machine.wait_until([](const Story& story) { return messages_of(story).size() == 1; }));
+}
+
 TEST_CASE("a host that ends lets go of what it holds") {
   TestNode server(rehearsing({.delay = std::chrono::hours(10)}));
   server.host->start();

@@ -23,17 +23,7 @@ class World::HostOutbox : public Outbox {
   void close(LinkId link) override { world_.close(host_, link); }
   int64_t queued_bytes(LinkId link) const override { return world_.queued_bytes(host_, link); }
   int64_t all_queued_bytes() const override { return 0; }  // Budgets are the host's tests.
-  void wake() override {
-    World& world = world_;
-    const HostId host = host_;
-    const int64_t incarnation = world.hosts_.at(host).incarnation;
-    world.after(std::chrono::microseconds(100), [&world, host, incarnation] {
-      world.call_later(host, incarnation, [&world, host] {
-        Host& h = world.hosts_.at(host);
-        h.machine->on_tick(world.now_ + h.clock_offset, *h.out);
-      });
-    });
-  }
+  void start(Job job) override { world_.start(host_, std::move(job)); }
 
  private:
   World& world_;
@@ -259,6 +249,17 @@ void World::send(HostId from, LinkId id, Message message) {
         if (!links_.at(id).is_alive[1 - side] || hosts_.at(to).machine == nullptr) return;
         hosts_.at(to).machine->on_message(id, message, now, out);
       });
+    });
+  });
+}
+
+void World::start(HostId host, Job job) {
+  job.work();
+  const int64_t incarnation = hosts_.at(host).incarnation;
+  after(uniform(Duration(0), options_.work_time_max), [=, this, done = std::move(job.done)] {
+    call_later(host, incarnation, [=, this] {
+      Host& h = hosts_.at(host);
+      done(now_ + h.clock_offset, *h.out);
     });
   });
 }

@@ -4,7 +4,7 @@
 // The model is TCP between hosts: a link delivers in order, or breaks; bytes take time by latency,
 // jitter and bandwidth; what is sent into a cut waits, and after kGiveUpAfter the link breaks at
 // both ends. A frozen host (SIGSTOP) neither acts nor closes anything. Every host has its own
-// clock.
+// clock. A job is done at once, and the machine hears of it later, so that jobs end in any order.
 #pragma once
 
 #include <deque>
@@ -30,6 +30,7 @@ struct NetworkOptions {
   Duration jitter = std::chrono::milliseconds(10);
   double bytes_per_second = 10e6;  // Each link and direction.
   double connect_failure_chance = 0;
+  Duration work_time_max = std::chrono::milliseconds(20);  // Of a job; each takes its own.
 };
 
 class World {
@@ -110,6 +111,7 @@ class World {
   void send(HostId from, LinkId id, Message message);
   void close(HostId from, LinkId id);
   int64_t queued_bytes(HostId from, LinkId id) const;
+  void start(HostId host, Job job);
   void sent(LinkId id, int side, int64_t bytes);
   void arrive(LinkId id, int side, std::function<void()> deliver);
   void end(LinkId id, int side, const std::string& reason);

@@ -68,7 +68,7 @@ std::vector<Exchange::Missing> Exchange::missing() const {
   std::vector<Missing> missing;
   for (int64_t chunk = 0; chunk < int64_t(chunks_.size()); ++chunk) {
     const Chunk& c = chunks_[size_t(chunk)];
-    if (c.result) continue;
+    if (c.has_result() || c.is_being_summed) continue;
     if (!is_ours(chunk)) {
       const int64_t owner = plan_.owners[size_t(chunk)];
       missing.push_back({name_of(WantKind::kResult, chunk), provider(owner)});
@@ -87,48 +87,43 @@ std::vector<Exchange::Missing> Exchange::missing() const {
 
 base::Result<void> Exchange::deliver(const ChunkName& name, PeerId from, const Bytes& payload) {
   // The fetcher hands on only what is wanted, and after a Reown that is something else.
-  CHECK(name.attempt == plan_.attempts[name.chunk] && !chunks_[name.chunk].result,
+  CHECK(name.attempt == plan_.attempts[name.chunk] && !chunks_[name.chunk].has_result(),
         "chunk {} of attempt {}", name.chunk, name.attempt);
   bytes_sent_ += kWantFrameBytes;
   bytes_received_ += kFrameHeaderBytes + int64_t(payload->size());
-  return name.kind == WantKind::kContribution ? take_contribution(name, from, payload)
-                                              : take_result(name, payload);
-}
-
-base::Result<void> Exchange::take_contribution(const ChunkName& name, PeerId from,
-                                               const Bytes& payload) {
-  const auto index = index_of(from);
-  if (!index || !is_ours(name.chunk)) return base::Failure{"a contribution of somebody else"};
-  const auto encoded = std::span(*payload).subspan(size_t(kContributionOffset));
-  const auto checked = store_.check_contribution(name.fragment, name.chunk, encoded);
-  if (!checked.ok()) return checked;
-  Chunk& chunk = chunks_[name.chunk];
-  chunk.parts.resize(size_t(contributor_count()));
-  chunk.parts[size_t(*index)] = payload;
-  if (has_all_parts(name.chunk)) reducible_.insert(name.chunk);
+  Task task{.name = name, .from = from, .work = {}};
+  if (name.kind == WantKind::kContribution) {
+    if (!index_of(from) || !is_ours(name.chunk))
+      return base::Failure{"a contribution of somebody else"};
+    task.work = [&store = store_, name, payload] {
+      return net::check_contribution(store, name, payload);
+    };
+  } else {
+    const auto header = read_result_header(*payload);
+    if (!header.ok()) return base::Failure{header.reason()};
+    if (const auto checked = check_header(*header); !checked.ok()) return checked;
+    task.work = [&store = store_, name, header = *header, payload] {
+      return net::check_result(store, name, header, payload);
+    };
+  }
+  checks_.push_back(std::move(task));
   return {};
 }
 
-base::Result<void> Exchange::take_result(const ChunkName& name, const Bytes& payload) {
-  const auto header = read_result_header(*payload);
-  if (!header.ok()) return base::Failure{header.reason()};
-  const ContributorMask contributors = header->contributors;
+base::Result<void> Exchange::check_header(const ResultHeader& header) const {
   int64_t weight_tokens = 0;
   for (int64_t index = 0; index < contributor_count(); ++index) {
-    if (!contains(contributors, index)) continue;
+    if (!contains(header.contributors, index)) continue;
     weight_tokens += setup_.open.contributors[size_t(index)].weight_tokens;
   }
-  const ContributorMask named = contributors | header->judged_out;
+  const ContributorMask named = header.contributors | header.judged_out;
   const bool has_strangers = contributor_count() < kMembersMax && named >> contributor_count() != 0;
-  const bool is_both = (contributors & header->judged_out) != 0;
-  if (contributors == 0 || is_both || has_strangers || weight_tokens != header->weight_tokens) {
-    return base::Failure{fmt::format("a result of contributors {:x} with weight {}", contributors,
-                                     header->weight_tokens)};
+  const bool is_both = (header.contributors & header.judged_out) != 0;
+  if (header.contributors == 0 || is_both || has_strangers ||
+      weight_tokens != header.weight_tokens) {
+    return base::Failure{fmt::format("a result of contributors {:x} with weight {}",
+                                     header.contributors, header.weight_tokens)};
   }
-  const auto encoded = std::span(*payload).subspan(size_t(kResultOffset));
-  const auto checked = store_.check_result(name.fragment, name.chunk, encoded);
-  if (!checked.ok()) return checked;
-  set_result(name.chunk, *header, payload);
   return {};
 }
 
@@ -139,9 +134,9 @@ Answer Exchange::answer(const ChunkName& name) {
   const Chunk& chunk = chunks_[name.chunk];
   const bool is_result = name.kind == WantKind::kResult;
   if (is_result && !is_ours(name.chunk)) return gone();
-  if (is_result && !chunk.result) return not_yet();
+  if (is_result && !chunk.has_result()) return not_yet();
   Answer answer =
-      is_result ? Answer{Answer::Kind::kChunk, chunk.result} : answer_contribution(name);
+      is_result ? Answer{Answer::Kind::kChunk, chunk.result.payload} : answer_contribution(name);
   if (answer.kind == Answer::Kind::kChunk) {
     bytes_received_ += kWantFrameBytes;
     bytes_sent_ += kFrameHeaderBytes + int64_t(answer.payload->size());
@@ -156,27 +151,53 @@ Answer Exchange::answer_contribution(const ChunkName& name) {
   return {.kind = Answer::Kind::kChunk, .payload = std::move(payload)};
 }
 
-bool Exchange::work(int64_t step_limit) {
-  for (; step_limit > 0 && !reducible_.empty(); --step_limit) {
+std::optional<Exchange::Task> Exchange::next_task() {
+  if (!reducible_.empty()) {
     const int64_t chunk = *reducible_.begin();
     reducible_.erase(reducible_.begin());
-    reduce(chunk);
+    return sum_of(chunk);
   }
-  for (; step_limit > 0 && !unhashed_.empty(); --step_limit) {
-    Chunk& chunk = chunks_[size_t(*unhashed_.begin())];
-    unhashed_.erase(unhashed_.begin());
-    chunk.digest = base::sha256(*chunk.result);
-    ++hashed_count_;
+  while (!checks_.empty()) {
+    Task task = std::move(checks_.front());
+    checks_.pop_front();
+    if (task.name.attempt == plan_.attempts[task.name.chunk]) return task;
   }
-  if (hashed_count_ == int64_t(chunks_.size()) && !digest_) digest_ = digest_of_all();
-  return !reducible_.empty() || !unhashed_.empty();
+  return std::nullopt;
+}
+
+// A chunk that has another owner meanwhile has another attempt.
+base::Result<void> Exchange::finish(const Task& task, base::Result<Product> product) {
+  const int64_t chunk = task.name.chunk;
+  const bool is_sum = task.from == kNobody;
+  if (task.name.attempt != plan_.attempts[size_t(chunk)]) return {};
+  if (!product.ok()) {
+    if (is_sum) return {};  // The others will notice that this chunk does not come.
+    return base::Failure{product.reason()};
+  }
+  if (task.name.kind == WantKind::kContribution) {
+    take_part(chunk, task.from, std::move(product->payload));
+    return {};
+  }
+  set_result(chunk, std::move(*product));
+  has_new_results_ |= is_sum;
+  return {};
+}
+
+// Too late if its contributor is out by now, and the sum was made without it.
+void Exchange::take_part(int64_t chunk, PeerId from, Bytes payload) {
+  Chunk& c = chunks_[size_t(chunk)];
+  if (c.is_being_summed || c.has_result()) return;
+  c.parts.resize(size_t(contributor_count()));
+  c.parts[size_t(*index_of(from))] = std::move(payload);
+  if (has_all_parts(chunk)) reducible_.insert(chunk);
 }
 
 // Of the chunks' digests in their order, so that a result that comes late, or again, is hashed
 // alone.
 base::Digest Exchange::digest_of_all() const {
   base::Sha256 hash;
-  for (const Chunk& chunk : chunks_) hash.update(std::as_bytes(std::span(chunk.digest->bytes)));
+  for (const Chunk& chunk : chunks_)
+    hash.update(std::as_bytes(std::span(chunk.result.digest.bytes)));
   return hash.finish();
 }
 
@@ -200,12 +221,12 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
   committed.contributed = ours != 0;
   for (size_t i = 0; i < chunks_.size(); ++i) {
     const Chunk& chunk = chunks_[i];
-    in_any |= chunk.header.contributors;
-    committed.has_ours.push_back(((chunk.header.contributors | chunk.header.judged_out) & ours) !=
-                                 0);
+    const ResultHeader& header = chunk.result.header;
+    in_any |= header.contributors;
+    committed.has_ours.push_back(((header.contributors | header.judged_out) & ours) != 0);
     committed.results.push_back({.peer = provider(plan_.owners[i]).peer,
-                                 .weight_tokens = chunk.header.weight_tokens,
-                                 .bytes = chunk.result,
+                                 .weight_tokens = header.weight_tokens,
+                                 .bytes = chunk.result.payload,
                                  .offset = kResultOffset});
   }
   for (int64_t index = 0; index < contributor_count(); ++index) {
@@ -253,71 +274,54 @@ std::optional<int64_t> Exchange::index_of(PeerId peer) const {
 }
 
 void Exchange::void_result(int64_t chunk) {
-  if (chunks_[size_t(chunk)].digest) --hashed_count_;
+  if (chunks_[size_t(chunk)].has_result()) --result_count_;
   chunks_[size_t(chunk)] = {};
   reducible_.erase(chunk);
-  unhashed_.erase(chunk);
   digest_.reset();
 }
 
-void Exchange::set_result(int64_t chunk, const ResultHeader& header, Bytes payload) {
-  Chunk& c = chunks_[size_t(chunk)];
-  c.parts.clear();
-  c.header = header;
-  c.result = std::move(payload);
-  unhashed_.insert(chunk);
+void Exchange::set_result(int64_t chunk, Product result) {
+  chunks_[size_t(chunk)] = {.parts = {}, .is_being_summed = false, .result = std::move(result)};
+  if (++result_count_ == int64_t(chunks_.size())) digest_ = digest_of_all();
 }
 
 // Contributors that are out are not waited for any more, but what they delivered counts.
 void Exchange::find_reducible() {
   for (int64_t chunk = 0; chunk < int64_t(chunks_.size()); ++chunk) {
-    if (!is_ours(chunk) || chunks_[size_t(chunk)].result) continue;
+    const Chunk& c = chunks_[size_t(chunk)];
+    if (!is_ours(chunk) || c.has_result() || c.is_being_summed) continue;
     if (has_all_parts(chunk)) reducible_.insert(chunk);
   }
 }
 
 // In the order of peer ids, whatever the order of arrival, so that a round can be computed again.
-void Exchange::reduce(int64_t chunk) {
-  const int64_t fragment = setup_.authority.fragment;
+Exchange::Task Exchange::sum_of(int64_t chunk) {
+  const ChunkName name = name_of(WantKind::kResult, chunk);
   Chunk& c = chunks_[size_t(chunk)];
+  c.is_being_summed = true;
   c.parts.resize(size_t(contributor_count()));
-  std::vector<FragmentStore::Part> parts;
-  ResultHeader header;
+  std::vector<Summand> summands;
   for (int64_t index = 0; index < contributor_count(); ++index) {
+    const bool is_own = index == *self_index_;
     Bytes bytes =
-        index == *self_index_ ? own_contribution(chunk) : std::move(c.parts[size_t(index)]);
+        is_own ? store_.contribution(name.fragment, chunk) : std::move(c.parts[size_t(index)]);
+    if (!bytes && is_own) {
+      base::log_warning("round {} of fragment {}: nothing of ours is frozen for chunk {}",
+                        name.round, name.fragment, chunk);
+    }
     if (!bytes) continue;
     const Contributor& contributor = setup_.open.contributors[size_t(index)];
-    parts.push_back(
-        {contributor.peer, contributor.weight_tokens, std::move(bytes), kContributionOffset});
+    summands.push_back({.index = index,
+                        .part = {.peer = contributor.peer,
+                                 .weight_tokens = contributor.weight_tokens,
+                                 .bytes = std::move(bytes),
+                                 .offset = kContributionOffset},
+                        .is_checked = !is_own});
   }
-  if (parts.empty()) return;  // The others will notice that this chunk does not come.
-  const FragmentStore::Mean mean = store_.reduce(fragment, chunk, parts);
-  for (const FragmentStore::Part& part : parts) {
-    const ContributorMask bit = ContributorMask{1} << *index_of(part.peer);
-    if (std::ranges::find(mean.left_out, part.peer) != mean.left_out.end()) {
-      header.judged_out |= bit;
-    } else {
-      header.contributors |= bit;
-      header.weight_tokens += part.weight_tokens;
-    }
-  }
-  set_result(chunk, header, result_payload(header, mean.encoded));
-  has_new_results_ = true;
-}
-
-// Null if it is not fit to be summed.
-Bytes Exchange::own_contribution(int64_t chunk) {
-  const int64_t fragment = setup_.authority.fragment;
-  Bytes payload = store_.contribution(fragment, chunk);
-  const auto checked =
-      payload ? store_.check_contribution(fragment, chunk,
-                                          std::span(*payload).subspan(size_t(kContributionOffset)))
-              : base::Result<void>(base::Failure{"nothing is frozen for it"});
-  if (checked.ok()) return payload;
-  base::log_warning("round {} of fragment {}: left out our own part of chunk {}: {}",
-                    setup_.authority.round, fragment, chunk, checked.reason());
-  return {};
+  c.parts.clear();
+  return {.name = name, .from = kNobody, .work = [&store = store_, name, summands] {
+            return net::sum(store, name, summands);
+          }};
 }
 
 }  // namespace net

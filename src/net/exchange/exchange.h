@@ -6,16 +6,19 @@
 // (contributors, weight). Everybody uses the owner's bytes, so it does not matter that chunks may
 // have different contributors after a failure: replicas stay equal, and the divisor is right.
 //
-// The heavy work (summing, hashing) is done in small steps by work(), so that a round of a large
-// model never keeps the loop from its heartbeats.
+// Checking, summing and hashing are tasks for workers: next_task() hands one out, finish() takes
+// what it came to, in any order and at any time.
 #pragma once
 
+#include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
+#include "net/exchange/arithmetic.h"
 #include "net/exchange/chunk.h"
 #include "net/exchange/plan.h"
 #include "net/fragment_store.h"
@@ -52,13 +55,22 @@ class Exchange {
   // What must be fetched, as things stand. Changes with reown() and with every delivery.
   std::vector<Missing> missing() const;
 
-  // A wanted chunk has arrived. Fails if it is not what its provider had to send.
+  // A wanted chunk has arrived. Fails at once if its provider had no right to send it; otherwise it
+  // is a task to check it, and stays missing until then.
   base::Result<void> deliver(const ChunkName& name, PeerId from, const Bytes& payload);
   // For a name of this round.
   Answer answer(const ChunkName& name);
 
-  // Does at most `step_limit` chunks of what can be done; true if more is left.
-  bool work(int64_t step_limit);
+  struct Task {
+    ChunkName name;         // What is checked, or the result that is summed.
+    PeerId from = kNobody;  // Who delivered it; nobody: it is a sum.
+    // To be called once. It needs nothing of this object, but the store.
+    std::function<base::Result<Product>()> work;
+  };
+  // Sums first: others wait for them.
+  std::optional<Task> next_task();
+  // Fails if what was delivered is not what its provider had to send.
+  base::Result<void> finish(const Task& task, base::Result<Product> product);
 
   // Whether answers to wants for results may have changed since the last call.
   bool take_has_new_results() { return std::exchange(has_new_results_, false); }
@@ -72,9 +84,9 @@ class Exchange {
  private:
   struct Chunk {
     std::vector<Bytes> parts;  // By contributor; only while we own it and have not summed it.
-    Bytes result;
-    ResultHeader header;
-    std::optional<base::Digest> digest;  // Of the result, once it was hashed.
+    bool is_being_summed = false;
+    Product result;  // Without a payload: it is not there yet.
+    bool has_result() const { return result.payload != nullptr; }
   };
 
   Exchange(Setup setup, FragmentStore& store);
@@ -84,15 +96,14 @@ class Exchange {
   ChunkName name_of(WantKind kind, int64_t chunk) const;
   Donor provider(int64_t index) const;
   std::optional<int64_t> index_of(PeerId peer) const;
-  base::Result<void> take_contribution(const ChunkName& name, PeerId from, const Bytes& payload);
-  base::Result<void> take_result(const ChunkName& name, const Bytes& payload);
+  base::Result<void> check_header(const ResultHeader& header) const;
   Answer answer_contribution(const ChunkName& name);
   void void_result(int64_t chunk);
-  void set_result(int64_t chunk, const ResultHeader& header, Bytes payload);
-  Bytes own_contribution(int64_t chunk);
+  void take_part(int64_t chunk, PeerId from, Bytes payload);
+  void set_result(int64_t chunk, Product result);
   base::Digest digest_of_all() const;
   void find_reducible();
-  void reduce(int64_t chunk);
+  Task sum_of(int64_t chunk);
 
   Setup setup_;
   FragmentStore& store_;
@@ -102,8 +113,8 @@ class Exchange {
   Plan plan_;
   std::vector<Chunk> chunks_;
   std::set<int64_t> reducible_;
-  std::set<int64_t> unhashed_;  // Chunks that have a result, but not its digest.
-  int64_t hashed_count_ = 0;
+  std::deque<Task> checks_;
+  int64_t result_count_ = 0;
   std::optional<base::Digest> digest_;
   bool is_digest_taken_ = false;
   bool has_new_results_ = false;

@@ -107,7 +107,7 @@ void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
       if (is_over) pending.insert(paused.first);
       return is_over;
     });
-    while (!lane.pending.empty() && int64_t(lane.in_flight.size()) < room(peer, lane)) {
+    while (!lane.pending.empty() && lane.wants_out() < room(peer, lane)) {
       if (peer.links.empty()) dial(id, peer, turn);
       if (peer.links.empty()) return;
       ask(peer, lane, turn);
@@ -212,7 +212,8 @@ void Fetcher::close_links(Turn turn) {
   for (const auto& [link, id] : peers_by_link_) turn.out.close(link);
   peers_.clear();
   peers_by_link_.clear();
-  for (const auto& [name, item] : items_) {
+  for (auto& [name, item] : items_) {
+    item.is_delivered = false;
     for (const Donor& provider : item.providers) know(provider);
     enqueue(name);
   }
@@ -304,10 +305,13 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   const auto is_open = [](const auto& entry) { return entry.second.is_open; };
   peer.path.on_arrival(bytes, std::ranges::count_if(peer.links, is_open), peer.has_pending(),
                        turn.now);
+  items_.at(name).is_delivered = true;
+  ++lane->second.delivered_count;
   return Delivery{.name = name, .from = id};
 }
 
 void Fetcher::taken(const Delivery& delivery) {
+  settle(delivery.name);
   items_.erase(delivery.name);
   delivered_count_ += delivery.name.kind != WantKind::kState;
   Peer& peer = peers_.at(delivery.from);
@@ -316,10 +320,12 @@ void Fetcher::taken(const Delivery& delivery) {
 }
 
 void Fetcher::not_yet(const Delivery& delivery, Turn turn) {
+  settle(delivery.name);
   refused(delivery.name, turn);
 }
 
 void Fetcher::bad(const Delivery& delivery, const std::string& reason, Turn turn) {
+  settle(delivery.name);
   base::log_warning("peer {}: {}: its links are closed", delivery.from, reason);
   refused(delivery.name, turn);
   drop_links(peers_.at(delivery.from), turn);
@@ -368,6 +374,11 @@ void Fetcher::withdraw(const ChunkName& name) {
   lane.pending.erase(name);
   lane.paused.erase(name);
   take_from_flight(peer, lane, name);
+  settle(name);
+}
+
+void Fetcher::settle(const ChunkName& name) {
+  if (std::exchange(items_.at(name).is_delivered, false)) --lane_of(name).delivered_count;
 }
 
 // False if it was not asked for, or is not any more.

@@ -54,7 +54,9 @@ class Fetcher {
   void on_link_open(LinkId link, Instant now);
   void on_link_closed(LinkId link, const std::string& reason, Turn turn);
 
-  // A wanted chunk has come; exactly one of taken, not_yet or bad must follow.
+  // A wanted chunk has come; exactly one of taken, not_yet or bad must follow, at once or later,
+  // if it is still wanted then. Until then it takes room in its lane's window: what comes quicker
+  // than it can be looked at is not asked for.
   struct Delivery {
     ChunkName name;
     PeerId from = kNobody;
@@ -81,6 +83,7 @@ class Fetcher {
     std::vector<Donor> providers;
     size_t turn = 0;  // Which of them is asked.
     size_t refusal_count = 0;
+    bool is_delivered = false;  // And not yet taken.
   };
   using LaneKey = std::pair<WantKind, uint32_t>;
   struct Asked {
@@ -91,8 +94,10 @@ class Fetcher {
     std::set<ChunkName> pending;
     std::map<ChunkName, Asked> in_flight;
     std::map<ChunkName, Instant> paused;  // Until when.
+    int64_t delivered_count = 0;          // Of chunks that were not taken yet.
     int64_t chunk_bytes = 0;              // Of the largest that came.
     bool is_empty() const { return pending.empty() && in_flight.empty() && paused.empty(); }
+    int64_t wants_out() const { return int64_t(in_flight.size()) + delivered_count; }
   };
   struct Link {
     Instant dialled_at{};
@@ -126,6 +131,7 @@ class Fetcher {
   void enqueue(const ChunkName& name);
   void withdraw(const ChunkName& name);
   static bool take_from_flight(Peer& peer, Lane& lane, const ChunkName& name);
+  void settle(const ChunkName& name);
   int64_t room(const Peer& peer, const Lane& lane) const;
   void pump_peer(PeerId id, Peer& peer, Turn turn);
   void ask(Peer& peer, Lane& lane, Turn turn);

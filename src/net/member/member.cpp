@@ -19,6 +19,9 @@
 namespace net {
 namespace {
 
+// Enough for all workers, few enough that a sum that can be made is not behind many checks.
+constexpr int64_t kJobsMax = 32;
+
 class MemberMachine : public Member {
  public:
   MemberMachine(const MemberOptions& options, FragmentStore& store,
@@ -63,6 +66,7 @@ class MemberMachine : public Member {
   void act(StateSync::Outcome outcome, Turn turn);
   void go_on(Turn turn);
   void work(Turn turn);
+  void on_worked(const std::function<void(Turn)>& finish, Turn turn);
   void on_coordinator_lost(Turn turn);
   void stop(Stopped stopped, Turn turn);
 
@@ -92,8 +96,8 @@ class MemberMachine : public Member {
   uint64_t catch_up_step_ = 0;  // That of the state which we are told to have.
   uint64_t step_ = 0;
   float loss_ = 0;
-  uint64_t own_progress_ = 0;  // Chunks that were summed here.
-  Hello last_epoch_;           // Only what it says of the last list of members.
+  int64_t job_count_ = 0;  // That are out.
+  Hello last_epoch_;       // Only what it says of the last list of members.
 };
 
 MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
@@ -189,15 +193,27 @@ void MemberMachine::go_on(Turn turn) {
 }
 
 void MemberMachine::work(Turn turn) {
-  const MemberRounds::Worked worked = rounds_.work();
-  if (worked.is_more_left) {
-    ++own_progress_;
-    turn.out.wake();
+  while (job_count_ < kJobsMax) {
+    auto job = rounds_.next_job();
+    if (!job) break;
+    ++job_count_;
+    turn.out.start({.work = std::move(job->work),
+                    .done = [this, finish = std::move(job->finish)](Instant now, Outbox& out) {
+                      on_worked(finish, {now, out});
+                    }});
   }
-  if (worked.has_new_results) server_.pump(turn);
-  for (const auto& [authority, results] : worked.complete) {
+}
+
+void MemberMachine::on_worked(const std::function<void(Turn)>& finish, Turn turn) {
+  --job_count_;
+  if (is_over_) return;
+  finish(turn);
+  const MemberRounds::News news = rounds_.take_news();
+  if (news.has_new_results) server_.pump(turn);
+  for (const auto& [authority, results] : news.complete) {
     tell(MessageType::kDone, authority, encode(Done{results}), turn);
   }
+  go_on(turn);
 }
 
 // --- The coordinator's words.
@@ -472,7 +488,7 @@ void MemberMachine::tell_heartbeat(Turn turn) {
   const Fetcher::Debts debts = fetcher_.take_debts();
   const Heartbeat heartbeat{.step = step_,
                             .loss = loss_,
-                            .progress = own_progress_ + uint64_t(fetcher_.delivered_count()),
+                            .progress = rounds_.sum_count() + uint64_t(fetcher_.delivered_count()),
                             .owes_contribution = debts.contribution,
                             .owes_result = debts.result,
                             .silent = debts.silent,

@@ -7,11 +7,17 @@
 namespace net {
 namespace {
 
-// Chunks that one call may sum or hash in a round: some ten milliseconds.
-constexpr int64_t kWorkPerCall = 4;
-
 bool is_same_round(const Authority& a, const Authority& b) {
   return a.term == b.term && a.round == b.round;
+}
+
+// Whoever registers again in the middle of a round gets another number, and what it had delivered
+// under the old one counts. But the round may have been aborted and opened anew meanwhile, and the
+// number may be another node's by then.
+bool names(const Open& open, const Contributor& us) {
+  return std::ranges::any_of(open.contributors, [&](const Contributor& other) {
+    return other.peer == us.peer && other.data == us.data;
+  });
 }
 
 }  // namespace
@@ -35,13 +41,10 @@ base::Result<void> MemberRounds::on_open(Exchange::Setup setup) {
   const int64_t fragment = setup.authority.fragment;
   close(fragment);
   Slot& slot = at(fragment);
-  // Whoever registers again in the middle of a round gets another number; what it had delivered
-  // under the old one counts.
-  const bool is_same = is_same_round(slot.newest, setup.authority);
-  const PeerId contributed_as = is_same ? slot.contributed_as : kNobody;
-  if (contributed_as != setup.self) setup.earlier_self = contributed_as;
+  if (!is_same_round(slot.newest, setup.authority)) slot.us.reset();
+  if (slot.us && names(setup.open, *slot.us)) setup.earlier_self = slot.us->peer;
   const auto named = std::ranges::find(setup.open.contributors, setup.self, &Contributor::peer);
-  slot.contributed_as = named != setup.open.contributors.end() ? setup.self : contributed_as;
+  if (named != setup.open.contributors.end()) slot.us = *named;
   slot.newest = setup.authority;
   auto exchange = Exchange::create(std::move(setup), store_);
   if (!exchange.ok()) return base::Failure{exchange.reason()};
@@ -107,10 +110,41 @@ void MemberRounds::deliver(const Fetcher::Delivery& delivery, const Bytes& paylo
   Exchange* const exchange = exchange_of(delivery.name);
   CHECK(exchange, "chunk {} is wanted for a round that is closed", delivery.name.chunk);
   const auto delivered = exchange->deliver(delivery.name, delivery.from, payload);
-  if (delivered.ok()) {
+  if (!delivered.ok()) fetcher_.bad(delivery, delivered.reason(), turn);
+}
+
+std::optional<MemberRounds::Job> MemberRounds::next_job() {
+  for (const Slot& slot : slots_) {
+    auto task = slot.exchange ? slot.exchange->next_task() : std::nullopt;
+    if (!task) continue;
+    struct Order {
+      Exchange::Task task;
+      base::Result<Product> product = base::Failure{"it was not made"};
+    };
+    const auto order = std::make_shared<Order>(Order{.task = std::move(*task)});
+    return Job{.work = [order] { order->product = order->task.work(); },
+               .finish =
+                   [this, order, watched = std::weak_ptr(slot.exchange)](Turn turn) {
+                     const auto exchange = watched.lock();
+                     if (exchange) finish(*exchange, order->task, std::move(order->product), turn);
+                   }};
+  }
+  return std::nullopt;
+}
+
+// What was delivered is not wanted any more if a Reown came meanwhile.
+void MemberRounds::finish(Exchange& exchange, const Exchange::Task& task,
+                          base::Result<Product> product, Turn turn) {
+  const Fetcher::Delivery delivery{.name = task.name, .from = task.from};
+  const bool is_sum = task.from == kNobody;
+  if (!is_sum && !fetcher_.wants(task.name)) return;
+  const auto finished = exchange.finish(task, std::move(product));
+  if (is_sum) {
+    ++sum_count_;
+  } else if (finished.ok()) {
     fetcher_.taken(delivery);
   } else {
-    fetcher_.bad(delivery, delivered.reason(), turn);
+    fetcher_.bad(delivery, finished.reason(), turn);
   }
 }
 
@@ -135,17 +169,16 @@ void MemberRounds::want_missing(int64_t fragment) {
   for (const auto& [name, provider] : missing) fetcher_.want(name, {provider});
 }
 
-MemberRounds::Worked MemberRounds::work() {
-  Worked worked;
+MemberRounds::News MemberRounds::take_news() {
+  News news;
   for (Slot& slot : slots_) {
     if (!slot.exchange) continue;
-    worked.is_more_left |= slot.exchange->work(kWorkPerCall);
-    worked.has_new_results |= slot.exchange->take_has_new_results();
+    news.has_new_results |= slot.exchange->take_has_new_results();
     if (const auto digest = slot.exchange->take_digest()) {
-      worked.complete.push_back({slot.exchange->authority(), *digest});
+      news.complete.push_back({slot.exchange->authority(), *digest});
     }
   }
-  return worked;
+  return news;
 }
 
 }  // namespace net

@@ -2,6 +2,7 @@
 // exchange that makes it. The coordinator's side of the same is net/coordinator/round_keeper.h.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -32,12 +33,20 @@ class MemberRounds {
   void on_abort(const Authority& authority);
   void close_all();
 
-  // REQUIRES: a chunk of a round.
+  // REQUIRES: a chunk of a round. What becomes of it is decided when a job has checked it.
   void deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
   Answer answer(const ChunkName& name);
 
-  struct Worked {
-    bool is_more_left = false;
+  // Something to check or to sum, if there is something. `finish` is for the loop thread again, and
+  // does nothing if the round is over by then.
+  struct Job {
+    std::function<void()> work;
+    std::function<void(Turn)> finish;
+  };
+  std::optional<Job> next_job();
+
+  // Since the last call.
+  struct News {
     bool has_new_results = false;  // Wants that had to wait may be answered now.
     struct Complete {
       Authority authority;
@@ -45,26 +54,30 @@ class MemberRounds {
     };
     std::vector<Complete> complete;  // Rounds of which all results are here: Done is due.
   };
-  // Does some of what can be summed and hashed.
-  Worked work();
+  News take_news();
+  // Chunks that were summed here.
+  uint64_t sum_count() const { return sum_count_; }
 
  private:
   struct Slot {  // Of one fragment.
     std::optional<Ready> ready;
-    std::unique_ptr<Exchange> exchange;  // The open round.
+    std::shared_ptr<Exchange> exchange;  // The open round. Jobs only watch it.
     Authority newest;                    // Of the last round that was open; later ones are to come.
-    PeerId contributed_as = kNobody;     // Our number in it, where we were a contributor.
+    std::optional<Contributor> us;       // As it named us, where we were one of its contributors.
   };
 
   Slot& at(int64_t fragment) { return slots_[size_t(fragment)]; }
   const Slot& at(int64_t fragment) const { return slots_[size_t(fragment)]; }
   Exchange* exchange_of(const ChunkName& name);
+  void finish(Exchange& exchange, const Exchange::Task& task, base::Result<Product> product,
+              Turn turn);
   void want_missing(int64_t fragment);
   void close(int64_t fragment);
 
   FragmentStore& store_;
   Fetcher& fetcher_;
   std::vector<Slot> slots_;
+  uint64_t sum_count_ = 0;
 };
 
 }  // namespace net

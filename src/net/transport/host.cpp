@@ -50,6 +50,18 @@ base::Error cannot_listen(const Endpoint& endpoint, int status) {
       fmt::format("cannot listen on {}: {}", endpoint.text(), uv_strerror(status)), hint);
 }
 
+// An exception must not unwind through libuv, which is C.
+template <class Body>
+void without_exceptions(const Body& body) {
+  try {
+    body();
+  } catch (const std::exception& error) {
+    base::report_bug(__FILE__, __LINE__, "the machine does not throw", error.what());
+  } catch (...) {
+    base::report_bug(__FILE__, __LINE__, "the machine does not throw", "an unknown exception");
+  }
+}
+
 struct Opened {
   bool incoming = false;
   Endpoint remote;
@@ -82,7 +94,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void close(LinkId link) override;
   int64_t queued_bytes(LinkId link) const override;
   int64_t all_queued_bytes() const override { return context_.queued_bytes; }
-  void wake() override;
+  void start(Job job) override;
 
   // LinkObserver, for the links.
   void link_opened(LinkId link, const Endpoint& remote) override;
@@ -94,7 +106,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void on_connection(int status);
   void on_mail();
   void on_timer();
-  void tick();
+  void on_worked(const Job& job);
 
   bool has_room_for(const Link& link) const;
   sockaddr_storage listen_address();
@@ -132,7 +144,6 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
       retired_;  // May still be on the call stack: the timer frees them.
   std::deque<Event> events_;
   bool is_in_machine_ = false;
-  bool must_tick_ = false;  // The machine has asked for it.
   bool is_stopping_ = false;
   Instant last_warning_ = -kWarningInterval;
 };
@@ -242,8 +253,7 @@ void UvHost::on_mail() {
     call_machine([&](Instant now) { call(now, *this); });
     deliver_events();
   }
-  if (must_stop) return stop();
-  if (std::exchange(must_tick_, false)) tick();
+  if (must_stop) stop();
 }
 
 void UvHost::on_timer() {
@@ -261,10 +271,7 @@ void UvHost::on_timer() {
       }
     }
   }
-  if (!is_stopping_) tick();
-}
-
-void UvHost::tick() {
+  if (is_stopping_) return;
   call_machine([&](Instant now) { machine_.on_tick(now, *this); });
   deliver_events();
 }
@@ -339,10 +346,32 @@ int64_t UvHost::queued_bytes(LinkId link) const {
   return found == links_.end() ? 0 : found->second->queued_bytes();
 }
 
-// The loop looks at the sockets before it comes back to its own mail.
-void UvHost::wake() {
-  must_tick_ = true;
-  uv_async_send(&mail_);
+// On libuv's pool of threads (UV_THREADPOOL_SIZE, 4 by default), which all hosts of a process
+// share. The loop does not end while a job is out, so it may use whatever outlives the host.
+void UvHost::start(Job job) {
+  struct Request {
+    uv_work_t work;
+    UvHost& host;
+    Job job;
+  };
+  auto request =
+      std::make_unique<Request>(Request{.work = {}, .host = *this, .job = std::move(job)});
+  request->work.data = request.get();
+  const auto work = [](uv_work_t* w) {
+    base::set_thread_name("net-worker");
+    without_exceptions([&] { static_cast<Request*>(w->data)->job.work(); });
+  };
+  const auto after = [](uv_work_t* w, int) {
+    const std::unique_ptr<Request> done(static_cast<Request*>(w->data));
+    done->host.on_worked(done->job);
+  };
+  CHECK(uv_queue_work(&loop_, &request.release()->work, work, after) == 0);
+}
+
+void UvHost::on_worked(const Job& job) {
+  if (is_stopping_) return;
+  call_machine([&](Instant now) { job.done(now, *this); });
+  deliver_events();
 }
 
 void UvHost::link_opened(LinkId link, const Endpoint& remote) {
@@ -400,17 +429,10 @@ void UvHost::deliver(Event& event) {
   }
 }
 
-// An exception must not unwind through libuv, which is C.
 template <class Body>
 void UvHost::call_machine(const Body& body) {
   is_in_machine_ = true;
-  try {
-    body(monotonic_now());
-  } catch (const std::exception& error) {
-    base::report_bug(__FILE__, __LINE__, "the machine does not throw", error.what());
-  } catch (...) {
-    base::report_bug(__FILE__, __LINE__, "the machine does not throw", "an unknown exception");
-  }
+  without_exceptions([&] { body(monotonic_now()); });
   is_in_machine_ = false;
 }
 

@@ -154,7 +154,11 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
   int64_t all_queued_bytes() const override {
     return up_.queued_bytes() + out_->all_queued_bytes();
   }
-  void wake() override { out_->wake(); }
+  void start(Job job) override {
+    out_->start({std::move(job.work), [this, done = std::move(job.done)](Instant now, Outbox& out) {
+                   enter(now, out, [&] { done(now, *this); });
+                 }});
+  }
 
   // The machine's turn, in which it may use the outbox.
   template <class Body>

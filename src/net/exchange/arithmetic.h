@@ -1,0 +1,34 @@
+// What is computed from the bytes of a round's chunks: sums, and whether what came is fit to be
+// used. A worker does it (net/machine.h, Job), so it needs nothing but its arguments and the store.
+#pragma once
+
+#include <vector>
+
+#include "net/exchange/chunk.h"
+
+namespace net {
+
+// Of a contribution: its payload. Of a result, whether it came or was summed here: all.
+struct Product {
+  Bytes payload;
+  ResultHeader header;
+  base::Digest digest;  // Of the payload.
+};
+
+// They fail if the store does not take what is encoded in the payload.
+base::Result<Product> check_contribution(const FragmentStore& store, const ChunkName& name,
+                                         Bytes payload);
+base::Result<Product> check_result(const FragmentStore& store, const ChunkName& name,
+                                   const ResultHeader& header, Bytes payload);
+
+// One part of a sum, by the contributor's place in the round.
+struct Summand {
+  int64_t index = 0;
+  FragmentStore::Part part;
+  bool is_checked = false;
+};
+// In the order of the summands; those that are not checked may be left out. Fails if none is left.
+base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
+                          const std::vector<Summand>& summands);
+
+}  // namespace net
