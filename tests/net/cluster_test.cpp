@@ -471,6 +471,7 @@ TEST_CASE("cluster: below members_min nothing is committed") {
 TEST_CASE("cluster: several fragments are in flight at once") {
   ClusterOptions options = quick_cluster(19, 3);
   options.trainer.fragment_count = 4;
+  options.trainer.overlap_steps_max = 100;
   options.trainer.padding_bytes = 5000;
   options.network.bytes_per_second = 50e3;
   Cluster cluster(options);

@@ -11,6 +11,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr int64_t kHeldPatience = 10;
+
 uint64_t part_of(HostId host, int64_t chunk) {
   return (uint64_t{1} << host) * uint64_t(chunk + 1);
 }
@@ -28,6 +30,27 @@ struct FakeTrainer::Encoded {
   uint64_t base_version = 0;  // The state that it belongs to:
   uint64_t base_digest = 0;   // a stale part or one of another lineage would show.
 };
+
+namespace {
+
+std::vector<std::byte> bytes_of(const FakeTrainer::Encoded& encoded, int64_t padding_bytes) {
+  std::vector<std::byte> bytes(sizeof(encoded) + size_t(padding_bytes));
+  std::memcpy(bytes.data(), &encoded, sizeof(encoded));
+  return bytes;
+}
+
+base::Result<void> check_chunk(std::span<const std::byte> encoded, int64_t chunk,
+                               int64_t padding_bytes) {
+  FakeTrainer::Encoded content;
+  if (encoded.size() != sizeof(content) + size_t(padding_bytes)) {
+    return base::Failure{"a chunk of another size"};
+  }
+  std::memcpy(&content, encoded.data(), sizeof(content));
+  if (content.value % uint64_t(chunk + 1) != 0) return base::Failure{"another chunk"};
+  return {};
+}
+
+}  // namespace
 
 void Oracle::saw_commit(const RoundKey& key, const base::Digest& results) {
   const auto [seen, is_first] = results_.emplace(key, results);
@@ -65,6 +88,8 @@ FakeTrainer::FakeTrainer(World& world, HostId host, const TrainerOptions& option
   is_waiting_.resize(size_t(options.fragment_count));
   is_changing_.resize(size_t(options.fragment_count));
   synced_at_.resize(size_t(options.fragment_count), live_.step);
+  frozen_.resize(size_t(options.fragment_count));
+  ready_at_.resize(size_t(options.fragment_count));
 }
 
 Member& FakeTrainer::make_member(const MemberOptions& options) {
@@ -79,26 +104,34 @@ Bytes FakeTrainer::contribution(int64_t fragment, int64_t chunk) {
   if (!is_waiting_[size_t(fragment)]) {
     oracle_.violated(
         fmt::format("{} is asked for a contribution that it did not offer", where(fragment, 0)));
+    return {};
   }
-  Encoded encoded{.value = part_of(host_, chunk),
-                  .weight = weight_,
-                  .base_version = version(fragment),
-                  .base_digest = digest_word(fragment)};
-  std::vector<std::byte> bytes(sizeof(encoded) + size_t(options_.padding_bytes));
-  std::memcpy(bytes.data(), &encoded, sizeof(encoded));
+  std::vector<std::byte> bytes = frozen_[size_t(fragment)][size_t(chunk)];
   if (spoiled_left_ > 0 && spoiled_left_-- > 0) bytes.pop_back();
   return frozen(bytes);
 }
 
+void FakeTrainer::freeze(size_t fragment) {
+  is_waiting_[fragment] = true;
+  ready_at_[fragment] = live_.step;
+  frozen_[fragment].clear();
+  for (int64_t chunk = 0; chunk < options_.chunk_count; ++chunk) {
+    const Encoded encoded{.value = part_of(host_, chunk),
+                          .weight = weight_,
+                          .base_version = version(int64_t(fragment)),
+                          .base_digest = digest_word(int64_t(fragment))};
+    frozen_[fragment].push_back(bytes_of(encoded, options_.padding_bytes));
+  }
+}
+
 base::Result<void> FakeTrainer::check_contribution(int64_t, int64_t chunk,
                                                    std::span<const std::byte> encoded) const {
-  Encoded content;
-  if (encoded.size() != sizeof(content) + size_t(options_.padding_bytes)) {
-    return base::Failure{"a chunk of another size"};
-  }
-  std::memcpy(&content, encoded.data(), sizeof(content));
-  if (content.value % uint64_t(chunk + 1) != 0) return base::Failure{"another chunk"};
-  return {};
+  return check_chunk(encoded, chunk, options_.padding_bytes);
+}
+
+base::Result<void> FakeTrainer::check_result(int64_t, int64_t chunk,
+                                             std::span<const std::byte> encoded) const {
+  return check_chunk(encoded, chunk, options_.result_padding_bytes);
 }
 
 FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
@@ -121,9 +154,7 @@ FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
     sum.value += content.value;
     sum.weight += part.weight_tokens;
   }
-  std::vector<std::byte> bytes(sizeof(sum) + size_t(options_.padding_bytes));
-  std::memcpy(bytes.data(), &sum, sizeof(sum));
-  return {std::move(bytes), {}};
+  return {bytes_of(sum, options_.result_padding_bytes), {}};
 }
 
 // Block b: the chunks whose number is b modulo the number of blocks.
@@ -308,6 +339,13 @@ void FakeTrainer::withdraw() {
   }
 }
 
+bool FakeTrainer::is_held_up() const {
+  for (size_t f = 0; f < is_waiting_.size(); ++f) {
+    if (is_waiting_[f] && live_.step >= ready_at_[f] + options_.overlap_steps_max) return true;
+  }
+  return false;
+}
+
 void FakeTrainer::step() {
   is_stepping_ = true;
   const auto micros = uint64_t(options_.step_time.count() / 1000);
@@ -316,19 +354,19 @@ void FakeTrainer::step() {
   later(duration, [this](Instant now, Outbox& out) {
     is_stepping_ = false;
     if (!is_running_) return;
-    // With one fragment the trainer waits for the round, with several it goes on.
-    if (options_.fragment_count > 1 || !is_waiting_[0]) {
+    held_count_ = is_held_up() ? held_count_ + 1 : 0;
+    if (held_count_ == 0) {
       ++live_.step;
       member_->progress(live_.step, 1.0f);
     }
     for (size_t f = 0; f < is_waiting_.size(); ++f) {
       const uint64_t start = f * options_.steps_per_round / is_waiting_.size();
       if (is_waiting_[f] || is_changing_[f]) continue;
-      if (live_.step <
-          synced_at_[f] + options_.steps_per_round + (version(int64_t(f)) == 0 ? start : 0)) {
-        continue;
-      }
-      is_waiting_[f] = true;
+      const bool is_due = live_.step >= synced_at_[f] + options_.steps_per_round +
+                                            (version(int64_t(f)) == 0 ? start : 0);
+      // Two that wait for each other's fragments meet where both have said all.
+      if (!is_due && held_count_ < kHeldPatience) continue;
+      freeze(f);
       member_->ready(int64_t(f), weight_, live_.step, now, out);
     }
     step();

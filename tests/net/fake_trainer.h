@@ -23,7 +23,11 @@ struct TrainerOptions {
   int64_t fragment_count = 1;
   int64_t chunk_count = 6;
   int64_t block_count = 3;
-  int64_t padding_bytes = 0;  // After each encoded chunk and block, to make them large.
+  int64_t padding_bytes = 0;  // After each encoded part and block, to make them large.
+  // After each result: how it is encoded may differ from how contributions are.
+  int64_t result_padding_bytes = 0;
+  // A trainer goes on for so many steps after it said a fragment ready, then waits for the round.
+  uint64_t overlap_steps_max = 0;
   uint64_t steps_per_round = 5;
   Duration step_time = std::chrono::milliseconds(200);
   Duration apply_time = std::chrono::milliseconds(30);
@@ -54,6 +58,7 @@ class Oracle {
 
 class FakeTrainer : public FragmentStore {
  public:
+  struct Encoded;
   // What survives a crash.
   struct Checkpoint {
     uint64_t step = 0;
@@ -74,9 +79,7 @@ class FakeTrainer : public FragmentStore {
   base::Result<void> check_contribution(int64_t fragment, int64_t chunk,
                                         std::span<const std::byte> encoded) const override;
   base::Result<void> check_result(int64_t fragment, int64_t chunk,
-                                  std::span<const std::byte> encoded) const override {
-    return check_contribution(fragment, chunk, encoded);
-  }
+                                  std::span<const std::byte> encoded) const override;
   Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) override;
   int64_t block_count(int64_t) const override { return options_.block_count; }
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
@@ -108,8 +111,6 @@ class FakeTrainer : public FragmentStore {
   void set_commit_term(uint32_t term) { commit_term_ = term; }
 
  private:
-  struct Encoded;
-
   void handle(MemberEvent event);
   void handle_next();
   void on_catch_up_needed();
@@ -117,6 +118,8 @@ class FakeTrainer : public FragmentStore {
   void on_started(const Started& started);
   void on_committed(const Committed& committed);
   void check_results(const Committed& committed);
+  void freeze(size_t fragment);
+  bool is_held_up() const;
   void step();
   void later(Duration delay, std::function<void(Instant now, Outbox& out)> call);
   base::Digest digest(int64_t fragment) const;
@@ -134,11 +137,14 @@ class FakeTrainer : public FragmentStore {
   std::shared_ptr<bool> is_alive_ = std::make_shared<bool>(true);
 
   int64_t weight_;
-  std::vector<bool> is_waiting_;     // Said ready; no event yet.
-  std::vector<bool> is_changing_;    // The state is being changed.
-  std::vector<uint64_t> synced_at_;  // Step of the last round.
+  std::vector<bool> is_waiting_;                             // Said ready; no event yet.
+  std::vector<std::vector<std::vector<std::byte>>> frozen_;  // Then: what it offers, per chunk.
+  std::vector<uint64_t> ready_at_;                           // Then: the step.
+  std::vector<bool> is_changing_;                            // The state is being changed.
+  std::vector<uint64_t> synced_at_;                          // Step of the last round.
   bool is_running_ = false;
   bool is_stepping_ = false;
+  int64_t held_count_ = 0;  // So many steps could not be made.
   int64_t spoiled_left_ = 0;
   bool was_spoiled_ = false;
   uint32_t commit_term_ = 0;

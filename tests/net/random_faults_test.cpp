@@ -57,6 +57,11 @@ class Chaos {
     options.trainer.chunk_count = 1 + int64_t(below(9));
     options.trainer.block_count = 1 + int64_t(below(uint64_t(options.trainer.chunk_count)));
     options.trainer.step_time = milliseconds(100 + below(300));
+    options.trainer.overlap_steps_max = below(3 * options.trainer.steps_per_round);
+    options.trainer.apply_time = milliseconds(below(2) * below(1000));  // With tau, it comes late.
+    options.trainer.padding_bytes = 8 * int64_t(below(4));
+    options.trainer.result_padding_bytes = 8 * int64_t(below(4));
+    options.network.work_time_max = milliseconds(chance(0.2) ? 1000 : below(40));
     options.coordinator.start_members = 1 + int64_t(below(uint64_t(node_count_)));
     options.coordinator.members_min = 1 + int64_t(below(2));
     // Here a new coordinator may well begin with the node whose memory is oldest.
