@@ -15,6 +15,9 @@ namespace base {
 // Shown by ps, top and debuggers; at most 15 characters.
 void set_thread_name(const std::string& name);
 
+// What all threads of this process with that name that are alive have used of the processors.
+double cpu_seconds_of(const std::string& thread_name);
+
 // The processors this process may run on (affinity mask and cgroup quota respected), at least 1.
 int available_processors();
 

@@ -26,9 +26,13 @@ struct RehearsalOptions {
   }
 };
 
+// Of the loop thread by default, and of those that do a machine's jobs.
+inline constexpr const char* kLoopThreadName = "atoll-net";
+inline constexpr const char* kWorkerThreadName = "net-worker";
+
 struct HostOptions {
   Endpoint listen{"0.0.0.0", 0};  // Port 0: the system picks one.
-  std::string thread_name = "atoll-net";
+  std::string thread_name = kLoopThreadName;
   // More incoming links are closed at once, of all and from one address. Where the process may have
   // fewer descriptors, fewer links; some are kept back for its files.
   int64_t links_max = 1024;

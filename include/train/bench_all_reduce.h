@@ -36,6 +36,9 @@ struct AllReduceBenchReport {
   int64_t peak_memory_bytes = 0;  // Of the peer that needed most.
   // Of it, what came with the rounds: beyond its parameters, outer state and libraries.
   int64_t round_memory_bytes = 0;
+  // Processor time of a round at the peer that used most, over the parameters: of the thread that
+  // moves the bytes, and of those that check, sum and hash.
+  double loop_ns_per_parameter = 0, worker_ns_per_parameter = 0;
   std::string plan;
   // "namespaces": shaped by a lab of network namespaces; "loopback": no line was asked for, or
   // `network_problem` says why there can be none.

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <pthread.h>
@@ -144,6 +145,19 @@ int affinity_processors() {
 
 void set_thread_name(const std::string& name) {
   pthread_setname_np(pthread_self(), name.substr(0, 15).c_str());
+}
+
+double cpu_seconds_of(const std::string& thread_name) {
+  int64_t nanoseconds = 0;
+  std::error_code gone;  // A thread may end at any time.
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task", gone)) {
+    std::string name;
+    int64_t used = 0;
+    std::getline(std::ifstream(thread.path() / "comm"), name);
+    std::ifstream(thread.path() / "schedstat") >> used;
+    if (name == thread_name) nanoseconds += used;
+  }
+  return double(nanoseconds) * 1e-9;
 }
 
 int available_processors() {

@@ -162,7 +162,9 @@ class BenchPeer {
     numbers_.fill(progress_stream(self), 0, progress_);
     for (float& value : progress_) value *= kProgress;
     state_ = outer::OuterState::create(config_, local_.layout(), local_, pool_);
-    swarm_ = net::Swarm::join({.listen = {host, 0}},
+    net::HostOptions host_options;
+    host_options.listen = {host, 0};
+    swarm_ = net::Swarm::join(host_options,
                               {.run_name = kRunName,
                                .node_name = fmt::format("peer-{}", self),
                                .node_key = uint64_t(self) + 1,
@@ -178,6 +180,7 @@ class BenchPeer {
     for (int64_t repetition = 0; repetition <= options_.repetitions; ++repetition) {
       for (size_t i = 0; i < progress_.size(); ++i) local_.values()[i] += progress_[i];
       pthread_barrier_wait(&board_.peers);
+      if (repetition == 1) take_processor_time(-1);
       one_round(uint64_t(repetition) + 1);
       if (repetition == 0 && self_ == 0) {
         record().relative_rms_error =
@@ -186,11 +189,17 @@ class BenchPeer {
     }
     record().peak_bytes = peak_bytes();
     pthread_barrier_wait(&board_.peers);
+    take_processor_time(1);
     loop_->leave("done");
   }
 
  private:
   BenchBoard::Peer& record() { return board_.peer[size_t(self_)]; }
+
+  void take_processor_time(int sign) {
+    record().loop_seconds += sign * base::cpu_seconds_of(net::kLoopThreadName);
+    record().worker_seconds += sign * base::cpu_seconds_of(net::kWorkerThreadName);
+  }
 
   void one_round(uint64_t number) {
     const Clock::time_point start = Clock::now();
@@ -248,7 +257,9 @@ int64_t bench_encoded_bytes(const AllReduceBenchOptions& options) {
 void run_bench_coordinator(const AllReduceBenchOptions& options, const std::string& host,
                            BenchBoard& board) {
   const auto coordinator = net::Coordinator::create(coordinator_options(options));
-  const auto machine_host = net::Host::create({.listen = {host, 0}}, *coordinator);
+  net::HostOptions host_options;
+  host_options.listen = {host, 0};
+  const auto machine_host = net::Host::create(host_options, *coordinator);
   machine_host->start();
   board.coordinator_port = machine_host->listening_on().port;
   pthread_barrier_wait(&board.all);

@@ -26,7 +26,8 @@ struct BenchBoard {
   struct Peer {
     std::array<Round, 1 + kRepetitionsMax> rounds;  // The first is not timed.
     int64_t bytes_before_rounds = 0, peak_bytes = 0;
-    double relative_rms_error = 0;  // Of peer 0.
+    double loop_seconds = 0, worker_seconds = 0;  // Processor time of the timed rounds.
+    double relative_rms_error = 0;                // Of peer 0.
   };
 
   pthread_barrier_t all;    // Peers and coordinator.

@@ -120,6 +120,11 @@ AllReduceBenchReport make_report(const BenchBoard& board, const AllReduceBenchOp
     report.peak_memory_bytes = std::max(report.peak_memory_bytes, peer.peak_bytes);
     report.round_memory_bytes =
         std::max(report.round_memory_bytes, peer.peak_bytes - peer.bytes_before_rounds);
+    const double parameters = double(options.repetitions) * double(report.elements);
+    report.loop_ns_per_parameter =
+        std::max(report.loop_ns_per_parameter, 1e9 * peer.loop_seconds / parameters);
+    report.worker_ns_per_parameter =
+        std::max(report.worker_ns_per_parameter, 1e9 * peer.worker_seconds / parameters);
     for (int64_t repetition = 1; repetition <= options.repetitions; ++repetition)
       report.bytes_sent = std::max(report.bytes_sent, peer.rounds[size_t(repetition)].bytes_sent);
   }

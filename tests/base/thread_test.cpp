@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <future>
 #include <sched.h>
 #include <set>
 #include <stdexcept>
@@ -196,6 +197,21 @@ TEST_CASE("Thread names are cut to what the kernel takes", "[thread]") {
     pthread_getname_np(pthread_self(), name.data(), name.size());
   }).join();
   REQUIRE(std::string(name.c_str()) == "a-name-that-is-");
+}
+
+TEST_CASE("Threads that are alive are known by what they have used", "[thread]") {
+  std::promise<void> named;
+  std::atomic<bool> may_end = false;
+  std::thread burner([&] {
+    base::set_thread_name("burner");
+    named.set_value();
+    while (!may_end) continue;
+  });
+  named.get_future().wait();
+  while (base::cpu_seconds_of("burner") < 0.02) continue;
+  may_end = true;
+  burner.join();
+  REQUIRE(base::cpu_seconds_of("burner") == 0);
 }
 
 TEST_CASE("Cost of a loop, back to back and after a pause", "[.benchmark][thread]") {

@@ -25,6 +25,8 @@ class BenchAllReduceTest(unittest.TestCase):
             self.assertGreater(report[key], 0, key)
         self.assertEqual((report["peers"], report["elements"], report["codec"], report["plan"], report["network"]),
                          (2, 1 << 18, "int8", "direct", "loopback"))
+        self.assertGreater(report["loop_ns_per_parameter"], 0)
+        self.assertGreater(report["worker_ns_per_parameter"], 0)
         # int8 of normal numbers, once on the way up and once down.
         self.assertLess(0.006, report["relative_rms_error"])
         self.assertLess(report["relative_rms_error"], 0.014)

@@ -358,7 +358,7 @@ void UvHost::start(Job job) {
       std::make_unique<Request>(Request{.work = {}, .host = *this, .job = std::move(job)});
   request->work.data = request.get();
   const auto work = [](uv_work_t* w) {
-    base::set_thread_name("net-worker");
+    base::set_thread_name(kWorkerThreadName);
     without_exceptions([&] { static_cast<Request*>(w->data)->job.work(); });
   };
   const auto after = [](uv_work_t* w, int) {
