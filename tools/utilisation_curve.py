@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measured against simulated: what share of the time nodes train over lines of several shares of the floor.
 
-Trains a config on nodes in a lab (`atoll bench lab`: needs root) once without a limit, for the time of a step, and then once per
-share, with lines of that share of the floor that `atoll simulate` gives for this step time. Prints a JSON line per share. All
-nodes share this machine's processors, so that steps take as long as with all of them at work; they stand still together, too.
+Trains a config on nodes in a lab (`atoll bench lab`: needs root) once without a limit, for the time of a step, and then twice per
+share, with lines of that share of the floor that `atoll simulate` gives for this step time: as the config says, and blocking, without
+any overlap. Prints a JSON line per run; with --svg it draws both curves, measured and simulated. All nodes share this machine's
+processors, so that steps take as long as with all of them at work; they stand still together, too.
 """
 
 import argparse
@@ -13,6 +14,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+
+import svg_plot
+
+MODES = {"streaming": [], "blocking": ["outer.overlap_steps=0", "outer.overlap_steps_max=0"]}
 
 NODE = """
 if [ "$ATOLL_LAB_NODE" = 0 ]; then exec "$0" coordinate --listen 10.77.0.1:29500 "$@"; fi
@@ -28,25 +33,27 @@ def arguments():
     parser.add_argument("--data", required=True, help="a prefix that `atoll prepare` has made")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="override one key of the config")
     parser.add_argument("--nodes", default=4, type=int)
-    parser.add_argument("--rounds", default=5, type=int)
+    parser.add_argument("--rounds", default=5, type=int, help="that are measured; one before and one after them are not")
     parser.add_argument("--shares", default=[0.5, 1, 2, 3], type=float, nargs="+", help="of the floor")
+    parser.add_argument("--svg", help="draw the curves into this file")
     return parser.parse_args()
 
 
-def overrides_of(options):
-    return [argument for override in options.overrides for argument in ("--set", override)]
+def overrides_of(options, mode):
+    return [argument for override in [*options.overrides, *MODES[mode]] for argument in ("--set", override)]
 
 
 def inner_steps(options):
-    shown = subprocess.run([options.atoll, "inspect", "config", options.config, *overrides_of(options)], check=True,
+    shown = subprocess.run([options.atoll, "inspect", "config", options.config, *overrides_of(options, "streaming")], check=True,
                            capture_output=True, text=True).stdout
     return json.JSONDecoder().raw_decode(shown)[0]["outer"]["inner_steps"]
 
 
-def train(options, steps, lab_options):
-    """Seconds of a step of each node, and what share of the time it was at steps, between its first and its last round."""
+def train(options, mode, steps, lab_options):
+    """Seconds of a step of each node, and what share of the time it was at steps, between its first and its last round but one: the last
+    one of a run is waited for, however it streams."""
     with tempfile.TemporaryDirectory() as folder:
-        config = ["--config", pathlib.Path(options.config).resolve(), *overrides_of(options),
+        config = ["--config", pathlib.Path(options.config).resolve(), *overrides_of(options, mode),
                   "--set", f'data.sources=[{{"prefix": "{pathlib.Path(options.data).resolve()}"}}]',
                   "--set", f"training.steps={steps}", "--set", "optimizer.schedule.kind=constant", "--set", f"swarm.start_members={options.nodes}"]
         atoll = pathlib.Path(options.atoll).resolve()
@@ -60,30 +67,49 @@ def train(options, steps, lab_options):
 def share_of(metrics):
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     rounds = [line for line in lines if line["event"] == "round"]
-    first, last = rounds[0]["step"], rounds[-1]["step"]
+    first, last = rounds[0]["step"], rounds[-2]["step"]
     steps = [line["seconds"] for line in lines if line["event"] == "inner_step" and first < line["step"] <= last]
-    exposed = sum(line["exposed_seconds"] for line in rounds[1:])
+    exposed = sum(line["exposed_seconds"] for line in rounds[1:-1])
     return statistics.mean(steps), sum(steps) / (sum(steps) + exposed)
 
 
-def simulate(options, step_seconds, rate):
-    command = [options.atoll, "simulate", "--config", options.config, *overrides_of(options), "--nodes", options.nodes, "--rate-mbit",
+def simulate(options, mode, step_seconds, rate):
+    command = [options.atoll, "simulate", "--config", options.config, *overrides_of(options, mode), "--nodes", options.nodes, "--rate-mbit",
                rate, "--step-seconds", *step_seconds, "--json"]
     return json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
 
 
+def measure(options, mode, steps, share, floor):
+    nodes = train(options, mode, steps, ["--rate-mbit", share * floor])
+    simulated = simulate(options, mode, [seconds for seconds, _ in nodes], share * floor)
+    return {"mode": mode, "share_of_floor": share, "rate_mbit": share * floor,
+            "step_seconds": statistics.mean(seconds for seconds, _ in nodes),
+            "measured": statistics.mean(utilisation for _, utilisation in nodes), "simulated": simulated["utilisation"]}
+
+
+def draw(runs, nodes):
+    series = []
+    for colour, mode in enumerate(MODES):
+        for what in ("measured", "simulated"):
+            points = [(run["share_of_floor"], 100 * run[what]) for run in runs if run["mode"] == mode]
+            is_simulated = what == "simulated"
+            series.append(svg_plot.Series(f"{mode}, {what}", points, is_dashed=is_simulated, has_marks=not is_simulated, colour=colour))
+    return svg_plot.line_chart(f"Share of the time at inner steps, {nodes} nodes", svg_plot.Axis("rate of the lines, in floors"),
+                               svg_plot.Axis("%", ticks=[0, 20, 40, 60, 80, 100]), series)
+
+
 def main():
     options = arguments()
-    steps = inner_steps(options) * (options.rounds + 1)
-    step_seconds = [seconds for seconds, _ in train(options, steps, [])]
-    floor = simulate(options, step_seconds, 1)["floor_mbit"]
+    steps = inner_steps(options) * (options.rounds + 2)
+    step_seconds = [seconds for seconds, _ in train(options, "streaming", steps, [])]
+    floor = simulate(options, "streaming", step_seconds, 1)["floor_mbit"]
+    runs = []
     for share in options.shares:
-        nodes = train(options, steps, ["--rate-mbit", share * floor])
-        simulated = simulate(options, [seconds for seconds, _ in nodes], share * floor)
-        print(json.dumps({"share_of_floor": share, "rate_mbit": share * floor,
-                          "step_seconds": statistics.mean(seconds for seconds, _ in nodes),
-                          "measured": statistics.mean(utilisation for _, utilisation in nodes),
-                          "simulated": simulated["utilisation"]}), flush=True)
+        for mode in MODES:
+            runs.append(measure(options, mode, steps, share, floor))
+            print(json.dumps(runs[-1]), flush=True)
+    if options.svg:
+        pathlib.Path(options.svg).write_text(draw(runs, options.nodes), encoding="utf-8")
 
 
 if __name__ == "__main__":
