@@ -19,12 +19,14 @@
 //     it is, on every node alike, and the nodes keep their own progress in it.
 //
 // Memory: 8 bytes per parameter, the encoded bytes of what is in flight twice (what this node sent
-// and what came back), and scratch of four chunks per thread.
+// and what came back), and scratch of LocalParameters::elements_at_a_time() per thread.
 //
-// Threads: the net thread hands out frozen contributions, reduces, reads and writes blocks; the
-// trainer's thread calls the rest, for which it has the pool to itself. Only the trainer's thread
-// touches the local parameters. A lock covers each fragment; while the trainer steps, read_block
-// answers "not now".
+// Threads: contribution(), check_contribution(), check_result(), reduce(), read_block() and
+// write_block() may be called by any threads, several at once, beside the trainer's. The trainer's
+// thread calls the rest, for which it has the pool to itself. Only it touches the local parameters.
+// A lock covers each fragment, and is held for as long as it takes to find or copy something; the
+// trainer holds it for a whole outer step. Whoever asks for a contribution meanwhile waits;
+// read_block answers "not now".
 #pragma once
 
 #include <cstdint>
@@ -56,6 +58,9 @@ class LocalParameters {
   // parameters in bf16. The pseudo-gradient is the difference to the rounded outer parameters, or
   // every round would pull them towards the numbers that bf16 knows.
   virtual void round(std::span<float>) const {}
+  // How many elements are best read or written at a time, a multiple of 4096: as few as stay in a
+  // core's caches, or more where a call takes as long as copying them does.
+  virtual int64_t elements_at_a_time() const { return 16'384; }
   // Zero-filled memory for the outer state, from and to which read() and write() are quick: pinned
   // where there is a GPU. By default, from the heap.
   virtual std::unique_ptr<backend::Buffer> allocate(int64_t byte_count);

@@ -26,6 +26,13 @@ struct Int8Format {
     for (int64_t i = 0; i < count; ++i) values[i] = float(int8_t(codes[i])) * scale;
   }
 
+  static double sum_of_squares(const std::byte* header, const uint8_t* codes, int64_t count) {
+    int32_t squares = 0;  // At most 512 * 127^2.
+    for (int64_t i = 0; i < count; ++i) squares += int32_t(int8_t(codes[i])) * int8_t(codes[i]);
+    const auto scale = double(read_header<float>(header));
+    return double(squares) * (scale * scale);
+  }
+
   static const char* fault(const std::byte* header, const uint8_t* codes, int64_t count) {
     // As unsigned integers, everything negative and everything that is not finite is above. What is
     // below would be subnormal, or make subnormal numbers, which not every machine computes with:

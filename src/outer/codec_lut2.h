@@ -54,6 +54,12 @@ struct Lut2Format {
     }
   }
 
+  static double sum_of_squares(const std::byte* header, const uint8_t* quads, int64_t count) {
+    float values[kBlock];
+    decode(header, quads, count, values);
+    return outer::sum_of_squares({values, size_t(count)});
+  }
+
   static const char* fault(const std::byte* header, const uint8_t*, int64_t) {
     const auto means = read_header<Means>(header);
     for (int code = 0; code < 4; ++code) {

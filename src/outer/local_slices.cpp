@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "outer/codec.h"
-
 namespace outer {
 
 // Calls body(unit, first element in the unit, the piece as a slice of `slice`).
@@ -38,10 +36,10 @@ void LocalSlices::write(const FragmentRecord& record, Slice slice,
 
 bool LocalSlices::is_finite(const FragmentRecord& record) const {
   std::atomic<bool> is_finite = true;
-  for_each_chunk(record, [&](int64_t chunk) {
-    std::vector<float> values(static_cast<size_t>(record.chunk(chunk).count));
-    read(record, record.chunk(chunk), values);
-    if (!all_finite(values)) is_finite = false;
+  for_each_chunk(record, [&](int64_t chunk, std::span<float> scratch) {
+    for_each_read(record, record.chunk(chunk), scratch, [&](Slice, std::span<float> values) {
+      if (!all_finite(values)) is_finite = false;
+    });
   });
   return is_finite;
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/thread.h"
+#include "outer/codec.h"
 #include "outer/fragment_record.h"
 #include "outer/outer_state.h"
 
@@ -14,33 +15,73 @@ namespace outer {
 class LocalSlices {
  public:
   LocalSlices(const shard::Layout& layout, LocalParameters& local, base::ThreadPool& pool)
-      : layout_(layout), local_(local), pool_(pool) {}
+      : layout_(layout), local_(local), pool_(pool) {
+    for (int worker = 0; worker < pool.thread_count(); ++worker)
+      scratch_.emplace_back(size_t(local.elements_at_a_time()));
+  }
 
   void read(const FragmentRecord& record, Slice slice, std::span<float> values) const;
   void write(const FragmentRecord& record, Slice slice, std::span<const float> values) const;
   // See LocalParameters.
   void round(std::span<float> values) const { local_.round(values); }
 
-  // body(chunk) on all threads of the pool. Chunks that come one after the other are far from each
-  // other in the fragment: where a node has several ranks, in the shards of different ones, so that
-  // all ranks copy at the same time.
+  // body(chunk, scratch of local_.elements_at_a_time()) on all threads of the pool. Chunks that
+  // come one after the other are far from each other in the fragment: where a node has several
+  // ranks, in the shards of different ones, so that all ranks copy at the same time.
   template <class Body>
   void for_each_chunk(const FragmentRecord& record, const Body& body) const {
     const int64_t count = record.chunk_count();
     int64_t stride = std::max<int64_t>(1, count * 3 / 8);
     while (std::gcd(stride, count) != 1) ++stride;
-    pool_.parallel_items(count, [&](int64_t index, int) { body(index * stride % count); });
+    pool_.parallel_items(count, [&](int64_t index, int worker) {
+      body(index * stride % count, std::span(scratch_[size_t(worker)]));
+    });
   }
 
-  // local = merge(local, outer), chunk by chunk over all threads.
+  // Goes through a slice by as many elements as are best read at a time: body(slice, their values).
+  template <class Body>
+  void for_each_read(const FragmentRecord& record, Slice slice, std::span<float> scratch,
+                     const Body& body) const {
+    for (int64_t first = 0; first < slice.count; first += int64_t(scratch.size())) {
+      const int64_t count = std::min(int64_t(scratch.size()), slice.count - first);
+      const Slice part{.first = slice.first + first, .count = count};
+      const std::span<float> values = scratch.first(size_t(count));
+      read(record, part, values);
+      body(part, values);
+    }
+  }
+
+  // Changes a chunk of them: change(elements of the fragment, piece of the chunk, their values).
+  // One pass over memory.
+  template <class Change>
+  void update_chunk(const FragmentRecord& record, Slice chunk, std::span<float> scratch,
+                    const Change& change) const {
+    for_each_read(record, chunk, scratch, [&](Slice part, std::span<float> values) {
+      for_each_piece(chunk, part, values, change);
+      write(record, part, values);
+    });
+  }
+
+  // body(elements of the fragment, piece of the chunk, their values) for what a core's nearest
+  // cache holds of a part that begins at a multiple of it in the chunk.
+  template <class Body>
+  static void for_each_piece(Slice chunk, Slice part, std::span<float> values, const Body& body) {
+    for (int64_t first = 0; first < part.count; first += kPieceElements) {
+      const Slice slice{.first = part.first + first,
+                        .count = std::min(kPieceElements, part.count - first)};
+      body(slice, Piece{.first = slice.first - chunk.first, .chunk_elements = chunk.count},
+           values.subspan(size_t(first), size_t(slice.count)));
+    }
+  }
+
+  // local = merge(local, outer), over all threads.
   template <class Body>
   void update(const FragmentRecord& record, const Body& merge) const {
-    for_each_chunk(record, [&](int64_t chunk) {
-      const Slice slice = record.chunk(chunk);
-      std::vector<float> values(static_cast<size_t>(slice.count));
-      read(record, slice, values);
-      merge(std::span<float>(values), std::span<const float>(part_of(record.parameters, slice)));
-      write(record, slice, values);
+    for_each_chunk(record, [&](int64_t chunk, std::span<float> scratch) {
+      update_chunk(record, record.chunk(chunk), scratch,
+                   [&](Slice slice, Piece, std::span<float> values) {
+                     merge(values, std::span<const float>(part_of(record.parameters, slice)));
+                   });
     });
   }
 
@@ -53,6 +94,7 @@ class LocalSlices {
   const shard::Layout& layout_;
   LocalParameters& local_;
   base::ThreadPool& pool_;
+  mutable std::vector<std::vector<float>> scratch_;  // Per worker of the pool.
 };
 
 inline void subtract(std::span<float> from, std::span<const float> what) {

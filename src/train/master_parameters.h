@@ -39,6 +39,11 @@ class MasterParameters : public outer::LocalParameters {
     if (ranks_.front()->parameters.master_shard(0).dtype == backend::DType::kFloat32) return;
     for (float& value : elements) value = backend::from_bfloat16(backend::to_bfloat16(value));
   }
+  // Each copy to or from a GPU takes as long as tens of thousands of elements need on the bus.
+  int64_t elements_at_a_time() const override {
+    const bool is_cpu = device_.compute_dtype() == backend::DType::kFloat32;
+    return is_cpu ? LocalParameters::elements_at_a_time() : int64_t{1} << 20;
+  }
   std::unique_ptr<backend::Buffer> allocate(int64_t byte_count) override {
     const base::InterleavedMemory for_all_ranks;
     return device_.allocate_host(byte_count, "outer state");
