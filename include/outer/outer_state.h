@@ -64,6 +64,31 @@ class LocalParameters {
   // Zero-filled memory for the outer state, from and to which read() and write() are quick: pinned
   // where there is a GPU. By default, from the heap.
   virtual std::unique_ptr<backend::Buffer> allocate(int64_t byte_count);
+
+  // What a device does itself, so that parameters need not cross the bus to be encoded or merged.
+  // By default there is none, and the rest is never called.
+  struct Range {  // Elements of a unit.
+    int64_t first = 0, count = 0;
+  };
+  // The parts of a range that lie on one device each, in their order. What is not in them is read
+  // and written.
+  virtual std::vector<Range> device_ranges(int64_t /*unit*/, Range) const { return {}; }
+  // Blocks of a range that begins with one (docs/formats/codecs.md).
+  enum class DeviceCodec { kInt8, kInt4 };
+  template <class Byte>
+  struct Blocks {
+    DeviceCodec codec = DeviceCodec::kInt8;
+    std::span<Byte> headers, codes;
+  };
+  // Of at most kDeviceElements, in one of device_ranges(), with `outer` and `change` in memory of
+  // allocate(). The bits are those that reading, computing on the host and writing would give.
+  static constexpr int64_t kDeviceElements = 1 << 20;
+  // blocks = rounded outer - local. False: a number is not finite, and the bytes mean nothing.
+  virtual bool encode_difference(int64_t unit, int64_t first, std::span<const float> outer,
+                                 const Blocks<std::byte>& blocks);
+  // local = local + change, and then + what is in the blocks, if there are any.
+  virtual void add(int64_t unit, int64_t first, std::span<const float> change,
+                   const Blocks<const std::byte>* blocks);
 };
 
 // What becomes of the node's own parameters when a round's result is merged into them. In chunks in

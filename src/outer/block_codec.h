@@ -1,7 +1,8 @@
 // What codecs of blocks have in common: headers first, then codes, and a last block that may be
 // shorter. A Format says what is in one block:
 //
-//   kName, kBlock (elements; a multiple of kCodesPerByte), kHeaderBytes, kCodesPerByte
+//   kName, kBlock (elements; a multiple of kCodesPerByte), kHeaderBytes, kCodesPerByte,
+//   kOnDevice (std::optional<LocalParameters::DeviceCodec>)
 //   // False if a value is not finite. Writes only bytes that hold codes of the block.
 //   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* codes);
 //   static void decode(const std::byte* header, const uint8_t* codes, int64_t count,
@@ -99,6 +100,18 @@ class BlockCodec final : public Codec {
                                                    at.count);
                    });
     return sum;
+  }
+
+  std::optional<LocalParameters::DeviceCodec> on_device() const override {
+    return Format::kOnDevice;
+  }
+  BlockBytes bytes_of(Piece piece, int64_t element_count) const override {
+    CHECK(piece.first % Format::kBlock == 0);
+    const Place at = place_of(piece.first / Format::kBlock, piece.chunk_elements);
+    return {.first_header = at.header,
+            .header_bytes = Format::kHeaderBytes * block_count(element_count),
+            .first_code = code_offset(piece.chunk_elements) + at.codes,
+            .code_bytes = base::div_ceil(element_count, Format::kCodesPerByte)};
   }
 
   base::Result<void> check(std::span<const std::byte> encoded,

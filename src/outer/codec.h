@@ -30,18 +30,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "outer/outer_state.h"
 
 namespace outer {
 
-// Elements of a chunk from `first` on. A multiple of every codec's block, so that a chunk can be
-// encoded and decoded in pieces that begin and end at multiples of it (or at the chunk's end), and
-// so few that a piece stays in a core's nearest cache.
+// A chunk can be encoded and decoded in pieces that begin and end at multiples of this, or at the
+// chunk's end. A multiple of every codec's block, and few enough for a core's nearest cache.
 inline constexpr int64_t kPieceElements = 4096;
+// Elements of a chunk from `first` on.
 struct Piece {
   int64_t first = 0;
   int64_t chunk_elements = 0;
@@ -74,6 +76,15 @@ class Codec {
   // outside.
   virtual base::Result<void> check(std::span<const std::byte> encoded,
                                    int64_t element_count) const = 0;
+
+  // Where devices know the codec: its name there, and the place of a piece of so many elements in
+  // the bytes of the chunk.
+  virtual std::optional<LocalParameters::DeviceCodec> on_device() const { return std::nullopt; }
+  struct BlockBytes {
+    int64_t first_header = 0, header_bytes = 0;
+    int64_t first_code = 0, code_bytes = 0;
+  };
+  virtual BlockBytes bytes_of(Piece, int64_t /*element_count*/) const { return {}; }
 
   // A chunk as one piece.
   base::Result<void> encode(std::span<const float> values, std::span<std::byte> encoded) const {

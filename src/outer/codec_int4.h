@@ -10,6 +10,8 @@ struct Int4Format {
   static constexpr int64_t kBlock = backend::kInt4Block;
   static constexpr int64_t kHeaderBytes = 2;
   static constexpr int64_t kCodesPerByte = 2;
+  static constexpr std::optional<LocalParameters::DeviceCodec> kOnDevice =
+      LocalParameters::DeviceCodec::kInt4;
 
   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* pairs) {
     const int32_t maximum = backend::absolute_maximum_bits(values, count);

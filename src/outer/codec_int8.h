@@ -10,6 +10,8 @@ struct Int8Format {
   static constexpr int64_t kBlock = backend::kInt8Block;
   static constexpr int64_t kHeaderBytes = 4;
   static constexpr int64_t kCodesPerByte = 1;
+  static constexpr std::optional<LocalParameters::DeviceCodec> kOnDevice =
+      LocalParameters::DeviceCodec::kInt8;
 
   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* codes) {
     const int32_t maximum = backend::absolute_maximum_bits(values, count);

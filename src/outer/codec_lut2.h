@@ -15,6 +15,7 @@ struct Lut2Format {
   static constexpr int64_t kBlock = 4096;
   static constexpr int64_t kHeaderBytes = 16;
   static constexpr int64_t kCodesPerByte = 4;
+  static constexpr std::optional<LocalParameters::DeviceCodec> kOnDevice = std::nullopt;
 
   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* quads) {
     const int32_t maximum_bits = backend::absolute_maximum_bits(values, count);

@@ -36,12 +36,18 @@ void subtract_from_outer(const LocalSlices& local, std::span<const float> outer,
 bool encode_chunk(const FragmentRecord& record, Slice chunk, const LocalSlices& local,
                   std::span<float> scratch, const Codec& codec, std::span<std::byte> encoded) {
   bool is_encoded = true;
-  local.for_each_read(record, chunk, scratch, [&](Slice part, std::span<float> values) {
-    LocalSlices::for_each_piece(
-        chunk, part, values, [&](Slice slice, Piece piece, std::span<float> difference) {
-          subtract_from_outer(local, part_of(record.parameters, slice), difference);
-          is_encoded = codec.encode_piece(difference, piece, encoded).ok() && is_encoded;
-        });
+  const auto on_device = [&](const DevicePiece& piece) {
+    const std::span<const float> outer = part_of(record.parameters, piece.slice);
+    is_encoded = local.encode_difference(piece, chunk, outer, codec, encoded) && is_encoded;
+  };
+  const auto encode_piece = [&](Slice slice, Piece piece, std::span<float> values) {
+    subtract_from_outer(local, part_of(record.parameters, slice), values);
+    is_encoded = codec.encode_piece(values, piece, encoded).ok() && is_encoded;
+  };
+  local.for_each_part(record, chunk, codec, on_device, [&](Slice rest) {
+    local.for_each_read(record, rest, scratch, [&](Slice part, std::span<float> values) {
+      LocalSlices::for_each_piece(chunk, part, values, encode_piece);
+    });
   });
   return is_encoded;
 }

@@ -2,6 +2,7 @@
 // other.
 #pragma once
 
+#include <functional>
 #include <numeric>
 
 #include "base/thread.h"
@@ -11,13 +12,20 @@
 
 namespace outer {
 
+// Of a chunk, what one device can work on: a piece as codecs know it.
+struct DevicePiece {
+  int64_t unit = 0;
+  int64_t first = 0;  // In the unit.
+  Slice slice;
+};
+
 // Arguments outlive the object. The trainer's thread, which has the pool to itself.
 class LocalSlices {
  public:
   LocalSlices(const shard::Layout& layout, LocalParameters& local, base::ThreadPool& pool)
       : layout_(layout), local_(local), pool_(pool) {
-    for (int worker = 0; worker < pool.thread_count(); ++worker)
-      scratch_.emplace_back(size_t(local.elements_at_a_time()));
+    const int64_t bytes = local.elements_at_a_time() * int64_t{sizeof(float)};
+    scratch_ = local.allocate(pool.thread_count() * bytes);
   }
 
   void read(const FragmentRecord& record, Slice slice, std::span<float> values) const;
@@ -34,9 +42,24 @@ class LocalSlices {
     int64_t stride = std::max<int64_t>(1, count * 3 / 8);
     while (std::gcd(stride, count) != 1) ++stride;
     pool_.parallel_items(count, [&](int64_t index, int worker) {
-      body(index * stride % count, std::span(scratch_[size_t(worker)]));
+      const int64_t elements = local_.elements_at_a_time();
+      const std::span<float> scratch(static_cast<float*>(scratch_->data()) + worker * elements,
+                                     size_t(elements));
+      body(index * stride % count, scratch);
     });
   }
+
+  // Cuts a chunk into what devices can work on, for a codec that they know or may not know, and the
+  // rest.
+  void for_each_part(const FragmentRecord& record, Slice chunk, const Codec& codec,
+                     const std::function<void(const DevicePiece&)>& on_device,
+                     const std::function<void(Slice)>& on_host) const;
+  // As LocalParameters says; `encoded` is the whole chunk's.
+  bool encode_difference(const DevicePiece& piece, Slice chunk, std::span<const float> outer,
+                         const Codec& codec, std::span<std::byte> encoded) const;
+  // `encoded` may be empty.
+  void add(const DevicePiece& piece, Slice chunk, std::span<const float> change, const Codec& codec,
+           std::span<const std::byte> encoded) const;
 
   // Goes through a slice by as many elements as are best read at a time: body(slice, their values).
   template <class Body>
@@ -51,19 +74,19 @@ class LocalSlices {
     }
   }
 
-  // Changes a chunk of them: change(elements of the fragment, piece of the chunk, their values).
+  // Changes a part of a chunk: change(elements of the fragment, piece of the chunk, their values).
   // One pass over memory.
   template <class Change>
-  void update_chunk(const FragmentRecord& record, Slice chunk, std::span<float> scratch,
-                    const Change& change) const {
-    for_each_read(record, chunk, scratch, [&](Slice part, std::span<float> values) {
-      for_each_piece(chunk, part, values, change);
-      write(record, part, values);
+  void update(const FragmentRecord& record, Slice chunk, Slice part, std::span<float> scratch,
+              const Change& change) const {
+    for_each_read(record, part, scratch, [&](Slice read, std::span<float> values) {
+      for_each_piece(chunk, read, values, change);
+      write(record, read, values);
     });
   }
 
-  // body(elements of the fragment, piece of the chunk, their values) for what a core's nearest
-  // cache holds of a part that begins at a multiple of it in the chunk.
+  // body(elements of the fragment, piece of the chunk, their values) for as many as a core's
+  // nearest cache holds.
   template <class Body>
   static void for_each_piece(Slice chunk, Slice part, std::span<float> values, const Body& body) {
     for (int64_t first = 0; first < part.count; first += kPieceElements) {
@@ -78,10 +101,10 @@ class LocalSlices {
   template <class Body>
   void update(const FragmentRecord& record, const Body& merge) const {
     for_each_chunk(record, [&](int64_t chunk, std::span<float> scratch) {
-      update_chunk(record, record.chunk(chunk), scratch,
-                   [&](Slice slice, Piece, std::span<float> values) {
-                     merge(values, std::span<const float>(part_of(record.parameters, slice)));
-                   });
+      update(record, record.chunk(chunk), record.chunk(chunk), scratch,
+             [&](Slice slice, Piece, std::span<float> values) {
+               merge(values, std::span<const float>(part_of(record.parameters, slice)));
+             });
     });
   }
 
@@ -94,7 +117,7 @@ class LocalSlices {
   const shard::Layout& layout_;
   LocalParameters& local_;
   base::ThreadPool& pool_;
-  mutable std::vector<std::vector<float>> scratch_;  // Per worker of the pool.
+  std::unique_ptr<backend::Buffer> scratch_;  // A part for each worker of the pool.
 };
 
 inline void subtract(std::span<float> from, std::span<const float> what) {

@@ -345,10 +345,10 @@ bool HostOuterState::settle_frozen(int64_t fragment, bool is_all_counted) {
   local_.for_each_chunk(r, [&](int64_t chunk, std::span<float> scratch) {
     if (is_counted[size_t(chunk)] == 0) return;
     const auto ours = std::span(*r.frozen[size_t(chunk)]).subspan(size_t(net::kContributionOffset));
-    local_.update_chunk(r, r.chunk(chunk), scratch,
-                        [&](Slice, Piece piece, std::span<float> values) {
-                          codec_->decode_add_piece(ours, piece, 1, values);
-                        });
+    local_.update(r, r.chunk(chunk), r.chunk(chunk), scratch,
+                  [&](Slice, Piece piece, std::span<float> values) {
+                    codec_->decode_add_piece(ours, piece, 1, values);
+                  });
   });
   thaw(fragment);
   return true;

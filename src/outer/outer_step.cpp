@@ -10,6 +10,10 @@
 namespace outer {
 namespace {
 
+void lerp(float share, std::span<const float> outer, std::span<float> values) {
+  for (size_t i = 0; i < values.size(); ++i) values[i] = share * values[i] + (1 - share) * outer[i];
+}
+
 void report_refused(FragmentRecord& record, const net::Committed& commit) {
   const std::vector<char>& is_refused = record.unmerged->is_refused;
   const int64_t count = std::ranges::count(is_refused, char{1});
@@ -152,33 +156,48 @@ void OuterStep::merge_chunk(const FragmentRecord& record, int64_t chunk, Merge h
   if (how == Merge::kReplace || (how == Merge::kOverwrite && has_ours)) {
     return local_.write(record, slice, part_of(record.parameters, slice));
   }
-  local_.update_chunk(record, slice, scratch,
-                      [&](Slice elements, Piece piece, std::span<float> values) {
-                        if (how == Merge::kLerp && has_ours) {
-                          lerp(part_of(record.parameters, elements), values);
-                        } else {
-                          rebase(record, chunk, elements, piece, values);
-                        }
-                      });
-}
-
-void OuterStep::lerp(std::span<const float> outer, std::span<float> values) const {
+  if (how == Merge::kRebase || !has_ours) return rebase(record, chunk, scratch);
   const auto share = float(config_.merge_local_share);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = share * values[i] + (1 - share) * outer[i];
+  local_.update(record, slice, slice, scratch, [&](Slice elements, Piece, std::span<float> values) {
+    lerp(share, part_of(record.parameters, elements), values);
+  });
 }
 
-void OuterStep::rebase(const FragmentRecord& record, int64_t chunk, Slice elements, Piece piece,
-                       std::span<float> values) const {
+void OuterStep::rebase(const FragmentRecord& record, int64_t chunk,
+                       std::span<float> scratch) const {
   const UnmergedRound& round = *record.unmerged;
-  float memory[kPieceElements];
-  const std::span<float> change(memory, values.size());
+  const Slice slice = record.chunk(chunk);
+  std::span<const std::byte> ours;
+  if (round.has_ours[size_t(chunk)] != 0)
+    ours = std::span(*round.ours[size_t(chunk)]).subspan(size_t(net::kContributionOffset));
+
+  const auto on_device = [&](const DevicePiece& piece) {
+    const std::span<float> values = scratch.first(size_t(piece.slice.count));
+    LocalSlices::for_each_piece(slice, piece.slice, values,
+                                [&](Slice elements, Piece part, std::span<float> change) {
+                                  change_of(record, chunk, elements, part, change);
+                                  for (float& value : change) value = -value;
+                                });
+    local_.add(piece, slice, values, codecs_.contribution, ours);
+  };
+  const auto rebase_piece = [&](Slice elements, Piece piece, std::span<float> values) {
+    float memory[kPieceElements];
+    const std::span<float> change(memory, values.size());
+    change_of(record, chunk, elements, piece, change);
+    subtract(values, change);
+    if (!ours.empty()) codecs_.contribution.decode_add_piece(ours, piece, 1, values);
+  };
+  local_.for_each_part(record, slice, codecs_.contribution, on_device, [&](Slice rest) {
+    local_.update(record, slice, rest, scratch, rebase_piece);
+  });
+}
+
+// Old outer parameters minus new ones.
+void OuterStep::change_of(const FragmentRecord& record, int64_t chunk, Slice elements, Piece piece,
+                          std::span<float> change) const {
+  const UnmergedRound& round = *record.unmerged;
   codecs_.result.decode_piece(round.results[size_t(chunk)].encoded(), piece, change);
   if (!round.is_short) round.optimizer.change(change, part_of(record.momentum, elements));
-  subtract(values, change);
-  if (round.has_ours[size_t(chunk)] == 0) return;
-  const std::span<const std::byte> payload = *round.ours[size_t(chunk)];
-  codecs_.contribution.decode_add_piece(payload.subspan(size_t(net::kContributionOffset)), piece, 1,
-                                        values);
 }
 
 // What the node has in a chunk that is refused stays, if it is something.

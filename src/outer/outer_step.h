@@ -56,9 +56,9 @@ class OuterStep {
                        std::span<const std::byte> encoded) const;
   void merge_chunk(const FragmentRecord& record, int64_t chunk, Merge how,
                    std::span<float> scratch) const;
-  void lerp(std::span<const float> outer, std::span<float> values) const;
-  void rebase(const FragmentRecord& record, int64_t chunk, Slice elements, Piece piece,
-              std::span<float> values) const;
+  void rebase(const FragmentRecord& record, int64_t chunk, std::span<float> scratch) const;
+  void change_of(const FragmentRecord& record, int64_t chunk, Slice elements, Piece piece,
+                 std::span<float> change) const;
   void heal(const FragmentRecord& record, Slice slice, std::span<float> scratch) const;
 
   const OuterConfig& config_;
