@@ -19,12 +19,14 @@
 //     it is, on every node alike, and the nodes keep their own progress in it.
 //
 // Memory: 8 bytes per parameter, the encoded bytes of what is in flight twice (what this node sent
-// and what came back), and scratch of four chunks per thread.
+// and what came back), and scratch of LocalParameters::elements_at_a_time() per thread.
 //
-// Threads: the net thread hands out frozen contributions, reduces, reads and writes blocks; the
-// trainer's thread calls the rest, for which it has the pool to itself. Only the trainer's thread
-// touches the local parameters. A lock covers each fragment; while the trainer steps, read_block
-// answers "not now".
+// Threads: contribution(), check_contribution(), check_result(), reduce(), read_block() and
+// write_block() may be called by any threads, several at once, beside the trainer's. The trainer's
+// thread calls the rest, for which it has the pool to itself. Only it touches the local parameters.
+// A lock covers each fragment, and is held for as long as it takes to find or copy something; the
+// trainer holds it for a whole outer step. Whoever asks for a contribution meanwhile waits;
+// read_block answers "not now".
 #pragma once
 
 #include <cstdint>
@@ -56,9 +58,37 @@ class LocalParameters {
   // parameters in bf16. The pseudo-gradient is the difference to the rounded outer parameters, or
   // every round would pull them towards the numbers that bf16 knows.
   virtual void round(std::span<float>) const {}
+  // How many elements are best read or written at a time, a multiple of 4096: as few as stay in a
+  // core's caches, or more where a call takes as long as copying them does.
+  virtual int64_t elements_at_a_time() const { return 16'384; }
   // Zero-filled memory for the outer state, from and to which read() and write() are quick: pinned
   // where there is a GPU. By default, from the heap.
   virtual std::unique_ptr<backend::Buffer> allocate(int64_t byte_count);
+
+  // What a device does itself, so that parameters need not cross the bus to be encoded or merged.
+  // By default there is none, and the rest is never called.
+  struct Range {  // Elements of a unit.
+    int64_t first = 0, count = 0;
+  };
+  // The parts of a range that lie on one device each, in their order. What is not in them is read
+  // and written.
+  virtual std::vector<Range> device_ranges(int64_t /*unit*/, Range) const { return {}; }
+  // Blocks of a range that begins with one (docs/formats/codecs.md).
+  enum class DeviceCodec { kInt8, kInt4 };
+  template <class Byte>
+  struct Blocks {
+    DeviceCodec codec = DeviceCodec::kInt8;
+    std::span<Byte> headers, codes;
+  };
+  // Of at most kDeviceElements, in one of device_ranges(), with `outer` and `change` in memory of
+  // allocate(). The bits are those that reading, computing on the host and writing would give.
+  static constexpr int64_t kDeviceElements = 1 << 20;
+  // blocks = rounded outer - local. False: a number is not finite, and the bytes mean nothing.
+  virtual bool encode_difference(int64_t unit, int64_t first, std::span<const float> outer,
+                                 const Blocks<std::byte>& blocks);
+  // local = local + change, and then + what is in the blocks, if there are any.
+  virtual void add(int64_t unit, int64_t first, std::span<const float> change,
+                   const Blocks<const std::byte>* blocks);
 };
 
 // What becomes of the node's own parameters when a round's result is merged into them. In chunks in

@@ -111,6 +111,11 @@ class Parameters {
   // next reduce(). Lean: after the consumer by itself.
   void discard_gradients();
 
+  // The canonical elements that this rank's shard of a unit has.
+  struct Range {
+    int64_t first = 0, count = 0;
+  };
+  Range shard_range(int64_t unit) const;
   // This rank's shard of a unit: (padded_count / ranks) elements, fp32 (lean masters: the compute
   // dtype); replicated: all of it.
   backend::Tensor master_shard(int64_t unit) const;

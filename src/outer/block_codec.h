@@ -1,11 +1,14 @@
 // What codecs of blocks have in common: headers first, then codes, and a last block that may be
 // shorter. A Format says what is in one block:
 //
-//   kName, kBlock (elements; a multiple of kCodesPerByte), kHeaderBytes, kCodesPerByte
+//   kName, kBlock (elements; a multiple of kCodesPerByte), kHeaderBytes, kCodesPerByte,
+//   kOnDevice (std::optional<LocalParameters::DeviceCodec>)
 //   // False if a value is not finite. Writes only bytes that hold codes of the block.
 //   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* codes);
 //   static void decode(const std::byte* header, const uint8_t* codes, int64_t count,
 //                      float* values);
+//   // Of what decode() would make.
+//   static double sum_of_squares(const std::byte* header, const uint8_t* codes, int64_t count);
 //   // What is wrong with a block; nullptr: nothing.
 //   static const char* fault(const std::byte* header, const uint8_t* codes, int64_t count);
 //
@@ -56,35 +59,59 @@ class BlockCodec final : public Codec {
     return code_offset(element_count) + base::div_ceil(element_count, Format::kCodesPerByte);
   }
 
-  base::Result<void> encode(std::span<const float> values,
-                            std::span<std::byte> encoded) const override {
-    const auto count = int64_t(values.size());
-    CHECK(int64_t(encoded.size()) == encoded_bytes(count));
-    auto* codes = reinterpret_cast<uint8_t*>(encoded.data() + code_offset(count));
-    for (int64_t block = 0; block < block_count(count); ++block) {
-      const Place at = place_of(block, count);
-      std::byte* header = encoded.data() + at.header;
-      if (!Format::encode(values.data() + at.first, at.count, header, codes + at.codes))
-        return base::Failure{fmt::format("{} codec: a value is not finite", name())};
-    }
-    return {};
+  base::Result<void> encode_piece(std::span<const float> values, Piece piece,
+                                  std::span<std::byte> encoded) const override {
+    bool is_finite = true;
+    for_each_block(encoded, piece, int64_t(values.size()),
+                   [&](const Place& at, std::byte* header, std::byte* codes) {
+                     is_finite = is_finite &&
+                                 Format::encode(values.data() + at.first - piece.first, at.count,
+                                                header, reinterpret_cast<uint8_t*>(codes));
+                   });
+    if (is_finite) return {};
+    return base::Failure{fmt::format("{} codec: a value is not finite", name())};
   }
 
-  void decode(std::span<const std::byte> encoded, std::span<float> values) const override {
-    for_each_block(encoded, int64_t(values.size()),
-                   [&](const Place& at, const std::byte* header, const uint8_t* codes) {
-                     Format::decode(header, codes, at.count, values.data() + at.first);
+  void decode_piece(std::span<const std::byte> encoded, Piece piece,
+                    std::span<float> values) const override {
+    for_each_block(encoded, piece, int64_t(values.size()),
+                   [&](const Place& at, const std::byte* header, const std::byte* codes) {
+                     Format::decode(header, reinterpret_cast<const uint8_t*>(codes), at.count,
+                                    values.data() + at.first - piece.first);
                    });
   }
 
-  void decode_add(std::span<const std::byte> encoded, float factor,
-                  std::span<float> values) const override {
-    for_each_block(encoded, int64_t(values.size()),
-                   [&](const Place& at, const std::byte* header, const uint8_t* codes) {
+  void decode_add_piece(std::span<const std::byte> encoded, Piece piece, float factor,
+                        std::span<float> values) const override {
+    for_each_block(encoded, piece, int64_t(values.size()),
+                   [&](const Place& at, const std::byte* header, const std::byte* codes) {
                      float decoded[Format::kBlock];
-                     Format::decode(header, codes, at.count, decoded);
-                     add_scaled(decoded, at.count, factor, values.data() + at.first);
+                     Format::decode(header, reinterpret_cast<const uint8_t*>(codes), at.count,
+                                    decoded);
+                     add_scaled(decoded, at.count, factor, values.data() + at.first - piece.first);
                    });
+  }
+
+  double sum_of_squares(std::span<const std::byte> encoded, int64_t element_count) const override {
+    double sum = 0;
+    for_each_block(encoded, {.first = 0, .chunk_elements = element_count}, element_count,
+                   [&](const Place& at, const std::byte* header, const std::byte* codes) {
+                     sum += Format::sum_of_squares(header, reinterpret_cast<const uint8_t*>(codes),
+                                                   at.count);
+                   });
+    return sum;
+  }
+
+  std::optional<LocalParameters::DeviceCodec> on_device() const override {
+    return Format::kOnDevice;
+  }
+  BlockBytes bytes_of(Piece piece, int64_t element_count) const override {
+    CHECK(piece.first % Format::kBlock == 0);
+    const Place at = place_of(piece.first / Format::kBlock, piece.chunk_elements);
+    return {.first_header = at.header,
+            .header_bytes = Format::kHeaderBytes * block_count(element_count),
+            .first_code = code_offset(piece.chunk_elements) + at.codes,
+            .code_bytes = base::div_ceil(element_count, Format::kCodesPerByte)};
   }
 
   base::Result<void> check(std::span<const std::byte> encoded,
@@ -94,10 +121,11 @@ class BlockCodec final : public Codec {
     if (!result) return result;
     const char* fault = nullptr;
     int64_t where = 0;
-    for_each_block(encoded, element_count,
-                   [&](const Place& at, const std::byte* header, const uint8_t* codes) {
+    for_each_block(encoded, {.first = 0, .chunk_elements = element_count}, element_count,
+                   [&](const Place& at, const std::byte* header, const std::byte* codes) {
                      if (fault != nullptr) return;
-                     fault = Format::fault(header, codes, at.count);
+                     fault =
+                         Format::fault(header, reinterpret_cast<const uint8_t*>(codes), at.count);
                      where = at.first / Format::kBlock;
                    });
     if (fault == nullptr && has_padding(encoded, element_count))
@@ -126,15 +154,16 @@ class BlockCodec final : public Codec {
     return Format::kHeaderBytes * block_count(element_count);
   }
 
-  // each(place, header, codes)
-  template <class Each>
-  void for_each_block(std::span<const std::byte> encoded, int64_t element_count,
+  // each(place in the chunk, header, codes), for the blocks of the piece, of so many elements.
+  template <class Byte, class Each>
+  void for_each_block(std::span<Byte> encoded, Piece piece, int64_t element_count,
                       const Each& each) const {
-    CHECK(int64_t(encoded.size()) == encoded_bytes(element_count));
-    const auto* codes =
-        reinterpret_cast<const uint8_t*>(encoded.data() + code_offset(element_count));
-    for (int64_t block = 0; block < block_count(element_count); ++block) {
-      const Place at = place_of(block, element_count);
+    CHECK(int64_t(encoded.size()) == encoded_bytes(piece.chunk_elements));
+    CHECK(piece.first % Format::kBlock == 0);
+    Byte* const codes = encoded.data() + code_offset(piece.chunk_elements);
+    const int64_t begin = piece.first / Format::kBlock;
+    for (int64_t block = begin; block < begin + block_count(element_count); ++block) {
+      const Place at = place_of(block, piece.chunk_elements);
       each(at, encoded.data() + at.header, codes + at.codes);
     }
   }

@@ -16,6 +16,16 @@ T median_of(std::vector<T> values) {
   return *middle;
 }
 
+// Parts are finite, but a sum of parts close to the largest float may round up to infinity; never
+// to NaN.
+void encode_sum(std::span<float> sum, Piece piece, const Codec& codec,
+                std::span<std::byte> encoded) {
+  if (codec.encode_piece(sum, piece, encoded)) return;
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (float& value : sum) value = std::clamp(value, -kLargest, kLargest);
+  CHECK(codec.encode_piece(sum, piece, encoded).ok());
+}
+
 }  // namespace
 
 std::vector<double> ReachRule::factors(std::span<const PartLength> parts) const {
@@ -46,11 +56,10 @@ std::vector<double> ReachRule::factors(std::span<const PartLength> parts) const 
 ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t element_count,
                   const CodecPair& codecs, const ReachRule& rule) {
   CHECK(!parts.empty());
-  std::vector<float> values(static_cast<size_t>(element_count));
   std::vector<PartLength> lengths;
   for (const auto& part : parts) {
-    codecs.contribution.decode(part.encoded(), values);
-    lengths.push_back({.norm = norm_of(values), .weight_tokens = part.weight_tokens});
+    const double squares = codecs.contribution.sum_of_squares(part.encoded(), element_count);
+    lengths.push_back({.norm = std::sqrt(squares), .weight_tokens = part.weight_tokens});
   }
   ChunkMean result{.mean = {}, .reach = rule.factors(lengths)};
   int64_t total = 0;
@@ -63,28 +72,20 @@ ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t eleme
   }
   const double even = 1.0 / double(parts.size() - result.mean.left_out.size());
 
-  std::vector<float>& sum = values;  // The lengths are known.
-  std::ranges::fill(sum, 0.0f);
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (result.reach[i] == 0) continue;
-    const double share = total > 0 ? double(parts[i].weight_tokens) / double(total) : even;
-    codecs.contribution.decode_add(parts[i].encoded(), float(share * result.reach[i]), sum);
-  }
   result.mean.encoded.resize(size_t(codecs.result.encoded_bytes(element_count)));
-  if (!codecs.result.encode(sum, result.mean.encoded)) {
-    // Parts are finite, but a sum of parts close to the largest float may round up to infinity;
-    // never to NaN.
-    constexpr float kLargest = std::numeric_limits<float>::max();
-    for (float& value : sum) value = std::clamp(value, -kLargest, kLargest);
-    CHECK(codecs.result.encode(sum, result.mean.encoded).ok());
+  for (int64_t first = 0; first < element_count; first += kPieceElements) {
+    const Piece piece{.first = first, .chunk_elements = element_count};
+    float values[kPieceElements] = {};
+    const std::span<float> sum(values, size_t(std::min(kPieceElements, element_count - first)));
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (result.reach[i] == 0) continue;
+      const double share = total > 0 ? double(parts[i].weight_tokens) / double(total) : even;
+      codecs.contribution.decode_add_piece(parts[i].encoded(), piece,
+                                           float(share * result.reach[i]), sum);
+    }
+    encode_sum(sum, piece, codecs.result, result.mean.encoded);
   }
   return result;
-}
-
-double norm_of(std::span<const float> values) {
-  double squares = 0;
-  for (const float value : values) squares += double(value) * double(value);
-  return std::sqrt(squares);
 }
 
 }  // namespace outer

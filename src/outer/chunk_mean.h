@@ -43,7 +43,4 @@ struct ChunkMean {
 ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t element_count,
                   const CodecPair& codecs, const ReachRule& rule);
 
-// In double, in the order of the elements: the same bits everywhere.
-double norm_of(std::span<const float> values);
-
 }  // namespace outer

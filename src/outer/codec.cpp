@@ -14,27 +14,37 @@ class Fp32Codec final : public Codec {
 
   int64_t encoded_bytes(int64_t element_count) const override { return 4 * element_count; }
 
-  base::Result<void> encode(std::span<const float> values,
-                            std::span<std::byte> encoded) const override {
-    CHECK(encoded.size() == values.size_bytes());
+  base::Result<void> encode_piece(std::span<const float> values, Piece piece,
+                                  std::span<std::byte> encoded) const override {
     if (!all_finite(values)) return base::Failure{"fp32 codec: a value is not finite"};
-    std::copy_n(std::as_bytes(values).data(), encoded.size(), encoded.data());
+    std::ranges::copy(std::as_bytes(values), part_of(encoded, piece, values).begin());
     return {};
   }
 
-  void decode(std::span<const std::byte> encoded, std::span<float> values) const override {
-    CHECK(encoded.size() == values.size_bytes());
-    std::copy_n(encoded.data(), encoded.size(), std::as_writable_bytes(values).data());
+  void decode_piece(std::span<const std::byte> encoded, Piece piece,
+                    std::span<float> values) const override {
+    std::ranges::copy(part_of(encoded, piece, values), std::as_writable_bytes(values).begin());
   }
 
-  void decode_add(std::span<const std::byte> encoded, float factor,
-                  std::span<float> values) const override {
-    CHECK(encoded.size() == values.size_bytes());
+  void decode_add_piece(std::span<const std::byte> encoded, Piece piece, float factor,
+                        std::span<float> values) const override {
+    const std::byte* addends = part_of(encoded, piece, values).data();
     for (size_t i = 0; i < values.size(); ++i) {
       float addend;  // The bytes need not be aligned.
-      std::memcpy(&addend, encoded.data() + 4 * i, 4);
+      std::memcpy(&addend, addends + 4 * i, 4);
       values[i] = values[i] + factor * addend;
     }
+  }
+
+  double sum_of_squares(std::span<const std::byte> encoded, int64_t element_count) const override {
+    double sum = 0;
+    for (int64_t first = 0; first < element_count; first += kPieceElements) {
+      float values[kPieceElements];
+      const std::span<float> piece(values, size_t(std::min(kPieceElements, element_count - first)));
+      decode_piece(encoded, {.first = first, .chunk_elements = element_count}, piece);
+      sum += outer::sum_of_squares(piece);
+    }
+    return sum;
   }
 
   base::Result<void> check(std::span<const std::byte> encoded,
@@ -52,6 +62,14 @@ class Fp32Codec final : public Codec {
       return base::Failure{"fp32 chunk: a value is not finite"};
     return {};
   }
+
+ private:
+  template <class Byte>
+  static std::span<Byte> part_of(std::span<Byte> encoded, Piece piece,
+                                 std::span<const float> values) {
+    CHECK(int64_t(encoded.size()) == 4 * piece.chunk_elements);
+    return encoded.subspan(size_t(4 * piece.first), values.size_bytes());
+  }
 };
 
 }  // namespace
@@ -68,6 +86,21 @@ std::unique_ptr<Codec> make_codec(const std::string& name) {
 bool all_finite(std::span<const float> values) {
   return backend::absolute_maximum_bits(values.data(), int64_t(values.size())) <
          backend::kInfinityBits;
+}
+
+// In lanes: a sum of one number after the other would wait for each addition.
+double sum_of_squares(std::span<const float> values) {
+  constexpr size_t kLanes = 8;
+  double lanes[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] += double(values[i + lane]) * double(values[i + lane]);
+  }
+  for (; i < values.size(); ++i) lanes[0] += double(values[i]) * double(values[i]);
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
 }
 
 }  // namespace outer

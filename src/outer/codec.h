@@ -30,34 +30,77 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
+#include "outer/outer_state.h"
 
 namespace outer {
+
+// A chunk can be encoded and decoded in pieces that begin and end at multiples of this, or at the
+// chunk's end. A multiple of every codec's block, and few enough for a core's nearest cache.
+inline constexpr int64_t kPieceElements = 4096;
+// Elements of a chunk from `first` on.
+struct Piece {
+  int64_t first = 0;
+  int64_t chunk_elements = 0;
+};
 
 class Codec {
  public:
   virtual ~Codec() = default;
   virtual std::string_view name() const = 0;
   virtual int64_t encoded_bytes(int64_t element_count) const = 0;
+  // `values` are the piece's, `encoded` is the whole chunk's.
+  //
   // A value that is not finite is a Failure; what is in `encoded` is then unspecified. Nothing else
   // is one.
-  // REQUIRES: encoded.size() == encoded_bytes(values.size()).
-  virtual base::Result<void> encode(std::span<const float> values,
-                                    std::span<std::byte> encoded) const = 0;
-  // REQUIRES: `encoded` passed check() for values.size() elements. All values are finite.
-  virtual void decode(std::span<const std::byte> encoded, std::span<float> values) const = 0;
+  // REQUIRES: encoded.size() == encoded_bytes(piece.chunk_elements).
+  virtual base::Result<void> encode_piece(std::span<const float> values, Piece piece,
+                                          std::span<std::byte> encoded) const = 0;
+  // REQUIRES: `encoded` passed check() for piece.chunk_elements. All values are finite.
+  virtual void decode_piece(std::span<const std::byte> encoded, Piece piece,
+                            std::span<float> values) const = 0;
   // values[i] = values[i] + factor * decoded[i]: a product and a sum, each rounded once. `encoded`
-  // as for decode().
-  virtual void decode_add(std::span<const std::byte> encoded, float factor,
-                          std::span<float> values) const = 0;
+  // as for decode_piece().
+  virtual void decode_add_piece(std::span<const std::byte> encoded, Piece piece, float factor,
+                                std::span<float> values) const = 0;
+  // The sum of the squares of all that decode() would make, without making it: the same bits
+  // everywhere. `encoded` as for decode().
+  virtual double sum_of_squares(std::span<const std::byte> encoded,
+                                int64_t element_count) const = 0;
   // Could encode() have made these bytes from so many elements? To be asked about all bytes from
   // outside.
   virtual base::Result<void> check(std::span<const std::byte> encoded,
                                    int64_t element_count) const = 0;
+
+  // Where devices know the codec: its name there, and the place of a piece of so many elements in
+  // the bytes of the chunk.
+  virtual std::optional<LocalParameters::DeviceCodec> on_device() const { return std::nullopt; }
+  struct BlockBytes {
+    int64_t first_header = 0, header_bytes = 0;
+    int64_t first_code = 0, code_bytes = 0;
+  };
+  virtual BlockBytes bytes_of(Piece, int64_t /*element_count*/) const { return {}; }
+
+  // A chunk as one piece.
+  base::Result<void> encode(std::span<const float> values, std::span<std::byte> encoded) const {
+    return encode_piece(values, whole(values), encoded);
+  }
+  void decode(std::span<const std::byte> encoded, std::span<float> values) const {
+    decode_piece(encoded, whole(values), values);
+  }
+  void decode_add(std::span<const std::byte> encoded, float factor, std::span<float> values) const {
+    decode_add_piece(encoded, whole(values), factor, values);
+  }
+
+ private:
+  static Piece whole(std::span<const float> values) {
+    return {.first = 0, .chunk_elements = int64_t(values.size())};
+  }
 };
 
 // Of contributions, and of their means. Both outlive the pair.
@@ -74,5 +117,8 @@ std::unique_ptr<Codec> make_codec(const std::string& name);
 
 // Compares exponents, so that it is exact and vectorises.
 bool all_finite(std::span<const float> values);
+
+// In double and in a fixed order: the same bits everywhere.
+double sum_of_squares(std::span<const float> values);
 
 }  // namespace outer

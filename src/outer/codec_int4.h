@@ -10,6 +10,8 @@ struct Int4Format {
   static constexpr int64_t kBlock = backend::kInt4Block;
   static constexpr int64_t kHeaderBytes = 2;
   static constexpr int64_t kCodesPerByte = 2;
+  static constexpr std::optional<LocalParameters::DeviceCodec> kOnDevice =
+      LocalParameters::DeviceCodec::kInt4;
 
   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* pairs) {
     const int32_t maximum = backend::absolute_maximum_bits(values, count);
@@ -34,6 +36,16 @@ struct Int4Format {
     for (int64_t i = 0; i < count; ++i) values[i] = float(codes[i]) * scale;
   }
 
+  static double sum_of_squares(const std::byte* header, const uint8_t* pairs, int64_t count) {
+    int32_t squares = 0;  // Bits behind the last code are 0.
+    for (int64_t i = 0; i < pair_count(count); ++i) {
+      const int first = backend::int4_first(pairs[i]), second = backend::int4_second(pairs[i]);
+      squares += first * first + second * second;
+    }
+    const auto scale = double(backend::from_bfloat16(read_header<uint16_t>(header)));
+    return double(squares) * (scale * scale);
+  }
+
   // Whatever passes is what encode() makes of what decode() makes of it.
   static const char* fault(const std::byte* header, const uint8_t* pairs, int64_t count) {
     // Of a number, bf16 is the upper half: what is said of scales in codec_int8.h holds here too.
@@ -41,14 +53,17 @@ struct Int4Format {
     const bool is_small = bits != 0 && bits < backend::to_bfloat16(backend::kInt4ScaleMin);
     if (is_small || bits > backend::to_bfloat16(backend::kInt4ScaleMax))
       return "the scale is negative, too small, too large or not finite";
-    int smallest = 0, largest = 0;
+    // Of codes + 8: the oldest processors compare bytes without signs.
+    uint8_t smallest = 8, largest = 8;
     for (int64_t i = 0; i < pair_count(count); ++i) {
-      const int first = backend::int4_first(pairs[i]), second = backend::int4_second(pairs[i]);
-      smallest = std::min({smallest, first, second});
-      largest = std::max({largest, first, second});
+      const uint8_t first = (pairs[i] & 0xf) ^ 8, second = (pairs[i] >> 4) ^ 8;
+      const uint8_t lower = first < second ? first : second;
+      const uint8_t upper = first < second ? second : first;
+      smallest = lower < smallest ? lower : smallest;
+      largest = upper > largest ? upper : largest;
     }
-    if (smallest == -8) return "a code is -8";
-    if (std::max(-smallest, largest) != (bits == 0 ? 0 : 7))
+    if (smallest == 0) return "a code is -8";
+    if (std::max(8 - smallest, largest - 8) != (bits == 0 ? 0 : 7))
       return "the codes are not those of the scale: the largest is 7 or -7, with scale 0 it is 0";
     return nullptr;
   }

@@ -10,6 +10,8 @@ struct Int8Format {
   static constexpr int64_t kBlock = backend::kInt8Block;
   static constexpr int64_t kHeaderBytes = 4;
   static constexpr int64_t kCodesPerByte = 1;
+  static constexpr std::optional<LocalParameters::DeviceCodec> kOnDevice =
+      LocalParameters::DeviceCodec::kInt8;
 
   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* codes) {
     const int32_t maximum = backend::absolute_maximum_bits(values, count);
@@ -24,6 +26,13 @@ struct Int8Format {
   static void decode(const std::byte* header, const uint8_t* codes, int64_t count, float* values) {
     const auto scale = read_header<float>(header);
     for (int64_t i = 0; i < count; ++i) values[i] = float(int8_t(codes[i])) * scale;
+  }
+
+  static double sum_of_squares(const std::byte* header, const uint8_t* codes, int64_t count) {
+    int32_t squares = 0;  // At most 512 * 127^2.
+    for (int64_t i = 0; i < count; ++i) squares += int32_t(int8_t(codes[i])) * int8_t(codes[i]);
+    const auto scale = double(read_header<float>(header));
+    return double(squares) * (scale * scale);
   }
 
   static const char* fault(const std::byte* header, const uint8_t* codes, int64_t count) {

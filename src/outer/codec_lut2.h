@@ -15,6 +15,7 @@ struct Lut2Format {
   static constexpr int64_t kBlock = 4096;
   static constexpr int64_t kHeaderBytes = 16;
   static constexpr int64_t kCodesPerByte = 4;
+  static constexpr std::optional<LocalParameters::DeviceCodec> kOnDevice = std::nullopt;
 
   static bool encode(const float* values, int64_t count, std::byte* header, uint8_t* quads) {
     const int32_t maximum_bits = backend::absolute_maximum_bits(values, count);
@@ -52,6 +53,12 @@ struct Lut2Format {
       const float negative = (codes[i] & 1) != 0 ? negative_outer : negative_inner;
       values[i] = (codes[i] & 2) != 0 ? negative : positive;
     }
+  }
+
+  static double sum_of_squares(const std::byte* header, const uint8_t* quads, int64_t count) {
+    float values[kBlock];
+    decode(header, quads, count, values);
+    return outer::sum_of_squares({values, size_t(count)});
   }
 
   static const char* fault(const std::byte* header, const uint8_t*, int64_t) {

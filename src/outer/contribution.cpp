@@ -6,13 +6,50 @@
 namespace outer {
 namespace {
 
-// Payload and whether it says what it should.
-std::pair<net::Bytes, bool> encode(std::span<const float> values, const Codec& codec) {
-  const int64_t bytes = codec.encoded_bytes(int64_t(values.size()));
-  auto payload = std::make_shared<std::vector<std::byte>>(net::new_contribution(bytes));
-  const auto encoded = std::span(*payload).subspan(size_t(net::kContributionOffset));
-  const bool is_encoded = codec.encode(values, encoded).ok();
-  return {std::move(payload), is_encoded};
+std::span<std::byte> encoded_part(std::vector<std::byte>& payload) {
+  return std::span(payload).subspan(size_t(net::kContributionOffset));
+}
+
+std::vector<std::byte> new_payload(const Codec& codec, int64_t element_count) {
+  return net::new_contribution(codec.encoded_bytes(element_count));
+}
+
+net::Bytes zeros(const Codec& codec, int64_t element_count) {
+  std::vector<std::byte> payload = new_payload(codec, element_count);
+  const std::vector<float> values(static_cast<size_t>(element_count));
+  CHECK(codec.encode(values, encoded_part(payload)).ok(), "codec {} cannot encode zeros",
+        codec.name());
+  return std::make_shared<const std::vector<std::byte>>(std::move(payload));
+}
+
+// values = outer - values, with the outer parameters as the node's own are rounded.
+void subtract_from_outer(const LocalSlices& local, std::span<const float> outer,
+                         std::span<float> values) {
+  float memory[kPieceElements];
+  const std::span<float> rounded(memory, values.size());
+  std::ranges::copy(outer, rounded.begin());
+  local.round(rounded);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = rounded[i] - values[i];
+}
+
+// False: a value cannot be encoded.
+bool encode_chunk(const FragmentRecord& record, Slice chunk, const LocalSlices& local,
+                  std::span<float> scratch, const Codec& codec, std::span<std::byte> encoded) {
+  bool is_encoded = true;
+  const auto on_device = [&](const DevicePiece& piece) {
+    const std::span<const float> outer = part_of(record.parameters, piece.slice);
+    is_encoded = local.encode_difference(piece, chunk, outer, codec, encoded) && is_encoded;
+  };
+  const auto encode_piece = [&](Slice slice, Piece piece, std::span<float> values) {
+    subtract_from_outer(local, part_of(record.parameters, slice), values);
+    is_encoded = codec.encode_piece(values, piece, encoded).ok() && is_encoded;
+  };
+  local.for_each_part(record, chunk, codec, on_device, [&](Slice rest) {
+    local.for_each_read(record, rest, scratch, [&](Slice part, std::span<float> values) {
+      LocalSlices::for_each_piece(chunk, part, values, encode_piece);
+    });
+  });
+  return is_encoded;
 }
 
 }  // namespace
@@ -22,26 +59,19 @@ Contribution make_contribution(const FragmentRecord& record, const LocalSlices& 
   Contribution contribution;
   contribution.payloads.resize(size_t(record.chunk_count()));
   std::atomic<bool> is_whole = true;
-  local.for_each_chunk(record, [&](int64_t chunk) {
+  local.for_each_chunk(record, [&](int64_t chunk, std::span<float> scratch) {
     const Slice slice = record.chunk(chunk);
-    std::vector<float> values(static_cast<size_t>(slice.count));
-    local.read(record, slice, values);
-    const std::span<const float> exact = part_of(record.parameters, slice);
-    std::vector<float> outer(exact.begin(), exact.end());
-    local.round(outer);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = outer[i] - values[i];
-    auto [payload, is_encoded] = encode(values, codec);
-    if (!is_encoded) is_whole = false;
-    contribution.payloads[size_t(chunk)] = std::move(payload);
+    std::vector<std::byte> payload = new_payload(codec, slice.count);
+    if (!encode_chunk(record, slice, local, scratch, codec, encoded_part(payload))) {
+      is_whole = false;
+    }
+    contribution.payloads[size_t(chunk)] =
+        std::make_shared<const std::vector<std::byte>>(std::move(payload));
   });
   contribution.is_whole = is_whole;
   if (contribution.is_whole) return contribution;
-  for (int64_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
-    const std::vector<float> zeros(static_cast<size_t>(record.chunk(chunk).count));
-    auto [payload, is_encoded] = encode(zeros, codec);
-    CHECK(is_encoded, "codec {} cannot encode zeros", codec.name());
-    contribution.payloads[size_t(chunk)] = std::move(payload);
-  }
+  for (int64_t chunk = 0; chunk < record.chunk_count(); ++chunk)
+    contribution.payloads[size_t(chunk)] = zeros(codec, record.chunk(chunk).count);
   return contribution;
 }
 

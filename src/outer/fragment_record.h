@@ -36,6 +36,16 @@ inline std::span<float> part_of(std::span<float> values, Slice slice) {
   return values.subspan(size_t(slice.first), size_t(slice.count));
 }
 
+// Of a chunk's numbers, the sums of their squares.
+struct ChunkSquares {
+  double parameters = 0, momentum = 0;
+};
+// What the digest's thread makes of a state.
+struct StateSummary {
+  base::Digest digest;
+  std::vector<ChunkSquares> squares;  // Per chunk.
+};
+
 // A round whose outer step is done, and whose result is not yet in the node's own parameters.
 struct UnmergedRound {
   std::vector<net::FragmentStore::Part> results;  // Per chunk, as the three below.
@@ -57,9 +67,10 @@ struct FragmentRecord {
   std::span<float> parameters;
   std::span<float> momentum;
   net::FragmentState state;
+  std::vector<ChunkSquares> squares;  // Of that state.
   // Of that state, while it is being made from parameters and momentum, which do not change before
   // it is there.
-  std::shared_future<base::Digest> digest;
+  std::shared_future<StateSummary> summary;
   bool is_being_replaced = false;
   bool keeps_progress = false;      // While being replaced: local holds (local - outer).
   std::vector<net::Bytes> frozen;   // The contribution of the round to come, or open; or empty.

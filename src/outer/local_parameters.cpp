@@ -20,4 +20,15 @@ std::unique_ptr<backend::Buffer> LocalParameters::allocate(int64_t byte_count) {
   return std::make_unique<HeapBuffer>(byte_count);
 }
 
+bool LocalParameters::encode_difference(int64_t, int64_t, std::span<const float>,
+                                        const Blocks<std::byte>&) {
+  CHECK(false, "there is no device");
+  return false;
+}
+
+void LocalParameters::add(int64_t, int64_t, std::span<const float>,
+                          const Blocks<const std::byte>*) {
+  CHECK(false, "there is no device");
+}
+
 }  // namespace outer

@@ -1,28 +1,15 @@
-// The outer loop is a reaction to events: whatever waits, waits in take_part(), and every event
-// goes through handle(), in whichever phase it arrives. What a fragment's round has come to at this
-// node stands in outer/fragment_progress.h.
-//
-// The word "position" is the global inner step at which this node stands. A fragment is announced
-// at most once per position, and what decides is a step, not a count of rounds, so that rounds that
-// were held without us need no bookkeeping.
-#include "outer/outer_loop.h"
-
+// Waiting for events, and what is done at the boundary of a step: merging and announcing.
 #include <algorithm>
 
 #include "base/log.h"
-#include "outer/fragment_progress.h"
+#include "outer/swarm_outer_loop.h"
 
 namespace outer {
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // How often a stop request is looked at while waiting.
 constexpr net::Duration kPollInterval = std::chrono::milliseconds(100);
-// A fetched state that does not have the digest it should: donors may have moved on in the middle,
-// but not so often.
-constexpr int64_t kFetchAttemptsMax = 8;
 
 // A node that is held up for so long by a fragment that nobody else is going to say (a newcomer, or
 // one that was moved over its turn) says all others too: two that hold each other up meet there.
@@ -38,88 +25,7 @@ bool is_about_us(const net::MemberEvent& event) {
          !std::holds_alternative<net::StandingChanged>(event);
 }
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-class SwarmOuterLoop final : public OuterLoop {
- public:
-  SwarmOuterLoop(const Options& options, OuterState& state, net::Swarm& swarm)
-      : options_(options),
-        state_(state),
-        swarm_(swarm),
-        fragments_(static_cast<size_t>(state.fragment_count())),
-        position_(options.position) {
-    // What was due before is in the state, or in flight.
-    for (FragmentProgress& progress : fragments_) progress.synced_step = position_;
-  }
-
-  std::optional<Entry> join(bool has_local_progress,
-                            const std::function<bool()>& stop_requested) override;
-  StepOutcome after_step(uint64_t steps_done, int64_t tokens, double loss,
-                         const std::function<bool()>& stop_requested) override;
-  void need_samples(uint64_t count) override { swarm_.need_samples(count); }
-  StepOutcome wait_for_samples(const std::function<bool()>& stop_requested) override;
-  uint64_t samples() const override { return samples_; }
-  void leave(const std::string& reason) override { swarm_.leave(reason); }
-  std::vector<InFlight> in_flight() const override;
-  void restore_in_flight(const std::vector<InFlight>& in_flight) override;
-  uint64_t committed_step() const override { return committed_step_; }
-  std::vector<int64_t> tokens_since_commit() const override;
-  void restore_tokens_since_commit(std::vector<int64_t> tokens) override;
-
- private:
-  std::string differences_to(const std::string& shared_config) const {
-    if (shared_config.empty() || !options_.config_differences) return {};
-    return "\n" + options_.config_differences(shared_config);
-  }
-  bool is_last_step() const {
-    return options_.steps_total > 0 && position_ >= uint64_t(options_.steps_total);
-  }
-  bool is_due(int64_t fragment) const;
-  std::optional<int64_t> holds_us_up() const;
-  enum class Samples { kIfThere, kWanted };
-  void take_part(StepOutcome& outcome, Samples samples,
-                 const std::function<bool()>& stop_requested);
-  std::optional<net::MemberEvent> wait();
-  void merge_and_announce(StepOutcome& outcome);
-  void announce_all(StepOutcome& outcome);
-  void announce(int64_t fragment);
-  void tell_ready(int64_t fragment);
-  void withdraw(int64_t fragment);
-  void tell_applied(int64_t fragment);
-  void merge(int64_t fragment, StepOutcome& outcome);
-  void merge_all(StepOutcome& outcome);
-  Merge merge_rule(const FragmentProgress& progress) const;
-  void move_to(uint64_t step, StepOutcome& outcome);
-
-  void handle(net::MemberEvent& event, StepOutcome& outcome);
-  void on_event(const net::CatchUpNeeded& event, StepOutcome& outcome);
-  void on_event(const net::Fetched& event, StepOutcome& outcome);
-  void on_event(const net::Started& event, StepOutcome& outcome);
-  void on_event(const net::SamplesGranted& event, StepOutcome& outcome);
-  void on_event(const net::MembershipChanged& event, StepOutcome& outcome);
-  void on_event(const net::StandingChanged& event, StepOutcome& outcome);
-  void on_event(const net::Committed& event, StepOutcome& outcome);
-  void on_event(const net::Stopped& event, StepOutcome& outcome);
-  void settle(const net::Committed& event);
-  void settle_missed();
-  RoundReport report_of(const net::Committed& event, const FragmentProgress& progress);
-  RoundFindings report_findings(const net::Committed& event);
-
-  const Options options_;
-  OuterState& state_;
-  net::Swarm& swarm_;
-  std::vector<FragmentProgress> fragments_;
-  uint64_t position_;
-  uint64_t committed_step_ = 0;
-  uint64_t samples_ = 0;       // Handed out, as far as we have heard.
-  bool has_progress_ = false;  // Local parameters are worth keeping when the state is replaced.
-  bool is_replacing_ =
-      false;  // From CatchUpNeeded until the fetched state is verified: local is not valid.
-  int64_t fetch_attempts_ = 0;
-  std::optional<net::Stopped> stopped_;
-};
+}  // namespace
 
 std::optional<OuterLoop::Entry> SwarmOuterLoop::join(bool has_local_progress,
                                                      const std::function<bool()>& stop_requested) {
@@ -222,7 +128,7 @@ void SwarmOuterLoop::take_part(StepOutcome& outcome, Samples samples,
 
 // The next event, if one comes soon. The time is written down for the round that holds us up.
 std::optional<net::MemberEvent> SwarmOuterLoop::wait() {
-  const Clock::time_point start = Clock::now();
+  const LoopClock::time_point start = LoopClock::now();
   const std::optional<int64_t> fragment = holds_us_up();
   std::optional<net::MemberEvent> event = swarm_.wait(kPollInterval);
   if (fragment) fragments_[size_t(*fragment)].in_flight->times.wait += seconds_since(start);
@@ -276,7 +182,7 @@ void SwarmOuterLoop::announce_all(StepOutcome& outcome) {
 
 void SwarmOuterLoop::announce(int64_t fragment) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
-  const Clock::time_point start = Clock::now();
+  const LoopClock::time_point start = LoopClock::now();
   const bool is_whole = state_.freeze(fragment);
   progress.in_flight = FragmentInFlight{.step = position_,
                                         .tokens = is_whole ? progress.tokens : 0,
@@ -321,7 +227,7 @@ void SwarmOuterLoop::merge_all(StepOutcome& outcome) {
 void SwarmOuterLoop::merge(int64_t fragment, StepOutcome& outcome) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
   RoundReport& report = progress.stepped->report;
-  const Clock::time_point start = Clock::now();
+  const LoopClock::time_point start = LoopClock::now();
   state_.merge(fragment, merge_rule(progress));
   report.digest = state_.state(fragment).digest;
   tell_applied(fragment);
@@ -345,204 +251,6 @@ Merge SwarmOuterLoop::merge_rule(const FragmentProgress& progress) const {
     return Merge::kOverwrite;
   }
   return options_.config.merge == "lerp" ? Merge::kLerp : Merge::kRebase;
-}
-
-void SwarmOuterLoop::move_to(uint64_t step, StepOutcome& outcome) {
-  if (step <= position_) return;
-  position_ = step;
-  outcome.jump_to_step = step;
-}
-
-void SwarmOuterLoop::handle(net::MemberEvent& event, StepOutcome& outcome) {
-  std::visit([&](const auto& kind) { on_event(kind, outcome); }, event);
-}
-
-// What is in flight stays so: outer minus local parameters are the same after the replacement.
-void SwarmOuterLoop::on_event(const net::CatchUpNeeded&, StepOutcome& outcome) {
-  if (!is_replacing_) {
-    merge_all(outcome);
-    bool keep = has_progress_;
-    for (int64_t f = 0; keep && f < state_.fragment_count(); ++f) keep = state_.local_is_finite(f);
-    base::log_info("outer: fetching the state in force; own progress is {}",
-                   keep ? "kept" : "not kept");
-    state_.begin_replace(keep);
-    for (int64_t f = 0; !keep && f < state_.fragment_count(); ++f) {
-      fragments_[size_t(f)].tokens = 0;
-      fragments_[size_t(f)].in_flight.reset();
-      state_.thaw(f);
-    }
-    is_replacing_ = true;
-    fetch_attempts_ = 0;
-  }
-  swarm_.begin_fetch();
-}
-
-void SwarmOuterLoop::on_event(const net::Fetched& event, StepOutcome& outcome) {
-  if (!is_replacing_) return;
-  const base::Result<void> verified = state_.end_replace(event.expected);
-  if (verified) {
-    is_replacing_ = false;
-    outcome.state_replaced = true;
-    settle_missed();
-    swarm_.synced(state_.states());
-    return;
-  }
-  base::log_warning("outer: the fetched state is not the one in force: {}", verified.reason());
-  if (++fetch_attempts_ < kFetchAttemptsMax) {
-    swarm_.begin_fetch();
-  } else {
-    stopped_ = net::Stopped{
-        .reason = fmt::format("{} fetched states in a row were wrong; the last one: {}",
-                              fetch_attempts_, verified.reason()),
-        .restart_makes_sense = true};
-  }
-}
-
-// What was in flight for rounds that are in the state which we have just taken.
-void SwarmOuterLoop::settle_missed() {
-  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
-    FragmentProgress& progress = fragments_[size_t(f)];
-    const auto& in_flight = progress.in_flight;
-    if (!in_flight || state_.version(f) < in_flight->made_for) continue;
-    if (!state_.settle_frozen(f, in_flight->is_restored)) {
-      progress.in_flight->made_for = state_.version(f) + 1;  // It is for the next one.
-      continue;
-    }
-    progress.tokens -= in_flight->tokens;
-    progress.synced_step = std::max(progress.synced_step, in_flight->step);
-    progress.in_flight.reset();
-  }
-}
-
-void SwarmOuterLoop::on_event(const net::Started& event, StepOutcome& outcome) {
-  outcome.peer = event.peer;
-  committed_step_ = event.step;
-  // The run is where its last commit was. Steps that we did since are ours, but further than a
-  // round away from it there is no round that we could be ready for.
-  const OuterConfig& config = options_.config;
-  if (position_ > event.step + uint64_t(config.inner_steps + config.overlap_steps_max)) {
-    base::log_warning("outer: the run is at step {}, this node was at {}: it goes back", event.step,
-                      position_);
-    position_ = event.step;
-    outcome.jump_to_step = event.step;
-    for (int64_t f = 0; f < state_.fragment_count(); ++f) {
-      withdraw(f);
-      fragments_[size_t(f)].synced_step = std::min(fragments_[size_t(f)].synced_step, event.step);
-    }
-  }
-  outcome.samples_void_below = std::max(outcome.samples_void_below, event.samples_void_below);
-  for (net::SamplesGranted& granted : outcome.samples) {
-    if (granted.first < event.samples_void_below) granted.count = 0;
-  }
-  if (event.step > position_) {
-    // The state that was fetched is of that step: nothing is left to be synchronised there.
-    move_to(event.step, outcome);
-    for (int64_t f = 0; f < state_.fragment_count(); ++f) {
-      withdraw(f);
-      fragments_[size_t(f)].synced_step = event.step;
-    }
-    return;
-  }
-  // What we announced before we were an active member (again) may have been dropped.
-  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
-    if (fragments_[size_t(f)].in_flight) tell_ready(f);
-  }
-}
-
-void SwarmOuterLoop::on_event(const net::SamplesGranted& event, StepOutcome& outcome) {
-  samples_ = std::max(samples_, event.first + event.count);
-  if (event.count > 0) outcome.samples.push_back(event);
-}
-
-void SwarmOuterLoop::on_event(const net::MembershipChanged& event, StepOutcome& outcome) {
-  outcome.memberships.push_back({.epoch = event.epoch, .members = event.members});
-}
-
-void SwarmOuterLoop::on_event(const net::StandingChanged& event, StepOutcome& outcome) {
-  outcome.standings.push_back({.contributes = event.contributes, .reason = event.reason});
-}
-
-void SwarmOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome) {
-  FragmentProgress& progress = fragments_[size_t(event.fragment)];
-  const uint64_t version = state_.version(event.fragment);
-  if (is_replacing_) return;  // What is being fetched contains it, or we shall fetch again.
-  if (event.round != version + 1) {
-    base::log_warning("outer: round {} of fragment {} does not follow version {}", event.round,
-                      event.fragment, version);
-    swarm_.applied(event.fragment, state_.state(event.fragment));  // What we have.
-    return;
-  }
-  if (progress.stepped) merge(event.fragment, outcome);
-  const Clock::time_point start = Clock::now();
-  state_.step(event);
-  progress.stepped = Stepped{.report = report_of(event, progress)};
-  RoundReport& report = progress.stepped->report;
-  report.apply_seconds = seconds_since(start);
-  report.exposed_seconds = report.encode_seconds + report.wait_seconds + report.apply_seconds;
-  if (report.was_damaged) progress.tokens = 0;
-  if (report.contributed) {
-    progress.stepped->merge_from = report.begun_step + uint64_t(options_.config.overlap_steps);
-    progress.tokens -= progress.in_flight->tokens;
-  }
-  settle(event);
-  progress.synced_step = std::max(progress.synced_step, event.step);
-  committed_step_ = std::max(committed_step_, event.step);
-  move_to(event.step, outcome);
-}
-
-// What becomes of our word for the round. No other is heard before Applied is said.
-void SwarmOuterLoop::settle(const net::Committed& event) {
-  FragmentProgress& progress = fragments_[size_t(event.fragment)];
-  if (!progress.in_flight) return;
-  if (event.contributed) {
-    progress.synced_step = progress.in_flight->step;
-    progress.in_flight.reset();
-    return;
-  }
-  tell_applied(event.fragment);
-  if (event.step >= progress.in_flight->step) {
-    withdraw(event.fragment);  // The round of this step was held without us.
-  } else {
-    progress.in_flight->made_for = event.round + 1;
-    tell_ready(event.fragment);  // It was an older one, and used up our word for the one to come.
-  }
-}
-
-RoundReport SwarmOuterLoop::report_of(const net::Committed& event,
-                                      const FragmentProgress& progress) {
-  const FragmentInFlight in_flight = progress.in_flight.value_or(FragmentInFlight{});
-  const bool contributed = event.contributed && progress.in_flight && !in_flight.is_damaged;
-  return {.round = event.round,
-          .fragment = event.fragment,
-          .epoch = event.epoch,
-          .step = event.step,
-          .members = event.members,
-          .weight_tokens = event.weight_tokens,
-          .bytes_sent = event.bytes_sent,
-          .bytes_received = event.bytes_received,
-          .begun_step = in_flight.step,
-          .seconds = event.seconds,
-          .encode_seconds = in_flight.times.encode,
-          .wait_seconds = in_flight.times.wait,
-          .contributed = contributed,
-          .was_damaged = in_flight.is_damaged,
-          .findings = report_findings(event)};
-}
-
-RoundFindings SwarmOuterLoop::report_findings(const net::Committed& event) {
-  RoundFindings findings = state_.take_findings(event.fragment);
-  for (const RoundFindings::Outlier& outlier : findings.outliers) {
-    base::log_warning(
-        "outer: round {} of fragment {}: what member {} brought is far longer than what the others "
-        "did: shortened in {} of the chunks that this node sums, left out of {}",
-        event.round, event.fragment, outlier.peer, outlier.shortened_chunks,
-        outlier.left_out_chunks);
-  }
-  return findings;
-}
-
-void SwarmOuterLoop::on_event(const net::Stopped& event, StepOutcome&) {
-  stopped_ = event;
 }
 
 std::vector<OuterLoop::InFlight> SwarmOuterLoop::in_flight() const {
@@ -587,8 +295,6 @@ void SwarmOuterLoop::restore_tokens_since_commit(std::vector<int64_t> tokens) {
   CHECK(tokens.size() == fragments_.size());
   for (size_t f = 0; f < tokens.size(); ++f) fragments_[f].tokens = tokens[f];
 }
-
-}  // namespace
 
 std::unique_ptr<OuterLoop> OuterLoop::create(const Options& options, OuterState& state,
                                              net::Swarm& swarm) {

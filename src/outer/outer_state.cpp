@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 
 #include "outer/chunk_mean.h"
 #include "outer/codec.h"
@@ -15,6 +16,27 @@
 namespace outer {
 
 namespace {
+
+StateSummary summarize(const FragmentRecord& record, int64_t fragment, uint64_t version,
+                       base::ThreadPool& pool) {
+  std::vector<ChunkSquares> squares(static_cast<size_t>(record.chunk_count()));
+  pool.parallel_items(record.chunk_count(), [&](int64_t chunk, int) {
+    const Slice slice = record.chunk(chunk);
+    squares[size_t(chunk)] = {.parameters = sum_of_squares(part_of(record.parameters, slice)),
+                              .momentum = sum_of_squares(part_of(record.momentum, slice))};
+  });
+  const base::Digest digest = state_digest({.version = version,
+                                            .fragment = fragment,
+                                            .parameters = record.parameters,
+                                            .momentum = record.momentum},
+                                           pool);
+  return {.digest = digest, .squares = std::move(squares)};
+}
+
+void take(FragmentRecord& record, uint64_t version, StateSummary summary) {
+  record.state = {.version = version, .digest = summary.digest};
+  record.squares = std::move(summary.squares);
+}
 
 class HostOuterState final : public OuterState {
  public:
@@ -85,8 +107,6 @@ class HostOuterState final : public OuterState {
     return *records_[size_t(fragment)];
   }
 
-  base::Digest digest_of(const FragmentRecord& record, int64_t fragment, uint64_t version);
-
   const OuterConfig config_;
   const shard::Layout& layout_;
   base::ThreadPool& pool_;
@@ -119,23 +139,14 @@ HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& l
   }
   for (int64_t f = 0; f < fragment_count(); ++f) {
     FragmentRecord& r = record(f);
-    local_.for_each_chunk(r, [&](int64_t chunk) {
+    local_.for_each_chunk(r, [&](int64_t chunk, std::span<float>) {
       local_.read(r, r.chunk(chunk), part_of(r.parameters, r.chunk(chunk)));
     });
-    r.state.digest = digest_of(r, f, 0);
+    take(r, 0, summarize(r, f, 0, pool_));
   }
 }
 
-base::Digest HostOuterState::digest_of(const FragmentRecord& record, int64_t fragment,
-                                       uint64_t version) {
-  return state_digest({.version = version,
-                       .fragment = fragment,
-                       .parameters = record.parameters,
-                       .momentum = record.momentum},
-                      pool_);
-}
-
-// The all-reduce, on the net thread.
+// The all-reduce, on any threads.
 
 net::Bytes HostOuterState::contribution(int64_t fragment, int64_t chunk) {
   FragmentRecord& r = record(fragment);
@@ -156,7 +167,7 @@ net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
       r.fragment.units.front() == 0 && slice.first < layout_.units.front().element_count;
   if (is_embedding) {
     std::lock_guard lock(r.mutex);
-    rule.norm_floor = norm_of(part_of(r.parameters, slice));
+    rule.norm_floor = std::sqrt(sum_of_squares(part_of(r.parameters, slice)));
   }
   ChunkMean result = mean_of(parts, slice.count, {*codec_, *result_codec_}, rule);
   std::lock_guard lock(r.mutex);
@@ -182,17 +193,16 @@ std::vector<net::FragmentState> HostOuterState::states() const {
 // The net thread must not wait for the lock while this waits for the digest.
 net::FragmentState HostOuterState::state(int64_t fragment) const {
   FragmentRecord& r = record(fragment);
-  const std::shared_future<base::Digest> digest = r.digest;
-  if (digest.valid()) digest.wait();
+  const std::shared_future<StateSummary> summary = std::exchange(r.summary, {});
+  if (summary.valid()) summary.wait();
   std::lock_guard lock(r.mutex);
-  if (digest.valid()) r.state.digest = digest.get();
-  r.digest = {};
+  if (summary.valid()) take(r, r.state.version, summary.get());
   return r.state;
 }
 
 bool HostOuterState::has_digest(int64_t fragment) const {
-  const auto& digest = record(fragment).digest;
-  return !digest.valid() || digest.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  const auto& summary = record(fragment).summary;
+  return !summary.valid() || summary.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
 }
 
 uint64_t HostOuterState::version(int64_t fragment) const {
@@ -204,7 +214,7 @@ uint64_t HostOuterState::version(int64_t fragment) const {
 bool HostOuterState::outer_is_finite(int64_t fragment) {
   const FragmentRecord& r = record(fragment);
   std::atomic<bool> is_finite = true;
-  local_.for_each_chunk(r, [&](int64_t chunk) {
+  local_.for_each_chunk(r, [&](int64_t chunk, std::span<float>) {
     for (const std::span<float> all : {r.parameters, r.momentum}) {
       if (!all_finite(part_of(all, r.chunk(chunk)))) is_finite = false;
     }
@@ -230,21 +240,17 @@ void HostOuterState::thaw(int64_t fragment) {
 
 void HostOuterState::step(const net::Committed& commit) {
   FragmentRecord& r = record(commit.fragment);
-  state(commit.fragment);  // The last digest reads what is changed now.
+  (void)state(commit.fragment);  // The last digest's thread reads what is changed now.
   std::lock_guard lock(r.mutex);
   CHECK(!r.is_being_replaced && commit.round == r.state.version + 1, "round {} on version {}",
         commit.round, r.state.version);
   step_.step(r, commit);
   r.state = {.version = commit.round, .digest = {}};
-  r.digest =
+  r.summary =
       std::async(std::launch::async, [&r, fragment = commit.fragment, version = commit.round] {
         base::set_thread_name("digest");
         base::ThreadPool alone(1);
-        return state_digest({.version = version,
-                             .fragment = fragment,
-                             .parameters = r.parameters,
-                             .momentum = r.momentum},
-                            alone);
+        return summarize(r, fragment, version, alone);
       });
 }
 
@@ -276,17 +282,17 @@ base::Result<void> HostOuterState::end_replace(const std::vector<net::FragmentSt
     return base::Failure{fmt::format("the state in force has {} fragments, this node's has {}",
                                      expected.size(), fragment_count())};
   }
-  std::vector<net::FragmentState> found;
+  std::vector<StateSummary> found;
   for (int64_t f = 0; f < fragment_count(); ++f) {
     FragmentRecord& r = record(f);
     std::lock_guard lock(r.mutex);
     CHECK(r.is_being_replaced);
     const net::FragmentState& wanted = expected[size_t(f)];
-    found.push_back({.version = wanted.version, .digest = digest_of(r, f, wanted.version)});
-    if (!wanted.digest.is_zero() && wanted != found.back()) {
+    found.push_back(summarize(r, f, wanted.version, pool_));
+    const base::Digest& digest = found.back().digest;
+    if (!wanted.digest.is_zero() && wanted.digest != digest) {
       return base::Failure{fmt::format("fragment {} at version {}: expected digest {}, found {}", f,
-                                       wanted.version, wanted.digest.hex(),
-                                       found.back().digest.hex())};
+                                       wanted.version, wanted.digest.hex(), digest.hex())};
     }
   }
   for (int64_t f = 0; f < fragment_count(); ++f) {
@@ -299,7 +305,7 @@ base::Result<void> HostOuterState::end_replace(const std::vector<net::FragmentSt
         std::ranges::copy(outer, local.begin());
       });
     }
-    r.state = found[size_t(f)];
+    take(r, expected[size_t(f)].version, std::move(found[size_t(f)]));
     r.is_being_replaced = false;
   }
   return {};
@@ -317,7 +323,7 @@ void HostOuterState::restore(int64_t fragment, uint64_t version, std::span<const
   }
   std::ranges::copy(parameters, r.parameters.begin());
   std::ranges::copy(momentum, r.momentum.begin());
-  r.state = {.version = version, .digest = digest_of(r, fragment, version)};
+  take(r, version, summarize(r, fragment, version, pool_));
 }
 
 void HostOuterState::restore_frozen(int64_t fragment, std::span<const std::byte> encoded) {
@@ -336,14 +342,13 @@ bool HostOuterState::settle_frozen(int64_t fragment, bool is_all_counted) {
     return is_all_counted ? std::vector<char>(r.frozen.size(), 1) : r.was_asked_for;
   }();
   if (std::ranges::find(is_counted, char{1}) == is_counted.end()) return false;
-  local_.for_each_chunk(r, [&](int64_t chunk) {
+  local_.for_each_chunk(r, [&](int64_t chunk, std::span<float> scratch) {
     if (is_counted[size_t(chunk)] == 0) return;
-    const Slice slice = r.chunk(chunk);
-    std::vector<float> values(static_cast<size_t>(slice.count));
-    local_.read(r, slice, values);
-    const std::span<const std::byte> payload = *r.frozen[size_t(chunk)];
-    codec_->decode_add(payload.subspan(size_t(net::kContributionOffset)), 1, values);
-    local_.write(r, slice, values);
+    const auto ours = std::span(*r.frozen[size_t(chunk)]).subspan(size_t(net::kContributionOffset));
+    local_.update(r, r.chunk(chunk), r.chunk(chunk), scratch,
+                  [&](Slice, Piece piece, std::span<float> values) {
+                    codec_->decode_add_piece(ours, piece, 1, values);
+                  });
   });
   thaw(fragment);
   return true;

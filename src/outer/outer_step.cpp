@@ -5,11 +5,14 @@
 #include <limits>
 
 #include "base/log.h"
-#include "outer/chunk_mean.h"
 #include "outer/contribution.h"
 
 namespace outer {
 namespace {
+
+void lerp(float share, std::span<const float> outer, std::span<float> values) {
+  for (size_t i = 0; i < values.size(); ++i) values[i] = share * values[i] + (1 - share) * outer[i];
+}
 
 void report_refused(FragmentRecord& record, const net::Committed& commit) {
   const std::vector<char>& is_refused = record.unmerged->is_refused;
@@ -40,9 +43,9 @@ void OuterStep::step(FragmentRecord& record, const net::Committed& commit) const
   if (round.ours.empty()) round.has_ours.clear();
   round.has_ours.resize(commit.results.size());
   const double bound = mean_rms_max(record);
-  local_.for_each_chunk(record, [&](int64_t chunk) {
+  local_.for_each_chunk(record, [&](int64_t chunk, std::span<float>) {
     round.is_refused[size_t(chunk)] =
-        !step_chunk(record, record.chunk(chunk), commit.results[size_t(chunk)].encoded(), bound);
+        !step_chunk(record, chunk, commit.results[size_t(chunk)].encoded(), bound);
   });
   report_refused(record, commit);
 }
@@ -59,80 +62,151 @@ OuterOptimizer OuterStep::optimizer_of(uint64_t round) const {
 // A multiple of the parameters' own RMS, which every node computes alike: chunks are summed up in
 // their order.
 double OuterStep::mean_rms_max(const FragmentRecord& record) const {
-  std::vector<double> norms(static_cast<size_t>(record.chunk_count()));
-  local_.for_each_chunk(record, [&](int64_t chunk) {
-    norms[size_t(chunk)] = norm_of(part_of(record.parameters, record.chunk(chunk)));
-  });
   double squares = 0;
-  for (const double norm : norms) squares += norm * norm;
+  for (const ChunkSquares& chunk : record.squares) squares += chunk.parameters;
   const double factor = config_.contribution_norm_max * config_.contribution_norm_max;
   const double bound = factor * std::sqrt(squares / double(record.element_count()));
   return bound > 0 ? bound : std::numeric_limits<double>::infinity();
 }
 
 // False: refused, and nothing is changed.
-bool OuterStep::step_chunk(FragmentRecord& record, Slice slice, std::span<const std::byte> encoded,
-                           double mean_rms_max) const {
-  const UnmergedRound& round = *record.unmerged;
-  std::vector<float> mean(static_cast<size_t>(slice.count));
-  codecs_.result.decode(encoded, mean);
-  const std::span<float> old_parameters = part_of(record.parameters, slice);
-  const std::span<float> old_momentum = part_of(record.momentum, slice);
-  std::vector<float> parameters(old_parameters.begin(), old_parameters.end());
-  std::vector<float> momentum(old_momentum.begin(), old_momentum.end());
+bool OuterStep::step_chunk(FragmentRecord& record, int64_t chunk,
+                           std::span<const std::byte> encoded, double mean_rms_max) const {
+  const int64_t count = record.chunk(chunk).count;
+  const double mean_norm = std::sqrt(codecs_.result.sum_of_squares(encoded, count));
+  if (mean_norm > mean_rms_max * std::sqrt(double(count))) return false;
+  if (!is_far_from_infinity(record, chunk, mean_norm) && !would_be_finite(record, chunk, encoded)) {
+    return false;
+  }
+  for_each_piece(record, chunk, encoded, [&](std::span<float> mean, Slice slice) {
+    step_piece(*record.unmerged, mean, part_of(record.parameters, slice),
+               part_of(record.momentum, slice));
+  });
+  return true;
+}
+
+// body(their decoded mean, elements of the fragment), for as many as stay in a core's caches.
+template <class Body>
+void OuterStep::for_each_piece(const FragmentRecord& record, int64_t chunk,
+                               std::span<const std::byte> encoded, const Body& body) const {
+  const Slice all = record.chunk(chunk);
+  for (int64_t first = 0; first < all.count; first += kPieceElements) {
+    const Slice slice{.first = all.first + first,
+                      .count = std::min(kPieceElements, all.count - first)};
+    float memory[kPieceElements];
+    const std::span<float> mean(memory, size_t(slice.count));
+    codecs_.result.decode_piece(encoded, {.first = first, .chunk_elements = all.count}, mean);
+    body(mean, slice);
+  }
+}
+
+void OuterStep::step_piece(const UnmergedRound& round, std::span<const float> mean,
+                           std::span<float> parameters, std::span<float> momentum) {
   if (round.is_short) {
     subtract(parameters, mean);
   } else {
     round.optimizer.step(mean, parameters, momentum);
   }
-  const bool is_absurd = norm_of(mean) > mean_rms_max * std::sqrt(double(slice.count));
-  if (is_absurd || !all_finite(parameters) || !all_finite(momentum)) return false;
-  std::ranges::copy(parameters, old_parameters.begin());
-  std::ranges::copy(momentum, old_momentum.begin());
-  return true;
+}
+
+// No number is larger than the length of the chunk. This is so for all numbers but absurd ones, and
+// spares them a pass over memory.
+bool OuterStep::is_far_from_infinity(const FragmentRecord& record, int64_t chunk,
+                                     double mean_norm) {
+  const ChunkSquares& squares = record.squares[size_t(chunk)];
+  const OuterOptimizer& optimizer = record.unmerged->optimizer;
+  const double mu = optimizer.momentum;
+  const double momentum = mu * std::sqrt(squares.momentum) + mean_norm;
+  const double change = double(optimizer.learning_rate) * (mean_norm + mu * momentum);
+  const double sum = std::sqrt(squares.parameters) + momentum + std::max(change, mean_norm);
+  return sum < 1e-3 * double(std::numeric_limits<float>::max());
+}
+
+bool OuterStep::would_be_finite(const FragmentRecord& record, int64_t chunk,
+                                std::span<const std::byte> encoded) const {
+  bool is_finite = true;
+  for_each_piece(record, chunk, encoded, [&](std::span<float> mean, Slice slice) {
+    const std::span<const float> old_parameters = part_of(record.parameters, slice);
+    const std::span<const float> old_momentum = part_of(record.momentum, slice);
+    std::vector<float> parameters(old_parameters.begin(), old_parameters.end());
+    std::vector<float> momentum(old_momentum.begin(), old_momentum.end());
+    step_piece(*record.unmerged, mean, parameters, momentum);
+    is_finite = is_finite && all_finite(parameters) && all_finite(momentum);
+  });
+  return is_finite;
 }
 
 void OuterStep::merge(FragmentRecord& record, Merge how) const {
   CHECK(record.unmerged);
-  local_.for_each_chunk(record, [&](int64_t chunk) { merge_chunk(record, chunk, how); });
+  local_.for_each_chunk(record, [&](int64_t chunk, std::span<float> scratch) {
+    merge_chunk(record, chunk, how, scratch);
+  });
   record.unmerged.reset();
 }
 
-void OuterStep::merge_chunk(const FragmentRecord& record, int64_t chunk, Merge how) const {
+void OuterStep::merge_chunk(const FragmentRecord& record, int64_t chunk, Merge how,
+                            std::span<float> scratch) const {
   const UnmergedRound& round = *record.unmerged;
   const Slice slice = record.chunk(chunk);
   if (round.is_refused[size_t(chunk)]) {
-    if (how == Merge::kReplace) heal(record, slice);
+    if (how == Merge::kReplace) heal(record, slice, scratch);
     return;
   }
-  const std::span<const float> outer = part_of(record.parameters, slice);
   const bool has_ours = round.has_ours[size_t(chunk)] != 0;
   if (how == Merge::kReplace || (how == Merge::kOverwrite && has_ours)) {
-    return local_.write(record, slice, outer);
+    return local_.write(record, slice, part_of(record.parameters, slice));
   }
-  std::vector<float> values(static_cast<size_t>(slice.count)), change(values.size());
-  local_.read(record, slice, values);
-  if (how == Merge::kLerp && has_ours) {
-    const auto share = float(config_.merge_local_share);
-    for (size_t i = 0; i < values.size(); ++i)
-      values[i] = share * values[i] + (1 - share) * outer[i];
-  } else {
-    codecs_.result.decode(round.results[size_t(chunk)].encoded(), change);
-    if (!round.is_short) round.optimizer.change(change, part_of(record.momentum, slice));
+  if (how == Merge::kRebase || !has_ours) return rebase(record, chunk, scratch);
+  const auto share = float(config_.merge_local_share);
+  local_.update(record, slice, slice, scratch, [&](Slice elements, Piece, std::span<float> values) {
+    lerp(share, part_of(record.parameters, elements), values);
+  });
+}
+
+void OuterStep::rebase(const FragmentRecord& record, int64_t chunk,
+                       std::span<float> scratch) const {
+  const UnmergedRound& round = *record.unmerged;
+  const Slice slice = record.chunk(chunk);
+  std::span<const std::byte> ours;
+  if (round.has_ours[size_t(chunk)] != 0)
+    ours = std::span(*round.ours[size_t(chunk)]).subspan(size_t(net::kContributionOffset));
+
+  const auto on_device = [&](const DevicePiece& piece) {
+    const std::span<float> values = scratch.first(size_t(piece.slice.count));
+    LocalSlices::for_each_piece(slice, piece.slice, values,
+                                [&](Slice elements, Piece part, std::span<float> change) {
+                                  change_of(record, chunk, elements, part, change);
+                                  for (float& value : change) value = -value;
+                                });
+    local_.add(piece, slice, values, codecs_.contribution, ours);
+  };
+  const auto rebase_piece = [&](Slice elements, Piece piece, std::span<float> values) {
+    float memory[kPieceElements];
+    const std::span<float> change(memory, values.size());
+    change_of(record, chunk, elements, piece, change);
     subtract(values, change);
-    if (has_ours) {
-      const std::span<const std::byte> payload = *round.ours[size_t(chunk)];
-      codecs_.contribution.decode_add(payload.subspan(size_t(net::kContributionOffset)), 1, values);
-    }
-  }
-  local_.write(record, slice, values);
+    if (!ours.empty()) codecs_.contribution.decode_add_piece(ours, piece, 1, values);
+  };
+  local_.for_each_part(record, slice, codecs_.contribution, on_device, [&](Slice rest) {
+    local_.update(record, slice, rest, scratch, rebase_piece);
+  });
+}
+
+// Old outer parameters minus new ones.
+void OuterStep::change_of(const FragmentRecord& record, int64_t chunk, Slice elements, Piece piece,
+                          std::span<float> change) const {
+  const UnmergedRound& round = *record.unmerged;
+  codecs_.result.decode_piece(round.results[size_t(chunk)].encoded(), piece, change);
+  if (!round.is_short) round.optimizer.change(change, part_of(record.momentum, elements));
 }
 
 // What the node has in a chunk that is refused stays, if it is something.
-void OuterStep::heal(const FragmentRecord& record, Slice slice) const {
-  std::vector<float> values(static_cast<size_t>(slice.count));
-  local_.read(record, slice, values);
-  if (!all_finite(values)) local_.write(record, slice, part_of(record.parameters, slice));
+void OuterStep::heal(const FragmentRecord& record, Slice slice, std::span<float> scratch) const {
+  bool is_finite = true;
+  local_.for_each_read(record, slice, scratch, [&](Slice, std::span<float> values) {
+    is_finite = is_finite && all_finite(values);
+  });
+  if (!is_finite) local_.write(record, slice, part_of(record.parameters, slice));
 }
 
 namespace {

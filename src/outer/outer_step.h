@@ -44,10 +44,22 @@ class OuterStep {
  private:
   OuterOptimizer optimizer_of(uint64_t round) const;
   double mean_rms_max(const FragmentRecord& record) const;
-  bool step_chunk(FragmentRecord& record, Slice slice, std::span<const std::byte> encoded,
+  bool step_chunk(FragmentRecord& record, int64_t chunk, std::span<const std::byte> encoded,
                   double mean_rms_max) const;
-  void merge_chunk(const FragmentRecord& record, int64_t chunk, Merge how) const;
-  void heal(const FragmentRecord& record, Slice slice) const;
+  template <class Body>
+  void for_each_piece(const FragmentRecord& record, int64_t chunk,
+                      std::span<const std::byte> encoded, const Body& body) const;
+  static void step_piece(const UnmergedRound& round, std::span<const float> mean,
+                         std::span<float> parameters, std::span<float> momentum);
+  static bool is_far_from_infinity(const FragmentRecord& record, int64_t chunk, double mean_norm);
+  bool would_be_finite(const FragmentRecord& record, int64_t chunk,
+                       std::span<const std::byte> encoded) const;
+  void merge_chunk(const FragmentRecord& record, int64_t chunk, Merge how,
+                   std::span<float> scratch) const;
+  void rebase(const FragmentRecord& record, int64_t chunk, std::span<float> scratch) const;
+  void change_of(const FragmentRecord& record, int64_t chunk, Slice elements, Piece piece,
+                 std::span<float> change) const;
+  void heal(const FragmentRecord& record, Slice slice, std::span<float> scratch) const;
 
   const OuterConfig& config_;
   const CodecPair codecs_;

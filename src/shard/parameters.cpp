@@ -188,6 +188,13 @@ Tensor Parameters::master_shard(int64_t unit) const {
   return state_->unit(unit).master;
 }
 
+Parameters::Range Parameters::shard_range(int64_t unit) const {
+  const UnitBuffers& buffers = state_->unit(unit);
+  const int64_t end = std::min(layout().units[size_t(unit)].element_count,
+                               buffers.shard_begin + buffers.shard_count);
+  return {.first = buffers.shard_begin, .count = std::max<int64_t>(end - buffers.shard_begin, 0)};
+}
+
 namespace {
 
 // Where a range of canonical elements meets a rank's shard.

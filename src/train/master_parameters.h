@@ -2,57 +2,57 @@
 // elements, whatever rank has them.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <vector>
 
-#include "backend/quantization.h"
-#include "base/numa.h"
 #include "outer/outer_state.h"
-#include "shard/parameters.h"
+#include "train/device_masters.h"
+#include "train/rank_team.h"
 
 namespace train {
 
 class MasterParameters : public outer::LocalParameters {
  public:
-  // One for each rank; they outlive the object. `device` is any rank's.
-  MasterParameters(const std::vector<shard::Parameters*>& ranks, backend::Device& device)
-      : device_(device) {
-    for (shard::Parameters* parameters : ranks)
-      ranks_.push_back(std::make_unique<OneRank>(*parameters));
-  }
+  // The ranks outlive the object. What GPUs need is allocated here, before the first step.
+  explicit MasterParameters(RankTeam& ranks);
 
-  void read(int64_t unit, int64_t first, std::span<float> elements) override {
-    for (const auto& rank : ranks_) {
-      const std::lock_guard lock(rank->mutex);
-      rank->parameters.copy_masters_to_host(unit, first, elements);
-      if (!rank->parameters.is_sharded()) return;  // It has everything.
-    }
-  }
-  void write(int64_t unit, int64_t first, std::span<const float> elements) override {
-    for (const auto& rank : ranks_) {
-      const std::lock_guard lock(rank->mutex);
-      rank->parameters.copy_masters_from_host(unit, first, elements);
-    }
-  }
-  void round(std::span<float> elements) const override {
-    if (ranks_.front()->parameters.master_shard(0).dtype == backend::DType::kFloat32) return;
-    for (float& value : elements) value = backend::from_bfloat16(backend::to_bfloat16(value));
-  }
-  std::unique_ptr<backend::Buffer> allocate(int64_t byte_count) override {
-    const base::InterleavedMemory for_all_ranks;
-    return device_.allocate_host(byte_count, "outer state");
-  }
+  // Of each GPU.
+  static int64_t planned_device_bytes() { return 2 * DeviceMasters::planned_bytes(); }
+
+  void read(int64_t unit, int64_t first, std::span<float> elements) override;
+  void write(int64_t unit, int64_t first, std::span<const float> elements) override;
+  void round(std::span<float> elements) const override;
+  int64_t elements_at_a_time() const override;
+  std::unique_ptr<backend::Buffer> allocate(int64_t byte_count) override;
+
+  std::vector<Range> device_ranges(int64_t unit, Range range) const override;
+  bool encode_difference(int64_t unit, int64_t first, std::span<const float> outer,
+                         const Blocks<std::byte>& blocks) override;
+  // Whoever merges says shard::Parameters::masters_changed() afterwards.
+  void add(int64_t unit, int64_t first, std::span<const float> change,
+           const Blocks<const std::byte>* blocks) override;
 
  private:
-  // A device copies for one thread at a time; those of several ranks work at once.
+  // A device copies for one thread at a time on each stream; those of several ranks work at once.
   struct OneRank {
-    explicit OneRank(shard::Parameters& p) : parameters(p) {}
-    std::mutex mutex;
+    OneRank(shard::Parameters& parameters, backend::Backend& backend);
+
     shard::Parameters& parameters;
+    backend::Backend* const backend;
+    std::mutex copies, side;                            // Of the two streams.
+    std::unique_ptr<DeviceMasters> on_copies, on_side;  // On GPUs.
+    std::atomic<unsigned> turn = 0;
+
+    bool has(int64_t unit, int64_t element) const;
+    // body(device masters, these elements), on either stream.
+    template <class Body>
+    auto work(int64_t unit, int64_t first, size_t count, const Body& body);
   };
+  backend::Device& device() const { return *ranks_.front()->backend->device; }
+
   std::vector<std::unique_ptr<OneRank>> ranks_;
-  backend::Device& device_;
 };
 
 }  // namespace train

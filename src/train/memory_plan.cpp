@@ -7,6 +7,7 @@
 
 #include "backend/quantization.h"
 #include "base/math.h"
+#include "train/master_parameters.h"
 #include "train/row_share.h"
 
 namespace train {
@@ -153,6 +154,7 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
   plan.parts.push_back({"activations", activations});
   if (machine.compute_dtype == DType::kBfloat16) {
     plan.parts.push_back({"scratch", scratch_bytes(config, machine)});
+    plan.parts.push_back({"outer copies", MasterParameters::planned_device_bytes()});
     plan.parts.push_back({"CUDA and its libraries",
                           LibraryBytes{}.sum(machine.gpus, config.node.weight_gradient_stream)});
   }

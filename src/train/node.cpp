@@ -132,7 +132,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       trainer_(config.training, ranks_),
       save_schedule_(config.checkpoint.every_steps),
       pool_(int(config.node.threads)),
-      masters_(ranks_.parameters(), *ranks_.first().engine.backend.device) {
+      masters_(ranks_) {
   base::log_info("{}: {} parameters on {}{}", config.node.name,
                  model::parameter_count(config.model), ranks_.first().engine.backend.device->name(),
                  ranks_.count() == 1 ? "" : fmt::format(", {} ranks", ranks_.count()));

@@ -49,12 +49,6 @@ RankTeam::~RankTeam() {
   }
 }
 
-std::vector<shard::Parameters*> RankTeam::parameters() {
-  std::vector<shard::Parameters*> parameters;
-  for (const auto& rank : ranks_) parameters.push_back(&rank->engine.parameters);
-  return parameters;
-}
-
 void RankTeam::run(const std::function<void(Rank&)>& body) {
   threads_.run([&](int rank) { body(*ranks_[size_t(rank)]); });
 }

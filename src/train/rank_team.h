@@ -26,7 +26,6 @@ class RankTeam {
   // For other threads than its own: while no command runs.
   Rank& rank(int number) { return *ranks_[size_t(number)]; }
   Rank& first() { return rank(0); }
-  std::vector<shard::Parameters*> parameters();  // By rank.
 
   // In every rank's thread: see RankThreads::run().
   void run(const std::function<void(Rank&)>& body);

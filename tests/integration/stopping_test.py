@@ -2,10 +2,16 @@
 
 import pathlib
 import signal
+import socket
 import subprocess
+import sys
+import threading
 import unittest
 
 from cluster import ATOLL, ClusterTest, DEADLINE_SECONDS, wait_until
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+from swarm_wire import frame, receive  # noqa: E402
 
 FOREVER = {"training__steps": 1000000}
 
@@ -15,7 +21,67 @@ def on_hangup(action):
     return {"preexec_fn": lambda: signal.signal(signal.SIGHUP, action)}
 
 
+class SparingCoordinator:
+    """Takes one node in, hands out samples once, and can tell it to fetch a state that nobody brings."""
+
+    def __init__(self):
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.donor = socket.create_server(("127.0.0.1", 0))  # Never answers.
+        self.address = "127.0.0.1:%d" % self.server.getsockname()[1]
+        self.control, self.hello, self.has_handed_out = None, None, False
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        try:
+            self.control, _ = self.server.accept()
+            while True:
+                message = receive(self.control)
+                getattr(self, f"on_{message.name}", lambda _: None)(message)
+        except OSError:
+            pass
+
+    def tell(self, name, **values):
+        self.control.sendall(frame(name, self.hello.run, term=1, epoch=1, **values))
+
+    def on_Hello(self, message):
+        self.hello = message
+        self.tell("Welcome", peer=0, heartbeat_interval_ms=200, dead_after_ms=600_000)
+        self.tell("CatchUp", states=message.states, donors=[], step=0)
+
+    def on_Synced(self, _):
+        self.tell("Start", step=0, samples_void_below=0)
+
+    def on_NeedSamples(self, message):
+        if not self.has_handed_out:
+            self.tell("Samples", first=0, count=message.count)
+        self.has_handed_out = True
+
+    def replace_state(self):
+        states = [{"version": 7, "digest": bytes(range(32))} for _ in self.hello.states]
+        self.tell("CatchUp", states=states, donors=[{"peer": 1, "data": self.donor.getsockname()}], step=35)
+
+    def close(self):
+        for one in (self.server, self.donor, self.control):
+            if one:
+                one.close()
+
+
 class StoppingTest(ClusterTest):
+    def test_a_state_that_is_half_replaced_is_not_saved(self):
+        coordinator = SparingCoordinator()
+        self.addCleanup(coordinator.close)
+        self.address = coordinator.address
+        # All samples are used up where the fragment is due, and its round may run beside further steps.
+        node = self.start_node("run", outer__overlap_steps=1, outer__overlap_steps_max=3, **FOREVER)
+        heard = lambda text: wait_until(lambda: node.is_over() or text in node.tail(), lambda: f"{text}:\n{node.tail()}")
+        heard("waiting at step 5 for samples")
+        coordinator.replace_state()
+        heard("fetching the state in force; own progress is kept")
+        node.signal(signal.SIGTERM)
+        self.assertEqual(node.finish(), 3, node.tail())
+        self.assertIn("stopped before it was complete", node.tail())
+        self.assertEqual(node.lines("checkpoint"), [])
+
     def test_a_lost_terminal_saves_and_leaves(self):
         node = self.start_node("run", solo=True, **FOREVER, popen=on_hangup(signal.SIG_DFL))
         node.wait_for_step(2)

@@ -253,12 +253,17 @@ TEST_CASE("a mean that would ruin the parameters is refused by all alike", "[out
 TEST_CASE("a step after which a number is not finite is refused", "[outer][reach]") {
   OuterConfig config = make_config("fp32");
   config.contribution_norm_max = 0;
-  TestNode node(config, make_layout({100}), start_value);
-  std::vector<float> huge(100, 3e38f);
+  // All of them, or the last one only.
+  const size_t first = GENERATE(size_t{0}, size_t{7999});
+  TestNode node(config, make_layout({8000}), start_value);
+  const auto outer = node.state->outer_parameters(0);
+  const std::vector<float> before(outer.begin(), outer.end());
+  std::vector<float> huge(8000, 0.25f);
+  std::fill(huge.begin() + std::ptrdiff_t(first), huge.end(), 3e38f);
   const auto bytes = std::as_bytes(std::span(huge));
   net::Committed commit{.fragment = 0, .round = 1, .step = 100, .contributed = true};
   commit.results.push_back(make_part(0, 1, {bytes.begin(), bytes.end()}));
   apply(*node.state, commit, Merge::kReplace);
-  REQUIRE(node.state->outer_is_finite(0));
+  REQUIRE(std::ranges::equal(outer, before));
   REQUIRE(node.state->take_findings(0).refused_chunks == 1);
 }

@@ -34,6 +34,48 @@ TEST_CASE("fp32 is the floats as they are", "[outer][codec]") {
   REQUIRE(std::memcmp(round_trip(*codec, values).data(), values.data(), encoded.size()) == 0);
 }
 
+TEST_CASE("a chunk in pieces has the bits of the whole", "[outer][codec]") {
+  for (const char* name : kNames) {
+    const auto codec = make_codec(name);
+    for (const int64_t count : {1, 4096, 4097, 20'001}) {
+      INFO(name << ", " << count);
+      const Floats values = gaussian_values(count, 11);
+      const Bytes encoded = encode(*codec, values);
+      Floats sums = gaussian_values(count, 12), sums_in_pieces = sums;
+      codec->decode_add(encoded, 0.3f, sums);
+
+      Bytes encoded_in_pieces(encoded.size());
+      Floats decoded_in_pieces(values.size());
+      for (int64_t first = 0; first < count; first += kPieceElements) {
+        const Piece piece{.first = first, .chunk_elements = count};
+        const auto part_of = [&](Floats& all) {
+          return std::span(all).subspan(size_t(first),
+                                        size_t(std::min(kPieceElements, count - first)));
+        };
+        Floats copy = values;
+        REQUIRE(codec->encode_piece(part_of(copy), piece, encoded_in_pieces).ok());
+        codec->decode_piece(encoded, piece, part_of(decoded_in_pieces));
+        codec->decode_add_piece(encoded, piece, 0.3f, part_of(sums_in_pieces));
+      }
+      REQUIRE(encoded_in_pieces == encoded);
+      REQUIRE(decoded_in_pieces == decode(*codec, encoded, values.size()));
+      REQUIRE(sums_in_pieces == sums);
+    }
+  }
+}
+
+TEST_CASE("the length of a chunk is known without decoding it", "[outer][codec]") {
+  for (const char* name : kNames) {
+    const auto codec = make_codec(name);
+    for (const int64_t count : {1, 127, 513, 10'000}) {
+      INFO(name << ", " << count);
+      const Bytes encoded = encode(*codec, gaussian_values(count, 13));
+      const double length = norm(decode(*codec, encoded, size_t(count)));
+      REQUIRE(std::sqrt(codec->sum_of_squares(encoded, count)) == Approx(length).epsilon(1e-6));
+    }
+  }
+}
+
 TEST_CASE("int8: ties go to even, and the bytes are as documented", "[outer][codec]") {
   const auto codec = make_codec("int8");
   const Floats values = {127, 0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -126.5f, 3, -127};

@@ -65,14 +65,15 @@ class VectorParameters final : public LocalParameters {
   }
 };
 
-// A node without a swarm. `start` gives the parameters that all nodes of a test begin with.
+// A node without a swarm. `start` gives the parameters that all nodes of a test begin with; none:
+// zeros.
 struct TestNode {
   TestNode(
       const OuterConfig& config, const shard::Layout& layout_in,
       const std::function<float(int64_t)>& start = [](int64_t) { return 0.0f; },
       int thread_count = 1)
       : layout(layout_in), local(layout), pool(thread_count) {
-    local.fill(start);
+    if (start) local.fill(start);
     state = OuterState::create(config, layout, local, pool);
   }
   const shard::Layout layout;

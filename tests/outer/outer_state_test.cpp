@@ -403,6 +403,57 @@ TEST_CASE("the new state is there for others before it is merged, and while it i
   REQUIRE(!node.state->has_unmerged(0));
 }
 
+TEST_CASE("several threads hand out, check and sum beside the trainer", "[outer][state]") {
+  OuterConfig config = make_config("int8");
+  config.fragments = 2;
+  config.contribution_norm_max = 1;  // So that there are outliers, which are counted.
+  TestNode node(config, make_layout({20'000, 50'000}), random_start(5), 2);
+  OuterState& state = *node.state;
+  take_steps(node, 1);
+  state.freeze(1);
+  const int64_t chunks = state.chunk_count(1);
+  const auto reduce = [&](int64_t chunk) {
+    std::vector<net::FragmentStore::Part> parts;
+    for (int64_t peer = 0; peer < 4; ++peer) {
+      const int64_t source = (chunk + peer) % (chunks - 1);  // The last one is shorter.
+      parts.push_back({.peer = net::PeerId(peer),
+                       .weight_tokens = 1,
+                       .bytes = state.contribution(1, source),
+                       .offset = net::kContributionOffset});
+    }
+    bool is_right = true;
+    for (const auto& part : parts)
+      is_right = is_right && state.check_contribution(1, chunk, part.encoded()).ok();
+    const auto mean = state.reduce(1, chunk, parts).encoded;
+    return is_right && state.check_result(1, chunk, mean).ok() ? mean : std::vector<std::byte>{};
+  };
+  std::vector<std::vector<std::byte>> expected;
+  for (int64_t chunk = 0; chunk < chunks - 1; ++chunk) expected.push_back(reduce(chunk));
+  const RoundFindings findings = state.take_findings(1);
+  REQUIRE(!findings.outliers.empty());
+
+  constexpr int kThreads = 3, kTimes = 20;
+  std::atomic<int> unequal = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&] {
+      for (int64_t i = 0; i < kTimes * (chunks - 1); ++i)
+        unequal += reduce(i % (chunks - 1)) != expected[size_t(i % (chunks - 1))];
+    });
+  }
+  for (int round = 0; round < 3; ++round) {
+    take_steps(node, round + 2);
+    apply(state, exchange({&state}, 0, {1}), Merge::kRebase);
+  }
+  for (std::thread& thread : threads) thread.join();
+  REQUIRE(unequal == 0);
+  const RoundFindings found = state.take_findings(1);
+  REQUIRE(found.outliers.size() == findings.outliers.size());
+  for (size_t i = 0; i < found.outliers.size(); ++i) {
+    REQUIRE(found.outliers[i].shortened_chunks == kThreads * findings.outliers[i].shortened_chunks);
+  }
+}
+
 TEST_CASE("a restored state goes on as the saved one", "[outer][state]") {
   const shard::Layout layout = make_layout(kUnits);
   TestNode saved(make_config("int8"), layout, random_start(9));

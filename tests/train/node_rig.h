@@ -15,7 +15,7 @@ struct NodeRig {
       : config(run),
         ranks(std::move(backends), config),
         trainer(config.training, ranks),
-        masters(ranks.parameters(), *ranks.first().engine.backend.device) {}
+        masters(ranks) {}
 
   const shard::Layout& layout() { return ranks.first().engine.layout; }
   std::vector<float> parameters() {
