@@ -23,6 +23,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,7 +43,8 @@ struct RoundReport {
   uint64_t step = 0;
   std::vector<net::PeerId> members;
   int64_t weight_tokens = 0;
-  base::Digest digest;  // Of outer parameters and momentum after it.
+  // Of outer parameters and momentum after it; made beside training.
+  std::shared_future<base::Digest> digest;
   int64_t bytes_sent = 0, bytes_received = 0;
   // The local steps at which our contribution was frozen (that of the merge, if there was none) and
   // the result was merged.
@@ -52,7 +54,7 @@ struct RoundReport {
   double exposed_seconds = 0;
   double encode_seconds = 0;
   double wait_seconds = 0;
-  double apply_seconds = 0;  // Outer step, digest and merge.
+  double apply_seconds = 0;  // Outer step and merge.
   bool contributed = false;
   bool was_damaged = false;  // This node's parameters were not finite: it brought nothing.
   RoundFindings findings;

@@ -30,6 +30,7 @@
 #pragma once
 
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <span>
 #include <vector>
@@ -126,6 +127,8 @@ class OuterState : public net::FragmentStore {
   virtual std::vector<net::FragmentState> states() const = 0;
   virtual net::FragmentState state(int64_t fragment) const = 0;
   virtual bool has_digest(int64_t fragment) const = 0;  // state() does not wait.
+  // That of the last step(), as soon as it is made.
+  virtual std::shared_future<base::Digest> digest(int64_t fragment) const = 0;
   virtual uint64_t version(int64_t fragment) const = 0;
 
   virtual bool local_is_finite(int64_t fragment) = 0;

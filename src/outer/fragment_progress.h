@@ -28,9 +28,8 @@ struct FragmentInFlight {
 // A round that is committed, and whose result is not merged yet.
 struct Stepped {
   uint64_t merge_from = 0;   // The step from which on it is to be merged.
-  bool is_told = false;      // Applied was said.
   bool is_restored = false;  // From a checkpoint: its round is no news.
-  RoundReport report;        // Complete but for the digest and the merge.
+  RoundReport report;        // Complete but for the merge.
 };
 
 struct FragmentProgress {
@@ -39,6 +38,7 @@ struct FragmentProgress {
   uint64_t synced_step = 0;  // The position of its last synchronisation, with or without us.
   std::optional<FragmentInFlight> in_flight;
   std::optional<Stepped> stepped;
+  bool must_tell = false;  // Applied is to be said of the last step, when its digest is there.
 };
 
 }  // namespace outer

@@ -71,6 +71,7 @@ struct FragmentRecord {
   // Of that state, while it is being made from parameters and momentum, which do not change before
   // it is there.
   std::shared_future<StateSummary> summary;
+  std::shared_future<base::Digest> digest;  // The same one's, also when it is there.
   bool is_being_replaced = false;
   bool keeps_progress = false;      // While being replaced: local holds (local - outer).
   std::vector<net::Bytes> frozen;   // The contribution of the round to come, or open; or empty.

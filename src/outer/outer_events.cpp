@@ -28,6 +28,7 @@ void SwarmOuterLoop::handle(net::MemberEvent& event, StepOutcome& outcome) {
 void SwarmOuterLoop::on_event(const net::CatchUpNeeded&, StepOutcome& outcome) {
   if (!is_replacing_) {
     merge_all(outcome);
+    for (int64_t f = 0; f < state_.fragment_count(); ++f) tell_applied(f);
     bool keep = has_progress_;
     for (int64_t f = 0; keep && f < state_.fragment_count(); ++f) keep = state_.local_is_finite(f);
     base::log_info("outer: fetching the state in force; own progress is {}",
@@ -140,10 +141,13 @@ void SwarmOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome)
     return;
   }
   if (progress.stepped) merge(event.fragment, outcome);
+  tell_applied(event.fragment);
   const LoopClock::time_point start = LoopClock::now();
   state_.step(event);
   progress.stepped = Stepped{.report = report_of(event, progress)};
+  progress.must_tell = true;
   RoundReport& report = progress.stepped->report;
+  report.digest = state_.digest(event.fragment);
   report.apply_seconds = seconds_since(start);
   report.exposed_seconds = report.encode_seconds + report.wait_seconds + report.apply_seconds;
   if (report.was_damaged) progress.tokens = 0;

@@ -159,9 +159,9 @@ void SwarmOuterLoop::merge_and_announce(StepOutcome& outcome) {
   if (is_replacing_) return;
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
     const auto& stepped = fragments_[size_t(f)].stepped;
-    if (!stepped) continue;
-    if (state_.has_digest(f)) tell_applied(f);
-    if (position_ >= stepped->merge_from || is_due(f) || is_last_step()) merge(f, outcome);
+    const bool is_time = stepped && position_ >= stepped->merge_from;
+    if (stepped && (is_time || is_due(f) || is_last_step())) merge(f, outcome);
+    if (state_.has_digest(f) || is_last_step()) tell_applied(f);
   }
   for (int64_t f = 0; f < state_.fragment_count(); ++f) {
     if (is_due(f) && !fragments_[size_t(f)].in_flight) announce(f);
@@ -182,6 +182,7 @@ void SwarmOuterLoop::announce_all(StepOutcome& outcome) {
 
 void SwarmOuterLoop::announce(int64_t fragment) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
+  tell_applied(fragment);
   const LoopClock::time_point start = LoopClock::now();
   const bool is_whole = state_.freeze(fragment);
   progress.in_flight = FragmentInFlight{.step = position_,
@@ -213,9 +214,8 @@ void SwarmOuterLoop::withdraw(int64_t fragment) {
 }
 
 void SwarmOuterLoop::tell_applied(int64_t fragment) {
-  Stepped& stepped = *fragments_[size_t(fragment)].stepped;
-  if (!stepped.is_told) swarm_.applied(fragment, state_.state(fragment));
-  stepped.is_told = true;
+  bool& must_tell = fragments_[size_t(fragment)].must_tell;
+  if (std::exchange(must_tell, false)) swarm_.applied(fragment, state_.state(fragment));
 }
 
 void SwarmOuterLoop::merge_all(StepOutcome& outcome) {
@@ -229,8 +229,6 @@ void SwarmOuterLoop::merge(int64_t fragment, StepOutcome& outcome) {
   RoundReport& report = progress.stepped->report;
   const LoopClock::time_point start = LoopClock::now();
   state_.merge(fragment, merge_rule(progress));
-  report.digest = state_.state(fragment).digest;
-  tell_applied(fragment);
   const double seconds = seconds_since(start);
   report.apply_seconds += seconds;
   report.exposed_seconds += seconds;
@@ -272,10 +270,8 @@ void SwarmOuterLoop::restore_in_flight(const std::vector<InFlight>& in_flight) {
   for (const InFlight& one : in_flight) {
     FragmentProgress& progress = fragments_[size_t(one.fragment)];
     if (one.merge_from) {
-      progress.stepped = Stepped{.merge_from = *one.merge_from,
-                                 .is_told = true,
-                                 .is_restored = true,
-                                 .report = {.begun_step = one.step}};
+      progress.stepped = Stepped{
+          .merge_from = *one.merge_from, .is_restored = true, .report = {.begun_step = one.step}};
     } else {
       progress.in_flight = FragmentInFlight{.step = one.step,
                                             .tokens = one.tokens,

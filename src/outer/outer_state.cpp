@@ -69,6 +69,9 @@ class HostOuterState final : public OuterState {
   std::vector<net::FragmentState> states() const override;
   net::FragmentState state(int64_t fragment) const override;
   bool has_digest(int64_t fragment) const override;
+  std::shared_future<base::Digest> digest(int64_t fragment) const override {
+    return record(fragment).digest;
+  }
   uint64_t version(int64_t fragment) const override;
   bool local_is_finite(int64_t fragment) override { return local_.is_finite(record(fragment)); }
   bool freeze(int64_t fragment) override;
@@ -246,12 +249,16 @@ void HostOuterState::step(const net::Committed& commit) {
         commit.round, r.state.version);
   step_.step(r, commit);
   r.state = {.version = commit.round, .digest = {}};
-  r.summary =
-      std::async(std::launch::async, [&r, fragment = commit.fragment, version = commit.round] {
-        base::set_thread_name("digest");
-        base::ThreadPool alone(1);
-        return summarize(r, fragment, version, alone);
-      });
+  auto digest = std::make_shared<std::promise<base::Digest>>();
+  r.digest = digest->get_future().share();
+  r.summary = std::async(std::launch::async,
+                         [&r, digest, fragment = commit.fragment, version = commit.round] {
+                           base::set_thread_name("digest");
+                           base::ThreadPool alone(1);
+                           StateSummary summary = summarize(r, fragment, version, alone);
+                           digest->set_value(summary.digest);
+                           return summary;
+                         });
 }
 
 RoundFindings HostOuterState::take_findings(int64_t fragment) {

@@ -214,7 +214,7 @@ class BenchPeer {
     out.seconds = round.seconds;
     out.exposed_seconds = exposed;
     out.bytes_sent = round.bytes_sent;
-    out.digest = round.digest;
+    out.digest = round.digest.get();
   }
 
   const AllReduceBenchOptions& options_;

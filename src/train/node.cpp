@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <ctime>
+#include <deque>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <limits>
@@ -73,6 +74,8 @@ class Node {
   void train();
   void one_step();
   void take(const outer::StepOutcome& outcome);
+  enum class Digests { kIfThere, kAll };
+  void write_rounds(Digests digests);
   void evaluate();
   void save_when_due();
   void save();
@@ -108,6 +111,7 @@ class Node {
   int64_t evaluated_step_ = -1;
   bool has_local_progress_ = false;
   bool is_whole_ = false;  // There was a step here, and what the node holds is that of step_.
+  std::deque<outer::RoundReport> rounds_;  // Not yet in the metrics: their digests are being made.
   NodeSummary summary_;
   double training_seconds_ = 0;  // From the first step to the last.
   double exposed_seconds_ = 0;   // Of these, those that rounds took.
@@ -346,11 +350,11 @@ void Node::take(const outer::StepOutcome& outcome) {
   for (const auto& membership : outcome.memberships) metrics_->membership(membership);
   for (const auto& standing : outcome.standings) metrics_->standing(standing);
   for (const auto& round : outcome.rounds) {
-    metrics_->round(round);
+    rounds_.push_back(round);
     ++summary_.rounds;
     exposed_seconds_ += round.exposed_seconds;
-    if (round.fragment == 0) summary_.outer_digest = round.digest.hex();
   }
+  write_rounds(Digests::kIfThere);
   if (outcome.has_merged || outcome.state_replaced) masters_changed();
   if (outcome.jump_to_step && int64_t(*outcome.jump_to_step) != step_) {
     step_ = int64_t(*outcome.jump_to_step);
@@ -361,6 +365,17 @@ void Node::take(const outer::StepOutcome& outcome) {
     throw base::resource_lost(
         fmt::format("the swarm is lost: {}", *outcome.lost),
         "the state is saved; start the node again once the coordinator can be reached");
+  }
+}
+
+void Node::write_rounds(Digests digests) {
+  for (; !rounds_.empty(); rounds_.pop_front()) {
+    const outer::RoundReport& round = rounds_.front();
+    const bool is_there =
+        round.digest.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    if (!is_there && digests == Digests::kIfThere) return;
+    metrics_->round(round);
+    if (round.fragment == 0) summary_.outer_digest = round.digest.get().hex();
   }
 }
 
@@ -393,6 +408,7 @@ void Node::save_when_due() {
 // The state in a streak of skipped steps is where training fails: whoever is stopped there goes on
 // from the checkpoint before. A run that is done has nothing to fail at any more.
 void Node::save_at_end() {
+  write_rounds(Digests::kAll);
   if (saved_step_ == step_) return;
   const int64_t skipped = trainer_.skipped_in_a_row();
   if (skipped > 0 && step_ < config_.training.steps) {

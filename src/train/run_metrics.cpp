@@ -63,7 +63,7 @@ void RunMetrics::round(const outer::RoundReport& round) {
       .field("overlap_steps", round.applied_step - round.begun_step);
   write_members(line, round.members);
   line.field("weight_tokens", round.weight_tokens)
-      .field("digest", round.digest.hex())
+      .field("digest", round.digest.get().hex())
       .field("bytes_sent", round.bytes_sent)
       .field("bytes_received", round.bytes_received)
       .field("seconds", round.seconds)

@@ -26,7 +26,7 @@ class ScriptedSwarm final : public net::Swarm {
     if (on_synced) on_synced();
   }
   void applied(int64_t fragment, const net::FragmentState& state) override {
-    log.push_back(fmt::format("applied {} {}", fragment, state.version));
+    applied_log.push_back(fmt::format("{} {}", fragment, state.version));
   }
   void progress(uint64_t step, float) override { last_step = step; }
   void need_samples(uint64_t count) override {
@@ -48,6 +48,7 @@ class ScriptedSwarm final : public net::Swarm {
 
   std::deque<net::MemberEvent> events;
   std::vector<std::string> log;
+  std::vector<std::string> applied_log;  // Of its own: it waits for digests, and nobody for it.
   std::vector<net::FragmentState> synced_states;
   uint64_t last_step = 0;
   net::Duration silence{0};
@@ -109,6 +110,7 @@ struct Scenario {
   }
   // An inner step of 1 on every parameter, and what comes after it.
   StepOutcome step(uint64_t steps_done, const std::function<bool()>& stop = kNeverStop) {
+    (void)node->state->states();  // What is made beside training is there, every time.
     for (auto& unit : node->local.units) {
       for (float& value : unit) value += 1;
     }

@@ -186,7 +186,7 @@ void require_outer(const Trainer& trainer, const OuterConfig& config, const Orac
 void require_equal_digests(const Trainer& a, const Trainer& b) {
   for (const auto& [name, round] : a.rounds) {
     const auto other = b.rounds.find(name);
-    if (other != b.rounds.end()) REQUIRE(round.digest == other->second.digest);
+    if (other != b.rounds.end()) REQUIRE(round.digest.get() == other->second.digest.get());
   }
 }
 
