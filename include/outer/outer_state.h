@@ -123,10 +123,11 @@ class OuterState : public net::FragmentStore {
                                             LocalParameters& local, base::ThreadPool& pool);
 
   virtual const Fragment& fragment(int64_t index) const = 0;
-  // Version and digest of each fragment. A digest that is still being made is waited for.
+  // Version and digest of each fragment. A digest that is still being made is finished with all
+  // threads of the pool.
   virtual std::vector<net::FragmentState> states() const = 0;
   virtual net::FragmentState state(int64_t fragment) const = 0;
-  virtual bool has_digest(int64_t fragment) const = 0;  // state() does not wait.
+  virtual bool has_digest(int64_t fragment) const = 0;  // state() has nothing left to do.
   // That of the last step(), as soon as it is made.
   virtual std::shared_future<base::Digest> digest(int64_t fragment) const = 0;
   virtual uint64_t version(int64_t fragment) const = 0;

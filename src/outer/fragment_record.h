@@ -16,6 +16,7 @@
 #include "outer/fragments.h"
 #include "outer/outer_optimizer.h"
 #include "outer/outer_state.h"
+#include "outer/state_summary.h"
 
 namespace outer {
 
@@ -35,16 +36,6 @@ inline Slice slice_at(int64_t index, int64_t slice_elements, int64_t total) {
 inline std::span<float> part_of(std::span<float> values, Slice slice) {
   return values.subspan(size_t(slice.first), size_t(slice.count));
 }
-
-// Of a chunk's numbers, the sums of their squares.
-struct ChunkSquares {
-  double parameters = 0, momentum = 0;
-};
-// What the digest's thread makes of a state.
-struct StateSummary {
-  base::Digest digest;
-  std::vector<ChunkSquares> squares;  // Per chunk.
-};
 
 // A round whose outer step is done, and whose result is not yet in the node's own parameters.
 struct UnmergedRound {
@@ -68,10 +59,11 @@ struct FragmentRecord {
   std::span<float> momentum;
   net::FragmentState state;
   std::vector<ChunkSquares> squares;  // Of that state.
-  // Of that state, while it is being made from parameters and momentum, which do not change before
-  // it is there.
-  std::shared_future<StateSummary> summary;
-  std::shared_future<base::Digest> digest;  // The same one's, also when it is there.
+  // While digest and squares of that state are being made from parameters and momentum, which do
+  // not change before they are there: the work, and the thread that is at it.
+  std::unique_ptr<SummaryWork> summary;
+  std::future<void> summary_thread;
+  std::shared_future<base::Digest> digest;  // That of the last work, whether it is done or not.
   bool is_being_replaced = false;
   bool keeps_progress = false;      // While being replaced: local holds (local - outer).
   std::vector<net::Bytes> frozen;   // The contribution of the round to come, or open; or empty.
@@ -81,6 +73,13 @@ struct FragmentRecord {
   double reduce_seconds = 0;
   int64_t refused_chunks = 0;
 
+  StateView view(int64_t index, uint64_t version) const {
+    return {.version = version,
+            .fragment = index,
+            .chunk_elements = chunk_elements,
+            .parameters = parameters,
+            .momentum = momentum};
+  }
   int64_t element_count() const { return fragment.element_count; }
   int64_t chunk_count() const { return base::div_ceil(element_count(), chunk_elements); }
   int64_t block_count() const { return base::div_ceil(element_count(), kBlockElements); }

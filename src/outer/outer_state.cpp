@@ -10,28 +10,11 @@
 #include "outer/contribution.h"
 #include "outer/fragment_record.h"
 #include "outer/outer_step.h"
-#include "outer/state_digest.h"
 #include "outer/state_transfer.h"
 
 namespace outer {
 
 namespace {
-
-StateSummary summarize(const FragmentRecord& record, int64_t fragment, uint64_t version,
-                       base::ThreadPool& pool) {
-  std::vector<ChunkSquares> squares(static_cast<size_t>(record.chunk_count()));
-  pool.parallel_items(record.chunk_count(), [&](int64_t chunk, int) {
-    const Slice slice = record.chunk(chunk);
-    squares[size_t(chunk)] = {.parameters = sum_of_squares(part_of(record.parameters, slice)),
-                              .momentum = sum_of_squares(part_of(record.momentum, slice))};
-  });
-  const base::Digest digest = state_digest({.version = version,
-                                            .fragment = fragment,
-                                            .parameters = record.parameters,
-                                            .momentum = record.momentum},
-                                           pool);
-  return {.digest = digest, .squares = std::move(squares)};
-}
 
 void take(FragmentRecord& record, uint64_t version, StateSummary summary) {
   record.state = {.version = version, .digest = summary.digest};
@@ -110,6 +93,9 @@ class HostOuterState final : public OuterState {
     return *records_[size_t(fragment)];
   }
 
+  StateSummary summary_of(const StateView& view) const;
+  void help(SummaryWork& work) const;
+
   const OuterConfig config_;
   const shard::Layout& layout_;
   base::ThreadPool& pool_;
@@ -145,7 +131,7 @@ HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& l
     local_.for_each_chunk(r, [&](int64_t chunk, std::span<float>) {
       local_.read(r, r.chunk(chunk), part_of(r.parameters, r.chunk(chunk)));
     });
-    take(r, 0, summarize(r, f, 0, pool_));
+    take(r, 0, summary_of(r.view(f, 0)));
   }
 }
 
@@ -193,19 +179,35 @@ std::vector<net::FragmentState> HostOuterState::states() const {
   return states;
 }
 
-// The net thread must not wait for the lock while this waits for the digest.
+StateSummary HostOuterState::summary_of(const StateView& view) const {
+  SummaryWork work(view);
+  help(work);
+  return work.wait();
+}
+
+void HostOuterState::help(SummaryWork& work) const {
+  pool_.parallel_items(pool_.thread_count(), [&](int64_t, int) { work.work(); });
+}
+
+// Whoever waits for the digest helps to make it. The net thread must not wait for the lock
+// meanwhile.
 net::FragmentState HostOuterState::state(int64_t fragment) const {
   FragmentRecord& r = record(fragment);
-  const std::shared_future<StateSummary> summary = std::exchange(r.summary, {});
-  if (summary.valid()) summary.wait();
+  std::optional<StateSummary> summary;
+  if (r.summary) {
+    if (!r.summary->is_done()) help(*r.summary);
+    summary = r.summary->wait();
+    r.summary_thread.get();
+    r.summary.reset();
+  }
   std::lock_guard lock(r.mutex);
-  if (summary.valid()) take(r, r.state.version, summary.get());
+  if (summary) take(r, r.state.version, std::move(*summary));
   return r.state;
 }
 
 bool HostOuterState::has_digest(int64_t fragment) const {
   const auto& summary = record(fragment).summary;
-  return !summary.valid() || summary.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  return !summary || summary->is_done();
 }
 
 uint64_t HostOuterState::version(int64_t fragment) const {
@@ -249,16 +251,12 @@ void HostOuterState::step(const net::Committed& commit) {
         commit.round, r.state.version);
   step_.step(r, commit);
   r.state = {.version = commit.round, .digest = {}};
-  auto digest = std::make_shared<std::promise<base::Digest>>();
-  r.digest = digest->get_future().share();
-  r.summary = std::async(std::launch::async,
-                         [&r, digest, fragment = commit.fragment, version = commit.round] {
-                           base::set_thread_name("digest");
-                           base::ThreadPool alone(1);
-                           StateSummary summary = summarize(r, fragment, version, alone);
-                           digest->set_value(summary.digest);
-                           return summary;
-                         });
+  r.summary = std::make_unique<SummaryWork>(r.view(commit.fragment, commit.round));
+  r.digest = r.summary->digest();
+  r.summary_thread = std::async(std::launch::async, [work = r.summary.get()] {
+    base::set_thread_name("digest");
+    work->work();
+  });
 }
 
 RoundFindings HostOuterState::take_findings(int64_t fragment) {
@@ -295,7 +293,7 @@ base::Result<void> HostOuterState::end_replace(const std::vector<net::FragmentSt
     std::lock_guard lock(r.mutex);
     CHECK(r.is_being_replaced);
     const net::FragmentState& wanted = expected[size_t(f)];
-    found.push_back(summarize(r, f, wanted.version, pool_));
+    found.push_back(summary_of(r.view(f, wanted.version)));
     const base::Digest& digest = found.back().digest;
     if (!wanted.digest.is_zero() && wanted.digest != digest) {
       return base::Failure{fmt::format("fragment {} at version {}: expected digest {}, found {}", f,
@@ -330,7 +328,7 @@ void HostOuterState::restore(int64_t fragment, uint64_t version, std::span<const
   }
   std::ranges::copy(parameters, r.parameters.begin());
   std::ranges::copy(momentum, r.momentum.begin());
-  take(r, version, summarize(r, fragment, version, pool_));
+  take(r, version, summary_of(r.view(fragment, version)));
 }
 
 void HostOuterState::restore_frozen(int64_t fragment, std::span<const std::byte> encoded) {

@@ -3,8 +3,7 @@
 
 #include "base/hash.h"
 #include "outer/fragments.h"
-#include "shard/bfloat16_device.h"
-#include "support/deferred_backend.h"
+#include "train/device_ranks.h"
 #include "train/node_rig.h"
 #undef CHECK
 #include "support/catch.h"
@@ -89,17 +88,10 @@ train::RunConfig run_config(const Case& c) {
   return config;
 }
 
-// Ranks on CPUs that look like GPUs, with streams that run their work late.
-std::vector<backend::Backend> make_backends(const train::RunConfig& config) {
-  auto backends = test::make_deferred_backends(int(config.node.ranks), test::Eagerness::kRandom);
-  for (backend::Backend& backend : backends)
-    backend.device = std::make_unique<shard_test::Bfloat16Device>(std::move(backend.device));
-  return backends;
-}
-
 struct OuterNode {
   OuterNode(const train::RunConfig& config, bool has_devices)
-      : rig(config, make_backends(config)), local(rig.masters, has_devices) {
+      : rig(config, train_test::make_device_ranks(int(config.node.ranks))),
+        local(rig.masters, has_devices) {
     drift(1, 0.1f);
     state = outer::OuterState::create(config.outer, rig.layout(), local, pool);
   }
