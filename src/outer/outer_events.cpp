@@ -141,8 +141,8 @@ void SwarmOuterLoop::on_event(const net::Committed& event, StepOutcome& outcome)
     return;
   }
   if (progress.stepped) merge(event.fragment, outcome);
-  tell_applied(event.fragment);
   const LoopClock::time_point start = LoopClock::now();
+  tell_applied(event.fragment);
   state_.step(event);
   progress.stepped = Stepped{.report = report_of(event, progress)};
   progress.must_tell = true;

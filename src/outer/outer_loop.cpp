@@ -182,8 +182,8 @@ void SwarmOuterLoop::announce_all(StepOutcome& outcome) {
 
 void SwarmOuterLoop::announce(int64_t fragment) {
   FragmentProgress& progress = fragments_[size_t(fragment)];
-  tell_applied(fragment);
   const LoopClock::time_point start = LoopClock::now();
+  tell_applied(fragment);
   const bool is_whole = state_.freeze(fragment);
   progress.in_flight = FragmentInFlight{.step = position_,
                                         .tokens = is_whole ? progress.tokens : 0,

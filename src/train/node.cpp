@@ -282,6 +282,7 @@ NodeSummary Node::run() {
       throw;
     }
     save_at_end();
+    write_rounds(Digests::kAll);
     leave(summary_.finished ? "done" : "stopped");
   }
   summary_.step = step_;
@@ -408,7 +409,6 @@ void Node::save_when_due() {
 // The state in a streak of skipped steps is where training fails: whoever is stopped there goes on
 // from the checkpoint before. A run that is done has nothing to fail at any more.
 void Node::save_at_end() {
-  write_rounds(Digests::kAll);
   if (saved_step_ == step_) return;
   const int64_t skipped = trainer_.skipped_in_a_row();
   if (skipped > 0 && step_ < config_.training.steps) {
@@ -420,6 +420,7 @@ void Node::save_at_end() {
 
 void Node::save() {
   const auto begin = Clock::now();
+  write_rounds(Digests::kAll);  // Whoever goes on from here does not hear of them again.
   std::vector<checkpoint::InFlight> in_flight;
   if (outer_loop_) {
     for (const auto& one : outer_loop_->in_flight()) {
@@ -466,9 +467,9 @@ void Node::save() {
 
 // An error that comes between two steps, of the data say, costs none of them.
 void Node::save_after_error() {
-  if (!is_whole_) return;
   try {
-    save_at_end();
+    write_rounds(Digests::kAll);
+    if (is_whole_) save_at_end();
   } catch (const std::exception& error) {
     base::log_warning("step {}: cannot be saved: {}", step_, error.what());
   }

@@ -9,6 +9,7 @@
 namespace net {
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 
@@ -162,6 +163,33 @@ TEST_CASE("cluster: only the chunks of a dead owner are made again") {
   }
   REQUIRE(cluster.violations() == "");
 }
+TEST_CASE("cluster: who owns no chunk dies while another one is late") {
+  ClusterOptions options = quick_cluster(7, 4);
+  options.trainer.chunk_count = 1;  // So that nothing moves.
+  Cluster cluster(options);
+  HostId late = 0, victim = 0;
+  cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                      Message& message) {
+    before(from, to, message);
+    if (message.type != MessageType::kDone || message.authority.round != 3 || late != 0) return;
+    std::vector<HostId> by_peer{1, 2, 3, 4};
+    std::ranges::sort(by_peer, {}, [&](HostId node) { return cluster.node(node).peer(); });
+    std::erase(by_peer, from);
+    late = by_peer[1];
+    victim = by_peer[2];
+    cluster.world.after(Duration(1), [&] { cluster.world.freeze(late); });
+    cluster.world.after(milliseconds(400), [&] { cluster.crash_node(victim); });
+    cluster.world.after(milliseconds(1500), [&] { cluster.world.thaw(late); });
+  };
+  cluster.start_all();
+  REQUIRE(cluster.reaches(6, minutes(3)));
+  for (const HostId node : cluster.running_nodes()) {
+    REQUIRE(cluster.node(node).start_count() == 1);
+    for (const Committed& committed : cluster.node(node).commits()) REQUIRE(committed.contributed);
+  }
+  REQUIRE(cluster.violations() == "");
+}
+
 // --- Several fragments, large chunks, odd weights.
 
 TEST_CASE("cluster: several fragments are in flight at once") {

@@ -125,6 +125,51 @@ TEST_CASE("member: Done is said again for a new attempt, with what is new") {
   REQUIRE(done->results != stage.results_digest());
 }
 
+TEST_CASE("member: Done is said again for a new attempt in which no chunk has moved") {
+  InRound stage;
+  stage.finish();
+  REQUIRE(stage.out.count(stage.coordinator(), MessageType::kDone) == 1);
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {2}, .moves = {}}), Stage::round(2));
+  for (int i = 0; i < 4; ++i) stage.pass(seconds(1));
+  REQUIRE(stage.out.count(stage.coordinator(), MessageType::kDone) == 2);
+}
+
+TEST_CASE("member: Applied of a round does not take back the commit of the next one") {
+  Stage stage;
+  stage.start();
+  const auto open_round = [&](uint64_t round) {
+    Authority authority = Stage::round();
+    authority.round = round;
+    Open open;
+    open.contributors.push_back({0, 100, Stage::address(0)});
+    open.owners = {0, 0, 0, 0};
+    stage.tell(MessageType::kOpen, encode(open), authority);
+    return authority;
+  };
+  const auto make = [&](uint64_t round) {
+    const Authority authority = open_round(round);
+    for (uint32_t chunk = 0; chunk < 4; ++chunk) {
+      Authority a = authority;
+      a.chunk = chunk;
+      stage.give(0, chunk_name(WantKind::kResult, a), result(0b1, 100, 40));
+    }
+    const auto done = stage.out.last<Done>(stage.coordinator(), MessageType::kDone);
+    stage.tell(MessageType::kCommit, encode(Commit{done->results, 20}), authority);
+  };
+  make(1);
+  make(2);
+  REQUIRE(stage.last_event<Committed>()->round == 2);
+  // The trainer was slow: it heard of both at one step boundary.
+  stage.member->applied(0, {1, digest_of(8)}, stage.now, stage.out);
+  stage.member->ready(0, 101, 20, stage.now, stage.out);
+  REQUIRE(stage.out.count(stage.coordinator(), MessageType::kReady) == 0);  // Still void.
+  open_round(3);
+  REQUIRE(!stage.out.closed.contains(stage.coordinator()));
+  stage.member->applied(0, {2, digest_of(9)}, stage.now, stage.out);
+  stage.member->ready(0, 101, 20, stage.now, stage.out);
+  REQUIRE(stage.out.last(stage.coordinator(), MessageType::kReady)->authority.round == 3);
+}
+
 TEST_CASE("member: who is excluded leaves the round") {
   InRound stage;
   stage.tell(MessageType::kReown, encode(Reown{.excluded = {1}, .moves = {}}), Stage::round(2));

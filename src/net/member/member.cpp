@@ -188,6 +188,11 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
 // What may have become possible by what just happened.
 void MemberMachine::go_on(Turn turn) {
   if (is_over_) return;
+  const MemberRounds::News news = rounds_.take_news();
+  if (news.has_new_results) server_.pump(turn);
+  for (const auto& [authority, results] : news.complete) {
+    tell(MessageType::kDone, authority, encode(Done{results}), turn);
+  }
   work(turn);
   fetcher_.pump(turn);
 }
@@ -208,11 +213,6 @@ void MemberMachine::on_worked(const std::function<void(Turn)>& finish, Turn turn
   --job_count_;
   if (is_over_) return;
   finish(turn);
-  const MemberRounds::News news = rounds_.take_news();
-  if (news.has_new_results) server_.pump(turn);
-  for (const auto& [authority, results] : news.complete) {
-    tell(MessageType::kDone, authority, encode(Done{results}), turn);
-  }
   go_on(turn);
 }
 

@@ -102,8 +102,10 @@ void StateSync::on_committed(int64_t fragment, uint64_t version) {
 }
 
 StateSync::Outcome StateSync::applied(int64_t fragment, const FragmentState& state, Instant now) {
+  const auto oldest = being_applied_.find(fragment);
+  if (oldest != being_applied_.end()) being_applied_.erase(oldest);
+  if (being_applied_.contains(fragment)) return {};  // A newer commit is being applied already.
   states_[size_t(fragment)] = state;
-  being_applied_.erase(fragment);
   return review(now);
 }
 

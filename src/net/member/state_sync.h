@@ -73,10 +73,10 @@ class StateSync {
   FragmentStore& store_;
   Fetcher& fetcher_;
   std::vector<FragmentState> states_;
-  std::set<int64_t> being_applied_;
-  std::optional<CatchUp> expected_;  // While we are catching up.
-  int64_t unanswered_count_ = 0;     // Of CatchUpNeeded: begin_fetch is to come as often.
-  std::set<int64_t> announced_;      // May be written, once begin_fetch was called.
+  std::multiset<int64_t> being_applied_;  // A fragment as often as its commits are unanswered.
+  std::optional<CatchUp> expected_;       // While we are catching up.
+  int64_t unanswered_count_ = 0;          // Of CatchUpNeeded: begin_fetch is to come as often.
+  std::set<int64_t> announced_;           // May be written, once begin_fetch was called.
   Phase phase_ = Phase::kSettled;
   std::vector<Collection> collections_;
   int64_t fetch_count_ = 0;          // Another order of donors at every try.
