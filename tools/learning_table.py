@@ -21,6 +21,8 @@ DATA_PARALLEL = Case("data parallel", nodes=1, rows=12, steps=256, inner_steps=0
 BLOCKING = DATA_PARALLEL._replace(run="blocking", nodes=3, inner_steps=16)
 STREAMING = BLOCKING._replace(run="streaming", overlap=1, codec="int4")
 OF_NODES, OF_ROUNDS = DATA_PARALLEL._replace(rows=8), DATA_PARALLEL._replace(steps=512)
+RUNS = ("data parallel", "blocking", "streaming")
+CODECS = ("fp32", "int8", "int4", "lut2")
 MERGES = ("rebase", "overwrite", "lerp")
 
 
@@ -68,15 +70,21 @@ def overlap_of(case):
     return str(fractions.Fraction(case.overlap, case.inner_steps)) if case.overlap else ""
 
 
+def position(case):
+    """Of its row."""
+    return (RUNS.index(case.run), case.overlap, case.fragments, MERGES.index(case.merge), CODECS.index(case.codec))
+
+
 def codecs(losses):
-    of_shape = [case for case in losses.by_case if case[2:4] == BLOCKING[2:4] and case.inner_steps in (0, 16)]
-    table("All runs of three nodes", ["run", "fragments", "tau / H", "contributions", "results", "merge", "loss", "above blocking fp32 (by seed)"],
+    of_shape = sorted((case for case in losses.by_case if case[2:4] == BLOCKING[2:4] and case.inner_steps in (0, 16)), key=position)
+    table("All runs of three nodes", ["run", "fragments", "tau / H", "contributions", "results", "merge", "above blocking fp32 (by seed)"],
           [[case.run, case.fragments, overlap_of(case), case.codec, case.codec if case.results == "same" else case.results,
-            case.merge if case.overlap else "", losses.mean(case), signed(losses.above(case, BLOCKING))] for case in of_shape])
+            case.merge if case.overlap else "", signed(losses.above(case, BLOCKING))] for case in of_shape])
+    print("\nBlocking fp32 itself:", ", ".join(f"{loss:.3f} (seed {seed})" for seed, loss in sorted(losses.by_case[BLOCKING].items())))
     results = {"lut2": "int4"}
     rows = [Row("data parallel", losses.above(DATA_PARALLEL, BLOCKING), colour=5)]
     for title, base in (("blocking", BLOCKING), ("overlap 1/16, rebase", STREAMING), ("overlap 1/16, overwrite", STREAMING._replace(merge="overwrite"))):
-        cases = [(codec, base._replace(codec=codec, results=results.get(codec, "same"))) for codec in ("fp32", "int8", "int4", "lut2")]
+        cases = [(codec, base._replace(codec=codec, results=results.get(codec, "same"))) for codec in CODECS]
         rows.append(Row(title, []))
         rows += [Row(codec, losses.above(case, BLOCKING), colour) for colour, (codec, case) in enumerate(cases) if losses.above(case, BLOCKING)]
     return category_chart("What the codec of contributions costs: loss above blocking fp32", Axis("nats per byte; a point per seed", tick_text="{:+.2f}"), rows)
