@@ -99,7 +99,7 @@ class _scale:
 
     def __init__(self, axis, values, begin, end):
         shape = math.log if axis.is_log else float
-        ticks = axis.ticks if axis.ticks is not None else _log_ticks(values) if axis.is_log else round_ticks(min(values), max(values))
+        ticks = axis.ticks or (_log_ticks if axis.is_log else round_ticks)(min(values, default=1), max(values, default=1))
         texts = [axis.tick_text.format(tick) for tick in ticks] if isinstance(axis.tick_text, str) else axis.tick_text
         self.ticks = list(zip(ticks, texts, strict=True))
         low, high = shape(min([*values, *ticks])), shape(max([*values, *ticks]))
@@ -109,8 +109,8 @@ class _scale:
         return self.place(value)
 
 
-def _log_ticks(values):
-    first, last = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+def _log_ticks(low, high):
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     return [10.0**power for power in range(first, last + 1)]
 
 
