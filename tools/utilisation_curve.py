@@ -50,8 +50,8 @@ def inner_steps(options):
 
 
 def train(options, mode, steps, lab_options):
-    """Seconds of a step of each node, and what share of the time it was at steps, between its first and its last round but one: the last
-    one of a run is waited for, however it streams."""
+    """Of each node: seconds of a step, and what shares of the time it was at steps and waited for commits, between its first and its last
+    round but one: the last one of a run is waited for, however it streams."""
     with tempfile.TemporaryDirectory() as folder:
         config = ["--config", pathlib.Path(options.config).resolve(), *overrides_of(options, mode),
                   "--set", f'data.sources=[{{"prefix": "{pathlib.Path(options.data).resolve()}"}}]',
@@ -61,16 +61,17 @@ def train(options, mode, steps, lab_options):
         result = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             sys.exit(result.stderr)
-        return [share_of(pathlib.Path(folder, f"node-{node}", "metrics.jsonl")) for node in range(1, options.nodes + 1)]
+        return [shares_of(pathlib.Path(folder, f"node-{node}", "metrics.jsonl")) for node in range(1, options.nodes + 1)]
 
 
-def share_of(metrics):
+def shares_of(metrics):
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     rounds = [line for line in lines if line["event"] == "round"]
     first, last = rounds[0]["step"], rounds[-2]["step"]
     steps = [line["seconds"] for line in lines if line["event"] == "inner_step" and first < line["step"] <= last]
-    exposed = sum(line["exposed_seconds"] for line in rounds[1:-1])
-    return statistics.mean(steps), sum(steps) / (sum(steps) + exposed)
+    exposed, waited = (sum(line[kind] for line in rounds[1:-1]) for kind in ("exposed_seconds", "wait_seconds"))
+    total = sum(steps) + exposed
+    return statistics.mean(steps), sum(steps) / total, waited / total
 
 
 def simulate(options, mode, step_seconds, rate):
@@ -81,10 +82,10 @@ def simulate(options, mode, step_seconds, rate):
 
 def measure(options, mode, steps, share, floor):
     nodes = train(options, mode, steps, ["--rate-mbit", share * floor])
-    simulated = simulate(options, mode, [seconds for seconds, _ in nodes], share * floor)
-    return {"mode": mode, "share_of_floor": share, "rate_mbit": share * floor,
-            "step_seconds": statistics.mean(seconds for seconds, _ in nodes),
-            "measured": statistics.mean(utilisation for _, utilisation in nodes), "simulated": simulated["utilisation"]}
+    simulated = simulate(options, mode, [node[0] for node in nodes], share * floor)
+    step_seconds, measured, waited = (statistics.mean(column) for column in zip(*nodes, strict=True))
+    return {"mode": mode, "share_of_floor": share, "rate_mbit": share * floor, "step_seconds": step_seconds, "measured": measured,
+            "waited": waited, "simulated": simulated["utilisation"]}
 
 
 def draw(runs, nodes):
@@ -101,7 +102,7 @@ def draw(runs, nodes):
 def main():
     options = arguments()
     steps = inner_steps(options) * (options.rounds + 2)
-    step_seconds = [seconds for seconds, _ in train(options, "streaming", steps, [])]
+    step_seconds = [node[0] for node in train(options, "streaming", steps, [])]
     floor = simulate(options, "streaming", step_seconds, 1)["floor_mbit"]
     runs = []
     for share in options.shares:
