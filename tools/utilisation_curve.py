@@ -50,8 +50,8 @@ def inner_steps(options):
 
 
 def train(options, mode, steps, lab_options):
-    """Of each node: seconds of a step, and what shares of the time it was at steps and waited for commits, between its first and its last
-    round but one: the last one of a run is waited for, however it streams."""
+    """Of each node: seconds of a step, and what shares of the time it was at steps and waited for commits. Without the end of the run, where
+    all that is in flight is waited for, however it streams."""
     with tempfile.TemporaryDirectory() as folder:
         config = ["--config", pathlib.Path(options.config).resolve(), *overrides_of(options, mode),
                   "--set", f'data.sources=[{{"prefix": "{pathlib.Path(options.data).resolve()}"}}]',
@@ -67,9 +67,11 @@ def train(options, mode, steps, lab_options):
 def shares_of(metrics):
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     rounds = [line for line in lines if line["event"] == "round"]
-    first, last = rounds[0]["step"], rounds[-2]["step"]
+    end = max(line["applied_step"] for line in rounds)
+    rounds = [line for line in rounds if line["applied_step"] < end]
+    first, last = rounds[0]["applied_step"], rounds[-1]["applied_step"]
     steps = [line["seconds"] for line in lines if line["event"] == "inner_step" and first < line["step"] <= last]
-    exposed, waited = (sum(line[kind] for line in rounds[1:-1]) for kind in ("exposed_seconds", "wait_seconds"))
+    exposed, waited = (sum(line[kind] for line in rounds[1:]) for kind in ("exposed_seconds", "wait_seconds"))
     total = sum(steps) + exposed
     return statistics.mean(steps), sum(steps) / total, waited / total
 
