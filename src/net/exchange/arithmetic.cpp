@@ -11,6 +11,11 @@ std::span<const std::byte> behind(const Bytes& payload, int64_t offset) {
   return std::span(*payload).subspan(size_t(offset));
 }
 
+Product hashed(const ResultHeader& header, Bytes payload) {
+  const base::Digest digest = base::sha256(*payload);
+  return {.payload = std::move(payload), .header = header, .digest = digest};
+}
+
 }  // namespace
 
 base::Result<Product> check_contribution(const FragmentStore& store, const ChunkName& name,
@@ -26,8 +31,7 @@ base::Result<Product> check_result(const FragmentStore& store, const ChunkName& 
   const auto checked =
       store.check_result(name.fragment, name.chunk, behind(payload, kResultOffset));
   if (!checked.ok()) return base::Failure{checked.reason()};
-  const base::Digest digest = base::sha256(*payload);
-  return Product{.payload = std::move(payload), .header = header, .digest = digest};
+  return hashed(header, std::move(payload));
 }
 
 base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
@@ -58,9 +62,7 @@ base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
       header.weight_tokens += parts[i].weight_tokens;
     }
   }
-  Bytes payload = result_payload(header, mean.encoded);
-  const base::Digest digest = base::sha256(*payload);
-  return Product{.payload = std::move(payload), .header = header, .digest = digest};
+  return hashed(header, result_payload(header, mean.encoded));
 }
 
 }  // namespace net

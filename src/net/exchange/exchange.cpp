@@ -319,7 +319,9 @@ Exchange::Task Exchange::sum_of(int64_t chunk) {
                         .is_checked = !is_own});
   }
   c.parts.clear();
-  return {.name = name, .from = kNobody, .work = [&store = store_, name, summands] {
+  return {.name = name,
+          .from = kNobody,
+          .work = [&store = store_, name, summands = std::move(summands)] {
             return net::sum(store, name, summands);
           }};
 }
