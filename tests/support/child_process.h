@@ -1,4 +1,5 @@
-// Runs something that kills its process, in a child. REQUIRES: no other threads at that moment.
+// Runs something that kills its process, in a child. REQUIRES: no other thread that works at that
+// moment; those that wait for work (the pool that libuv keeps) do not matter.
 #pragma once
 
 #include <array>

@@ -1,6 +1,8 @@
 // What devices encode and add themselves has the bits of what the host would make of it.
 #include "train/device_masters.h"
 
+#include <atomic>
+
 #include "base/hash.h"
 #include "outer/fragments.h"
 #include "train/device_ranks.h"
@@ -43,7 +45,7 @@ class Watched final : public outer::LocalParameters {
     masters_.add(unit, first, change, blocks);
   }
 
-  int64_t encoded = 0, added = 0;
+  std::atomic<int64_t> encoded = 0, added = 0;  // The workers of the pool call beside each other.
 
  private:
   train::MasterParameters& masters_;
