@@ -24,6 +24,8 @@ struct OuterConfig {
   int64_t overlap_steps_max = 0;   // From overlap_steps on, below H.
   std::string merge = "rebase";    // rebase | overwrite | lerp, see outer/outer_state.h.
   double merge_local_share = 0.5;  // Of lerp.
+  std::string mean = "clipped";    // Of the contributions: mean | clipped | trimmed.
+  double trim_share = 0.25;        // Of trimmed: at either end.
   // A contribution's norm in a chunk, times the median's; 0: no bound.
   double contribution_norm_max = 10;
 };

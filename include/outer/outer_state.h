@@ -111,8 +111,21 @@ struct RoundFindings {
     int64_t left_out_chunks = 0;  // It had no weight in them.
   };
   std::vector<Outlier> outliers;  // By peer.
-  int64_t refused_chunks = 0;     // Of the round's result; the same on every node.
-  double reduce_seconds = 0;      // That this node took to sum its chunks.
+  // What each contribution was in the chunks that this node summed.
+  struct Influence {
+    net::PeerId peer = net::kNobody;
+    double norm = 0;    // Its length.
+    double cosine = 0;  // Of the angle between it and the outer momentum; 0 where there is none.
+    double share = 0;   // Of the mean: what of it is in the mean, along the mean. All are 1.
+    double weight_share = 0;  // Of the tokens.
+  };
+  std::vector<Influence> influences;  // By peer.
+  int64_t summed_chunks = 0;
+  // The lengths of the mean and of the outer momentum in these chunks: with them, what several
+  // nodes found can be put together.
+  double mean_norm = 0, momentum_norm = 0;
+  int64_t refused_chunks = 0;  // Of the round's result; the same on every node.
+  double reduce_seconds = 0;   // That this node took to sum its chunks.
 };
 
 class OuterState : public net::FragmentStore {

@@ -1,12 +1,16 @@
-// The mean of the parts of a chunk, and how far one node's part may reach in it.
+// The mean of the parts of a chunk, and what one node's part may do to it.
 //
 // A mean follows its largest part, so that one node with numbers a million times too large, broken
-// or lying, would be the end of a run. Parts are therefore held against the median of their lengths
-// (Euclidean norms), which no minority moves far: what is longer than `norm_max` times the median
-// is shortened to that, and what is longer than norm_max times as much again has no weight at all.
+// or lying, would be the end of a run. There are two rules against that:
+//
+//   clipped   Parts are held against the median of their lengths (Euclidean norms), which no
+//             minority moves far: what is longer than `norm_max` times the median is shortened to
+//             that, and what is longer than norm_max times as much again has no weight at all.
+//   trimmed   In each element by itself, the largest and the smallest numbers do not count.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -35,12 +39,40 @@ struct ReachRule {
   std::vector<double> factors(std::span<const PartLength> parts) const;
 };
 
+struct MeanRule {
+  ReachRule reach;
+  double trim_share = 0;  // Of the parts, at either end of each element's numbers; 0: none.
+
+  // How many numbers do not count at either end, of `voices` parts with a weight: their share,
+  // rounded down, at least one, and less than half of all. None of fewer than three.
+  int64_t trimmed_count(int64_t voices) const;
+};
+
+// What a part is in the mean of a chunk. All sums are over the chunk's elements, in double and in
+// one order.
+struct PartEffect {
+  net::PeerId peer = net::kNobody;
+  int64_t weight_tokens = 0;
+  double reach = 1;     // Its factor.
+  double squares = 0;   // Of its numbers.
+  double momentum = 0;  // Its numbers times the outer momentum.
+  double mean = 0;      // What of it is in the mean, times the mean: these add up to mean_squares.
+};
+struct ChunkEffects {
+  std::vector<PartEffect> parts;
+  double mean_squares = 0;  // Of the mean before it is encoded.
+  double momentum_squares = 0;
+};
+
 struct ChunkMean {
   net::FragmentStore::Mean mean;
-  std::vector<double> reach;  // The factor of each part.
+  ChunkEffects effects;
 };
-// As FragmentStore::reduce says, of `element_count` elements.
+// Writes the outer momentum of a piece of the chunk.
+using ReadMomentum = std::function<void(Piece piece, std::span<float> momentum)>;
+// As FragmentStore::reduce says, of `element_count` elements. Without a momentum the effects are
+// not made. The bytes do not depend on it.
 ChunkMean mean_of(std::span<const net::FragmentStore::Part> parts, int64_t element_count,
-                  const CodecPair& codecs, const ReachRule& rule);
+                  const CodecPair& codecs, const MeanRule& rule, const ReadMomentum& momentum = {});
 
 }  // namespace outer

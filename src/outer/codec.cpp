@@ -88,16 +88,20 @@ bool all_finite(std::span<const float> values) {
          backend::kInfinityBits;
 }
 
-// In lanes: a sum of one number after the other would wait for each addition.
 double sum_of_squares(std::span<const float> values) {
+  return sum_of_products(values, values);
+}
+
+// In lanes: a sum of one number after the other would wait for each addition.
+double sum_of_products(std::span<const float> a, std::span<const float> b) {
   constexpr size_t kLanes = 8;
   double lanes[kLanes] = {};
   size_t i = 0;
-  for (; i + kLanes <= values.size(); i += kLanes) {
+  for (; i + kLanes <= a.size(); i += kLanes) {
     for (size_t lane = 0; lane < kLanes; ++lane)
-      lanes[lane] += double(values[i + lane]) * double(values[i + lane]);
+      lanes[lane] += double(a[i + lane]) * double(b[i + lane]);
   }
-  for (; i < values.size(); ++i) lanes[0] += double(values[i]) * double(values[i]);
+  for (; i < a.size(); ++i) lanes[0] += double(a[i]) * double(b[i]);
   double sum = 0;
   for (const double lane : lanes) sum += lane;
   return sum;

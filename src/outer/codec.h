@@ -120,5 +120,7 @@ bool all_finite(std::span<const float> values);
 
 // In double and in a fixed order: the same bits everywhere.
 double sum_of_squares(std::span<const float> values);
+// REQUIRES: as many of both.
+double sum_of_products(std::span<const float> a, std::span<const float> b);
 
 }  // namespace outer

@@ -11,6 +11,12 @@ void describe(base::ConfigVisitor& v, OuterConfig& config) {
            "Of the outer optimiser, SGD with Nesterov momentum");
   v.number("momentum", config.momentum, {.minimum = 0, .maximum = 0.9999},
            "Nesterov momentum of the outer optimiser");
+  v.choice("mean", config.mean, {{"mean", "clipped", "trimmed"}},
+           "How contributions become one: as they are, the too long ones shortened "
+           "(contribution_norm_max), or without the largest and smallest numbers of each element");
+  v.number("trim_share", config.trim_share, {.minimum = 0.01, .maximum = 0.49},
+           "Share of the contributions that mean trimmed leaves out at either end, at least one "
+           "where there are three");
   v.number("contribution_norm_max", config.contribution_norm_max, {.minimum = 0, .maximum = 1e6},
            "A node's contribution to a chunk is shortened to so many times the median length of "
            "all, and has no weight beyond its square; 0: never");

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <future>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,6 +15,7 @@
 #include "outer/fragments.h"
 #include "outer/outer_optimizer.h"
 #include "outer/outer_state.h"
+#include "outer/round_findings.h"
 #include "outer/state_summary.h"
 
 namespace outer {
@@ -69,7 +69,7 @@ struct FragmentRecord {
   std::vector<net::Bytes> frozen;   // The contribution of the round to come, or open; or empty.
   std::vector<char> was_asked_for;  // Per chunk of it: it has left this node, or been summed here.
   std::optional<UnmergedRound> unmerged;
-  std::map<net::PeerId, RoundFindings::Outlier> outliers;
+  EffectsByChunk effects;  // Of the chunks that were summed here.
   double reduce_seconds = 0;
   int64_t refused_chunks = 0;
 

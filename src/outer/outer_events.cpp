@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "outer/round_findings.h"
 #include "outer/swarm_outer_loop.h"
 
 namespace outer {
@@ -208,6 +209,16 @@ RoundFindings SwarmOuterLoop::report_findings(const net::Committed& event) {
         "did: shortened in {} of the chunks that this node sums, left out of {}",
         event.round, event.fragment, outlier.peer, outlier.shortened_chunks,
         outlier.left_out_chunks);
+  }
+  const auto parts = int64_t(findings.influences.size());
+  for (const RoundFindings::Influence& influence : findings.influences) {
+    if (!is_remarkable(influence, parts)) continue;
+    base::log_warning(
+        "outer: round {} of fragment {}: what member {} brought is {:.0f} % of the mean, with "
+        "{:.0f} % of the tokens, and its cosine to the outer momentum is {:.2f} (in the {} chunks "
+        "that this node sums)",
+        event.round, event.fragment, influence.peer, 100 * influence.share,
+        100 * influence.weight_share, influence.cosine, findings.summed_chunks);
   }
   return findings;
 }

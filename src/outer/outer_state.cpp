@@ -93,6 +93,7 @@ class HostOuterState final : public OuterState {
     return *records_[size_t(fragment)];
   }
 
+  MeanRule mean_rule(FragmentRecord& record, Slice slice) const;
   StateSummary summary_of(const StateView& view) const;
   void help(SummaryWork& work) const;
 
@@ -151,24 +152,37 @@ net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
   const auto start = std::chrono::steady_clock::now();
   FragmentRecord& r = record(fragment);
   const Slice slice = r.chunk(chunk);
-  ReachRule rule{.norm_max = config_.contribution_norm_max};
-  const bool is_embedding =
-      r.fragment.units.front() == 0 && slice.first < layout_.units.front().element_count;
-  if (is_embedding) {
+  const auto read_momentum = [&](Piece piece, std::span<float> momentum) {
     std::lock_guard lock(r.mutex);
-    rule.norm_floor = std::sqrt(sum_of_squares(part_of(r.parameters, slice)));
-  }
-  ChunkMean result = mean_of(parts, slice.count, {*codec_, *result_codec_}, rule);
+    std::ranges::copy(part_of(r.momentum, {.first = slice.first + piece.first,
+                                           .count = int64_t(momentum.size())}),
+                      momentum.begin());
+  };
+  ChunkMean result =
+      mean_of(parts, slice.count, {*codec_, *result_codec_}, mean_rule(r, slice), read_momentum);
   std::lock_guard lock(r.mutex);
   r.reduce_seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (result.reach[i] == 1) continue;
-    RoundFindings::Outlier& outlier = r.outliers[parts[i].peer];
-    outlier.peer = parts[i].peer;
-    ++(result.reach[i] > 0 ? outlier.shortened_chunks : outlier.left_out_chunks);
-  }
+  r.effects[chunk] = std::move(result.effects);
   return std::move(result.mean);
+}
+
+// Rows of the embedding move only where their tokens occurred. What only one node has there is no
+// outlier, so that nothing is trimmed, and a contribution may be as long as the parameters.
+MeanRule HostOuterState::mean_rule(FragmentRecord& r, Slice slice) const {
+  MeanRule rule;
+  const bool is_embedding =
+      r.fragment.units.front() == 0 && slice.first < layout_.units.front().element_count;
+  if (config_.mean == "trimmed" && !is_embedding) {
+    rule.trim_share = config_.trim_share;
+  } else if (config_.mean != "mean") {
+    rule.reach.norm_max = config_.contribution_norm_max;
+  }
+  if (is_embedding && rule.reach.norm_max > 0) {
+    std::lock_guard lock(r.mutex);
+    rule.reach.norm_floor = std::sqrt(sum_of_squares(part_of(r.parameters, slice)));
+  }
+  return rule;
 }
 
 // The trainer's side.
@@ -262,11 +276,9 @@ void HostOuterState::step(const net::Committed& commit) {
 RoundFindings HostOuterState::take_findings(int64_t fragment) {
   FragmentRecord& r = record(fragment);
   std::lock_guard lock(r.mutex);
-  RoundFindings findings{.outliers = {},
-                         .refused_chunks = std::exchange(r.refused_chunks, 0),
-                         .reduce_seconds = std::exchange(r.reduce_seconds, 0)};
-  for (const auto& [peer, outlier] : std::exchange(r.outliers, {}))
-    findings.outliers.push_back(outlier);
+  RoundFindings findings = findings_of(std::exchange(r.effects, {}));
+  findings.refused_chunks = std::exchange(r.refused_chunks, 0);
+  findings.reduce_seconds = std::exchange(r.reduce_seconds, 0);
   return findings;
 }
 

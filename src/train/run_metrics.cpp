@@ -11,6 +11,23 @@ void write_members(base::JsonWriter& line, const std::vector<net::PeerId>& membe
   line.end_array();
 }
 
+// What each contribution was in the chunks that this node summed.
+void write_influences(base::JsonWriter& line, const outer::RoundFindings& findings) {
+  line.field("summed_chunks", findings.summed_chunks)
+      .field("mean_norm", findings.mean_norm)
+      .field("momentum_norm", findings.momentum_norm);
+  line.key("contributions").begin_array();
+  for (const auto& influence : findings.influences) {
+    line.begin_object()
+        .field("member", int64_t{influence.peer})
+        .field("norm", influence.norm)
+        .field("cosine", influence.cosine)
+        .field("share", influence.share)
+        .end_object();
+  }
+  line.end_array();
+}
+
 // Only what is not as it should be.
 void write_findings(base::JsonWriter& line, const outer::RoundFindings& findings) {
   if (findings.refused_chunks > 0) line.field("refused_chunks", findings.refused_chunks);
@@ -75,6 +92,7 @@ void RunMetrics::round(const outer::RoundReport& round) {
       .field("contributed", round.contributed)
       .field("codec", config_.outer.codec)
       .field("plan", "direct");
+  write_influences(line, round.findings);
   if (round.was_damaged) line.field("damaged", true);
   write_findings(line, round.findings);
   file_.write(line);

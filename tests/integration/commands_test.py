@@ -86,7 +86,8 @@ class CommandsTest(ClusterTest):
         promised = {
             "inner_step": "step loss z_loss grad_norm lr tokens tokens_per_second mfu seconds",
             "round": "round fragment epoch members weight_tokens digest bytes_sent bytes_received seconds exposed_seconds "
-                     "codec plan begun_step applied_step overlap_steps encode_seconds reduce_seconds wait_seconds",
+                     "codec plan begun_step applied_step overlap_steps encode_seconds reduce_seconds wait_seconds "
+                     "summed_chunks mean_norm momentum_norm contributions",
             "membership": "epoch members",
             "evaluation": "step validation_loss",
             "checkpoint": "step directory bytes seconds",

@@ -85,13 +85,13 @@ Floats weighted_sum(const std::vector<net::FragmentStore::Part>& parts, const Ch
                     const Codec& codec, int64_t count) {
   int64_t total = 0;
   for (size_t i = 0; i < parts.size(); ++i)
-    total += found.reach[i] > 0 ? parts[i].weight_tokens : 0;
+    total += found.effects.parts[i].reach > 0 ? parts[i].weight_tokens : 0;
   const double even = 1.0 / double(parts.size() - found.mean.left_out.size());
   Floats sum(static_cast<size_t>(count));
   for (size_t i = 0; i < parts.size(); ++i) {
-    if (found.reach[i] == 0) continue;
+    if (found.effects.parts[i].reach == 0) continue;
     const double share = total > 0 ? double(parts[i].weight_tokens) / double(total) : even;
-    const auto factor = float(share * found.reach[i]);
+    const auto factor = float(share * found.effects.parts[i].reach);
     const Floats values = decode(codec, *parts[i].bytes, size_t(count));
     for (size_t k = 0; k < sum.size(); ++k) {
       const volatile float product = factor * values[k];
@@ -105,7 +105,7 @@ Floats weighted_sum(const std::vector<net::FragmentStore::Part>& parts, const Ch
 
 TEST_CASE("the bytes of a mean are those of the sum of products", "[outer]") {
   const int64_t count = 1000;
-  const ReachRule rule{.norm_max = 2};
+  const MeanRule rule{.reach = {.norm_max = 2}};
   for (const char* name : {"fp32", "int8", "int4", "lut2"}) {
     for (const std::vector<int64_t>& weights :
          {std::vector<int64_t>{100, 7, 3000, 41, 100}, std::vector<int64_t>(5, 0)}) {
@@ -119,7 +119,7 @@ TEST_CASE("the bytes of a mean are those of the sum of products", "[outer]") {
       }
       const ChunkMean found = mean_of(parts, count, *codec, rule);
       REQUIRE(found.mean.left_out == std::vector<net::PeerId>{4});
-      REQUIRE(found.reach[3] < 1);
+      REQUIRE(found.effects.parts[3].reach < 1);
       const Floats sum = weighted_sum(parts, found, *codec, count);
       REQUIRE(found.mean.encoded == encode(*codec, sum));
 

@@ -33,20 +33,21 @@ double cpu_seconds() {
   return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
 }
 
-OuterConfig config_of(const char* codec) {
+OuterConfig config_of(const char* codec, const char* mean) {
   OuterConfig config;
   config.codec = codec;
+  config.mean = mean;
   return config;
 }
 
 class FragmentCost {
  public:
-  FragmentCost(int64_t parameters, const char* codec, int threads)
+  FragmentCost(int64_t parameters, const char* codec, int threads, const char* mean)
       : parameters_(parameters),
         codec_(codec),
         threads_(threads),
-        node_(config_of(codec), make_layout({parameters / 2, parameters - parameters / 2}), nullptr,
-              threads) {
+        mean_(mean),
+        node_(config_of(codec, mean), make_layout({512, parameters - 512}), nullptr, threads) {
     const int64_t chunk = chunk_elements(parameters);
     code_bytes_ = double(make_codec(codec)->encoded_bytes(chunk)) / double(chunk);
   }
@@ -55,7 +56,7 @@ class FragmentCost {
     drift();
     measure("freeze", 8 + code_bytes_, [&] { REQUIRE(node_.state->freeze(0)); });
     const double parts_bytes = (kNodes + 1) * code_bytes_;
-    measure(fmt::format("reduce {}", kNodes), parts_bytes, [&] { reduce(); });
+    measure(fmt::format("reduce {} {}", kNodes, mean_), parts_bytes, [&] { reduce(); });
     measure(fmt::format("check {} and result", kNodes), parts_bytes, [&] { check(); });
     measure("step", 16 + code_bytes_, [&] { node_.state->step(commit_); });
     measure("digest", 8, [&] { (void)node_.state->state(0); });
@@ -149,6 +150,7 @@ class FragmentCost {
   const int64_t parameters_;
   const char* const codec_;
   const int threads_;
+  const char* const mean_;
   TestNode node_;
   double code_bytes_ = 0;
   uint64_t rounds_ = 0;
@@ -161,8 +163,8 @@ class FragmentCost {
 TEST_CASE("cost of a fragment's round", "[.benchmark][fragment-cost]") {
   const int64_t parameters = number_of("ATOLL_PARAMETERS", 25'000'000);
   for (const char* codec : {"int8", "int4"}) {
-    for (const int threads : {1, 2}) {
-      FragmentCost cost(parameters, codec, threads);
+    for (const auto& [threads, mean] : {std::pair{1, "clipped"}, {1, "trimmed"}, {2, "clipped"}}) {
+      FragmentCost cost(parameters, codec, threads, mean);
       for (int64_t i = 0; i < number_of("ATOLL_ROUNDS", 3); ++i) {
         cost.round("rebase", Merge::kRebase);
         cost.round("overwrite", Merge::kOverwrite);
