@@ -18,6 +18,7 @@ struct OuterConfig {
   int64_t warmup_rounds = 0;
   std::string codec = "int8";         // Of contributions.
   std::string result_codec = "same";  // Of results: what everybody gets back.
+  double codebook_sigmas = 6;         // Of int8-codebook: its range to either side.
   // A round's result is merged into the node's parameters so many steps after it was begun, or as
   // soon after as it is there, at most overlap_steps_max steps after. 0 and 0: blocking.
   int64_t overlap_steps = 0;       // tau

@@ -1,5 +1,6 @@
 // What codecs of blocks have in common: headers first, then codes, and a last block that may be
-// shorter. A Format says what is in one block:
+// shorter. A Format says what is in one block; it may have parameters of its own, by which it
+// encodes:
 //
 //   kName, kBlock (elements; a multiple of kCodesPerByte), kHeaderBytes, kCodesPerByte,
 //   kOnDevice (std::optional<LocalParameters::DeviceCodec>)
@@ -53,6 +54,8 @@ inline void add_scaled(const float* __restrict addends, int64_t count, float fac
 template <class Format>
 class BlockCodec final : public Codec {
  public:
+  explicit BlockCodec(Format format = {}) : format_(format) {}
+
   std::string_view name() const override { return Format::kName; }
 
   int64_t encoded_bytes(int64_t element_count) const override {
@@ -65,7 +68,7 @@ class BlockCodec final : public Codec {
     for_each_block(encoded, piece, int64_t(values.size()),
                    [&](const Place& at, std::byte* header, std::byte* codes) {
                      is_finite = is_finite &&
-                                 Format::encode(values.data() + at.first - piece.first, at.count,
+                                 format_.encode(values.data() + at.first - piece.first, at.count,
                                                 header, reinterpret_cast<uint8_t*>(codes));
                    });
     if (is_finite) return {};
@@ -76,7 +79,7 @@ class BlockCodec final : public Codec {
                     std::span<float> values) const override {
     for_each_block(encoded, piece, int64_t(values.size()),
                    [&](const Place& at, const std::byte* header, const std::byte* codes) {
-                     Format::decode(header, reinterpret_cast<const uint8_t*>(codes), at.count,
+                     format_.decode(header, reinterpret_cast<const uint8_t*>(codes), at.count,
                                     values.data() + at.first - piece.first);
                    });
   }
@@ -86,7 +89,7 @@ class BlockCodec final : public Codec {
     for_each_block(encoded, piece, int64_t(values.size()),
                    [&](const Place& at, const std::byte* header, const std::byte* codes) {
                      float decoded[Format::kBlock];
-                     Format::decode(header, reinterpret_cast<const uint8_t*>(codes), at.count,
+                     format_.decode(header, reinterpret_cast<const uint8_t*>(codes), at.count,
                                     decoded);
                      add_scaled(decoded, at.count, factor, values.data() + at.first - piece.first);
                    });
@@ -96,7 +99,7 @@ class BlockCodec final : public Codec {
     double sum = 0;
     for_each_block(encoded, {.first = 0, .chunk_elements = element_count}, element_count,
                    [&](const Place& at, const std::byte* header, const std::byte* codes) {
-                     sum += Format::sum_of_squares(header, reinterpret_cast<const uint8_t*>(codes),
+                     sum += format_.sum_of_squares(header, reinterpret_cast<const uint8_t*>(codes),
                                                    at.count);
                    });
     return sum;
@@ -125,7 +128,7 @@ class BlockCodec final : public Codec {
                    [&](const Place& at, const std::byte* header, const std::byte* codes) {
                      if (fault != nullptr) return;
                      fault =
-                         Format::fault(header, reinterpret_cast<const uint8_t*>(codes), at.count);
+                         format_.fault(header, reinterpret_cast<const uint8_t*>(codes), at.count);
                      where = at.first / Format::kBlock;
                    });
     if (fault == nullptr && has_padding(encoded, element_count))
@@ -173,6 +176,8 @@ class BlockCodec final : public Codec {
     if (codes_in_last == 0) return false;
     return (uint8_t(encoded.back()) >> (8 / Format::kCodesPerByte * codes_in_last)) != 0;
   }
+
+  const Format format_;
 };
 
 }  // namespace outer

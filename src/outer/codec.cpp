@@ -1,5 +1,6 @@
 #include "outer/codec.h"
 
+#include "outer/codec_codebook.h"
 #include "outer/codec_int4.h"
 #include "outer/codec_int8.h"
 #include "outer/codec_lut2.h"
@@ -74,13 +75,15 @@ class Fp32Codec final : public Codec {
 
 }  // namespace
 
-std::unique_ptr<Codec> make_codec(const std::string& name) {
+std::unique_ptr<Codec> make_codec(const std::string& name, double codebook_sigmas) {
   if (name == "fp32") return std::make_unique<Fp32Codec>();
   if (name == "int8") return std::make_unique<BlockCodec<Int8Format>>();
   if (name == "int4") return std::make_unique<BlockCodec<Int4Format>>();
+  if (name == "int8-codebook")
+    return std::make_unique<BlockCodec<CodebookFormat>>(CodebookFormat{.sigmas = codebook_sigmas});
   if (name == "lut2") return std::make_unique<BlockCodec<Lut2Format>>();
   throw base::bad_input(fmt::format("outer.codec: unknown codec '{}'", name),
-                        "int8, int4, lut2 (for contributions only) or fp32");
+                        "int8, int8-codebook, int4, lut2 (for contributions only) or fp32");
 }
 
 bool all_finite(std::span<const float> values) {

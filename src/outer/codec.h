@@ -19,6 +19,10 @@
 //          would be below 2^-100 counts as zeros. Encoding what was decoded gives the same bytes.
 //          The scale is bf16 and not fp16, because fp16 ends at 2^-14: blocks below 4.3e-4, usual
 //          ones where the learning rate is small, would be zeros, and those above 458528 infinite.
+//   int8-codebook
+//          blocks of 4096; header: 256 fp32 means; 10 bits per element in all. 256 buckets of equal
+//          width over `outer.codebook_sigmas` root mean squares to either side; an element becomes
+//          the mean of its bucket. What the run of INTELLECT-1 used, to be compared with.
 //   lut2   blocks of 4096; header: four fp32 means; 2.03125 bits per element in all. For
 //          contributions, not for results: what it loses, a third to a half of the length, must be
 //          sent again, and whoever sums has no memory of what was lost.
@@ -112,8 +116,9 @@ struct CodecPair {
   const Codec& result;
 };
 
-// Throws bad_input for a name that is not in the list above.
-std::unique_ptr<Codec> make_codec(const std::string& name);
+// Throws bad_input for a name that is not in the list above. The range of int8-codebook is only
+// for encoding: whatever it was, all decode alike.
+std::unique_ptr<Codec> make_codec(const std::string& name, double codebook_sigmas = 6);
 
 // Compares exponents, so that it is exact and vectorises.
 bool all_finite(std::span<const float> values);

@@ -1,18 +1,18 @@
 // Blocks of 4096 numbers in two bits each: the mean of one of four bins.
 //
-// All sums are over integers, multiples of the block's largest absolute value times 2^-18, so that
-// they are exact and come out the same in any order.
+// All sums are over integers (outer/block_integers.h).
 #pragma once
 
 #include <cmath>
 
 #include "outer/block_codec.h"
+#include "outer/block_integers.h"
 
 namespace outer {
 
 struct Lut2Format {
   static constexpr std::string_view kName = "lut2";
-  static constexpr int64_t kBlock = 4096;
+  static constexpr int64_t kBlock = kIntegerBlock;
   static constexpr int64_t kHeaderBytes = 16;
   static constexpr int64_t kCodesPerByte = 4;
   static constexpr std::optional<LocalParameters::DeviceCodec> kOnDevice = std::nullopt;
@@ -23,9 +23,10 @@ struct Lut2Format {
     const auto maximum = std::bit_cast<float>(maximum_bits);
     const bool is_zero = maximum < kSmallestMaximum;
     int32_t numbers[kBlock];
-    to_integers(values, count, is_zero ? 0 : kLargestNumber / maximum, numbers);
+    to_integers(values, count, is_zero ? 0 : kLargestInteger / maximum, numbers);
     const int32_t threshold = threshold_of(numbers, count);
-    const Means means = means_of(numbers, count, threshold, is_zero ? 0 : maximum / kLargestNumber);
+    const Means means =
+        means_of(numbers, count, threshold, is_zero ? 0 : maximum / kLargestInteger);
     std::memcpy(header, means.of, sizeof means.of);
     uint8_t codes[kBlock];
     for (int64_t i = 0; i < count; ++i) codes[i] = code_of(numbers[i], threshold);
@@ -79,48 +80,15 @@ struct Lut2Format {
   }
 
  private:
-  static constexpr float kLargestNumber = 0x1p18f;
-  // A block below it counts as zeros, so that no mean is subnormal: the least is that of 4096
-  // numbers of which one is 1 and the others are 0.
-  static constexpr float kSmallestMaximum = 0x1p-90f;
-  static constexpr float kSmallestMean = kSmallestMaximum / kLargestNumber / float(kBlock);
-
   struct Means {
     float of[4];  // By code.
   };
 
   static int64_t quad_count(int64_t count) { return base::div_ceil(count, kCodesPerByte); }
 
-  // Rounded to nearest even as int8_code does it; |value * inverse| is at most 2^18.
-  static void to_integers(const float* values, int64_t count, float inverse, int32_t* numbers) {
-    constexpr float kShift = 0x1.8p23f;
-    for (int64_t i = 0; i < count; ++i) {
-      const float product = values[i] * inverse;
-      const float shifted = product + kShift;
-      numbers[i] = std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kShift);
-    }
-  }
-
-  // At most 2^48, and so exact in doubles, whichever lane adds what.
-  static double sum_of_squares(const int32_t* numbers, int64_t count) {
-    constexpr int kLanes = 8;
-    double lanes[kLanes] = {};
-    const auto add = [&](int32_t number, int lane) {
-      lanes[lane] += double(number) * double(number);
-    };
-    int64_t i = 0;
-    for (; i + kLanes <= count; i += kLanes) {
-      for (int lane = 0; lane < kLanes; ++lane) add(numbers[i + lane], lane);
-    }
-    for (; i < count; ++i) add(numbers[i], 0);
-    double sum = 0;
-    for (const double lane : lanes) sum += lane;
-    return sum;
-  }
-
   // The largest integer that is not above 3/2 root mean squares.
   static int32_t threshold_of(const int32_t* numbers, int64_t count) {
-    const auto squares = int64_t(sum_of_squares(numbers, count));
+    const auto squares = int64_t(integer_squares(numbers, count));
     return int32_t(std::sqrt(double(9 * squares / (4 * count))));
   }
 
@@ -142,7 +110,7 @@ struct Lut2Format {
     return members == 0 ? 0.0f : float(sum) / float(members) * unit;
   }
   static Means means_of(const int32_t* numbers, int64_t count, int32_t threshold, float unit) {
-    constexpr auto kMost = int32_t(kLargestNumber);
+    constexpr auto kMost = int32_t(kLargestInteger);
     return {{mean_of(numbers, count, 0, threshold, unit),
              mean_of(numbers, count, threshold + 1, kMost, unit),
              mean_of(numbers, count, -threshold, -1, unit),

@@ -22,10 +22,12 @@ void describe(base::ConfigVisitor& v, OuterConfig& config) {
            "all, and has no weight beyond its square; 0: never");
   v.integer("warmup_rounds", config.warmup_rounds, {.minimum = 0, .maximum = 1'000'000},
             "Rounds of a fragment over which learning_rate and momentum rise to their values");
-  v.choice("codec", config.codec, {{"int8", "int4", "lut2", "fp32"}},
+  v.choice("codec", config.codec, {{"int8", "int8-codebook", "int4", "lut2", "fp32"}},
            "How pseudo-gradients travel between nodes");
-  v.choice("result_codec", config.result_codec, {{"same", "int8", "int4", "fp32"}},
+  v.choice("result_codec", config.result_codec, {{"same", "int8", "int8-codebook", "int4", "fp32"}},
            "How their means travel; same: as outer.codec says");
+  v.number("codebook_sigmas", config.codebook_sigmas, {.minimum = 1, .maximum = 64},
+           "Of int8-codebook: the range of its buckets, in root mean squares to either side");
   v.integer("overlap_steps", config.overlap_steps, {.minimum = 0, .maximum = 1'000'000},
             "Steps that training goes on while a round runs, before its result is merged (tau); "
             "0: it waits");

@@ -112,8 +112,8 @@ HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& l
       layout_(layout),
       pool_(pool),
       local_(layout, local, pool),
-      codec_(make_codec(config.codec)),
-      result_codec_(make_codec(outer::result_codec(config))),
+      codec_(make_codec(config.codec, config.codebook_sigmas)),
+      result_codec_(make_codec(outer::result_codec(config), config.codebook_sigmas)),
       step_(config_, {*codec_, *result_codec_}, local_) {
   for (Fragment& fragment : make_fragments(layout, config.fragments)) {
     auto record = std::make_unique<FragmentRecord>();

@@ -83,5 +83,22 @@ def lut2():
     return headers + packed(codes, 2)
 
 
-for codec in (int8, int4, lut2):
+def int8_codebook(sigmas=6):
+    headers, codes = b"", b""
+    for first in range(0, len(values), 4096):
+        block = values[first:first + 4096]
+        maximum = max(abs(v) for v in block)
+        numbers = [round(fp32(v * fp32(2**18 / maximum))) for v in block]
+        rms = math.sqrt(sum(n * n for n in numbers) / len(numbers))
+        inverse = fp32(256 / (2 * sigmas * rms))
+        buckets = [min(max(round(fp32(n * inverse)) + 128, 0), 255) for n in numbers]
+        for code in range(256):
+            of_bucket = [n for n, b in zip(numbers, buckets) if b == code]
+            mean = fp32(fp32(sum(of_bucket)) / len(of_bucket)) if of_bucket else 0.0
+            headers += struct.pack("<f", fp32(mean * maximum * 2.0 ** -18))
+        codes += bytes(buckets)
+    return headers + codes
+
+
+for codec in (int8, int4, lut2, int8_codebook):
     print(codec.__name__, hashlib.sha256(codec()).hexdigest())

@@ -12,7 +12,7 @@ using namespace outer::testing;
 
 namespace {
 
-const char* const kNames[] = {"fp32", "int8", "int4", "lut2"};
+const char* const kNames[] = {"fp32", "int8", "int8-codebook", "int4", "lut2"};
 
 }  // namespace
 
@@ -303,6 +303,8 @@ TEST_CASE("these bytes never change", "[outer][codec]") {
   };
   REQUIRE(digest("int8") == "29184ef81fd7fa0ffed8d8afafe5b24b128a0a5ec4d5184b6968e59ae74b275f");
   REQUIRE(digest("int4") == "cb1c04759e360c49ffbc2c8e6dca4fb3eaee677e0aee2a3c70cd2b8a84f50fb6");
+  REQUIRE(digest("int8-codebook") ==
+          "c182d656b439ae221eec997446b51323a3e553c11d24334d5416b99cf03cfe47");
   REQUIRE(digest("lut2") == "d75590c64e2cafac037e79b7a686a7ca27c44a24c5984e7f5ee876fe34562be5");
 }
 
