@@ -6,8 +6,8 @@
 // Contributions are frozen bytes: made before ready() is said, and the same ones until the round is
 // over, however often they are asked for. So nothing here reads what the trainer goes on changing.
 //
-// Threads: check_contribution, check_result and reduce are called by worker threads, several at
-// once and at any time, even when the round is over; the rest on the host's loop thread.
+// Threads: check_contribution, check_result, reduce and repeat are called by worker threads,
+// several at once and at any time, even when the round is over; the rest on the host's loop thread.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +20,19 @@
 
 namespace net {
 
-// Before the encoded bytes of a contribution stands the message's kind.
-inline constexpr int64_t kContributionOffset = 1;
+// Before the encoded bytes of a contribution stand the message's kind and the path of their digest
+// to the root of the hash tree (net/exchange/hash_tree.h) over all chunks: so many digests, of
+// which those that a fragment's tree does not need are zero.
+inline constexpr int64_t kPathLengthMax = 16;
+inline constexpr int64_t kContributionOffset = 1 + kPathLengthMax * int64_t{sizeof(base::Digest)};
 // A payload with room for so many encoded bytes behind kContributionOffset.
 std::vector<std::byte> new_contribution(int64_t encoded_bytes);
+// Of the encoded bytes.
+base::Digest contribution_digest(std::span<const std::byte> payload);
+// Writes the paths into all payloads of a fragment, in the order of their chunks, by these digests
+// of theirs. Returns the root.
+base::Digest seal_contributions(std::span<std::vector<std::byte>> payloads,
+                                std::span<const base::Digest> digests);
 
 class FragmentStore {
  public:
@@ -35,6 +44,9 @@ class FragmentStore {
   // This node's pseudo-gradient of one chunk, encoded: the whole payload of the message, begun by
   // new_contribution(). Null if nothing is frozen for the fragment (any more).
   virtual Bytes contribution(int64_t fragment, int64_t chunk) = 0;
+  // What seal_contributions() made of all of them: the node is bound to it by saying ready. Zero if
+  // nothing is frozen.
+  virtual base::Digest contribution_root(int64_t fragment) const = 0;
 
   struct Part {
     PeerId peer = kNobody;
@@ -57,6 +69,10 @@ class FragmentStore {
     std::vector<PeerId> left_out;
   };
   virtual Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) = 0;
+  // What reduce() made of the same parts, on any node, in the round that makes version `round`:
+  // before or after that is applied. Nothing if what it takes for that is not known any more.
+  virtual std::optional<Mean> repeat(int64_t fragment, uint64_t round, int64_t chunk,
+                                     std::span<const Part> parts) = 0;
 
   // Committed state, for joiners. read_block returns nothing while the state is being changed: ask
   // again later.

@@ -50,6 +50,11 @@ struct MemberOptions {
   int64_t window_bytes_max = 128 * 1024 * 1024;
   // Connections to fetch from one peer; how many it takes is measured.
   int64_t links_per_peer_max = 16;
+  // Of every committed round that we contributed to: sums of others that we make again, to see
+  // whether they are right (net/exchange/audit.h).
+  int64_t audit_chunks = 0;
+  // Who has not shown his part of such a sum after so long is named.
+  Duration audit_patience = std::chrono::seconds(30);
 };
 
 // Events, in the order in which they happened.

@@ -30,6 +30,7 @@ enum class MessageType : uint16_t {
   kApplied = 6,  // My state after a commit.
   kLeave = 7,
   kNeedSamples = 8,
+  kAudited = 9,  // I have made the sum of a chunk of the last round again.
   // Control, coordinator to member.
   kWelcome = 16,
   kReject = 17,   // With a reason for the person who reads the log; the link is then closed.
@@ -43,6 +44,7 @@ enum class MessageType : uint16_t {
   kHeartbeatReply = 25,
   kNotice = 26,   // How we stand with it, and why: before a link is closed, or when it changes.
   kSamples = 27,  // A range of the run's data is yours; or how much of it has been handed out.
+  kAudit = 30,    // Make the sum of a chunk of the last round again.
   // Data.
   kDataHello = 32,
   kWant = 33,
@@ -116,6 +118,7 @@ struct Ready {
   // Tokens since this fragment's last commit. Negative: withdraws, also from an open round.
   int64_t weight_tokens = 0;
   uint64_t step = 0;
+  base::Digest contribution;  // Its root: FragmentStore::contribution_root().
 };
 struct Done {
   base::Digest results;
@@ -123,6 +126,13 @@ struct Done {
 struct Applied {
   base::Digest digest;
 };
+// SHA-256 of the payload of a result: as its owner published it, and as its parts make it; zero if
+// they cannot be had, because of these contributors (bits, by index into Open::contributors).
+struct Audited {
+  base::Digest published, remade;
+  uint64_t withheld = 0;
+};
+struct AuditOrder {};  // Of kAudit: authority names the chunk.
 struct Leave {
   std::string reason;
 };  // kDoneReason: all steps are done; anything else is for people.
@@ -178,6 +188,7 @@ struct Contributor {
   PeerId peer = kNobody;
   int64_t weight_tokens = 0;
   Endpoint data;
+  base::Digest contribution;  // As in its Ready.
 };
 struct Open {
   std::vector<Contributor> contributors;  // By peer; weights > 0, or all 0.
@@ -203,14 +214,16 @@ struct DataHello {
 enum class WantKind : uint8_t {
   kContribution = 1,
   kResult = 2,
-  kState = 3
-};  // kState: authority.round = 0, chunk = block.
+  kState = 3,  // authority.round = 0, chunk = block.
+  kProof = 4   // A contribution of the last committed round: who sums must not know of it before.
+};
 struct Want {
   WantKind kind = WantKind::kContribution;
 };
-// Payload of kChunk: one byte WantKind, then the encoded chunk; for kResult: bit mask of the
-// contributors that are in it (u64, by index into Open::contributors), their weight (i64), the
-// encoded chunk; for kState: version (u64), the block.
+// Payload of kChunk: one byte WantKind, then for kContribution and kProof: the path to the root,
+// the encoded chunk; for kResult: bit mask of the contributors that are in it (u64, by index into
+// Open::contributors), of those that were judged out, their weight (i64), the encoded chunk; for
+// kState: version (u64), the block.
 struct Gone {
   WantKind kind = WantKind::kContribution;
 };
@@ -224,7 +237,7 @@ struct DialBackReply {
 // SHA-256 of both.
 uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce);
 
-inline constexpr uint32_t kProtocolVersion = 3;
+inline constexpr uint32_t kProtocolVersion = 4;
 inline constexpr int64_t kControlBytesMax = 64 * 1024;
 inline constexpr int64_t kDataBytesMax = 4 * 1024 * 1024 + 64 * 1024;
 

@@ -42,6 +42,7 @@ struct SwarmConfig {
   double start_grace_seconds = 120;
   double ready_grace_seconds = 30;
   double round_timeout_seconds = 300;
+  int64_t audit_chunks = 1;
   bool adopt_newer = false;
   double stall_seconds = 30;
   double heartbeat_seconds = 1;

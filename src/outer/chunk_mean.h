@@ -41,7 +41,8 @@ struct ReachRule {
 
 struct MeanRule {
   ReachRule reach;
-  double trim_share = 0;  // Of the parts, at either end of each element's numbers; 0: none.
+  bool has_floor = false;  // reach.norm_floor is the length of the parameters.
+  double trim_share = 0;   // Of the parts, at either end of each element's numbers; 0: none.
 
   // How many numbers do not count at either end, of `voices` parts with a weight: their share,
   // rounded down, at least one, and less than half of all. None of fewer than three.

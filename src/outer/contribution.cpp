@@ -14,12 +14,48 @@ std::vector<std::byte> new_payload(const Codec& codec, int64_t element_count) {
   return net::new_contribution(codec.encoded_bytes(element_count));
 }
 
-net::Bytes zeros(const Codec& codec, int64_t element_count) {
-  std::vector<std::byte> payload = new_payload(codec, element_count);
+using Payload = std::vector<std::byte>;
+
+Payload zeros(const Codec& codec, int64_t element_count) {
+  Payload payload = new_payload(codec, element_count);
   const std::vector<float> values(static_cast<size_t>(element_count));
   CHECK(codec.encode(values, encoded_part(payload)).ok(), "codec {} cannot encode zeros",
         codec.name());
-  return std::make_shared<const std::vector<std::byte>>(std::move(payload));
+  return payload;
+}
+
+std::vector<net::Bytes> shared(std::vector<Payload> payloads) {
+  std::vector<net::Bytes> all;
+  for (Payload& payload : payloads)
+    all.push_back(std::make_shared<const Payload>(std::move(payload)));
+  return all;
+}
+
+Contribution sealed(std::vector<Payload> payloads, std::span<const base::Digest> digests) {
+  const base::Digest root = net::seal_contributions(payloads, digests);
+  return {.payloads = shared(std::move(payloads)), .root = root};
+}
+
+std::vector<Payload> split(const FragmentRecord& record, std::span<const std::byte> encoded,
+                           const Codec& codec) {
+  const auto fail = [](const std::string& reason) {
+    return base::bad_input("a contribution of the checkpoint: " + reason,
+                           "was it made with another outer.codec?");
+  };
+  std::vector<Payload> payloads;
+  size_t first = 0;
+  for (int64_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
+    const int64_t count = record.chunk(chunk).count;
+    const auto bytes = size_t(codec.encoded_bytes(count));
+    if (encoded.size() - first < bytes) throw fail("it is too short");
+    const auto part = encoded.subspan(first, bytes);
+    if (const auto checked = codec.check(part, count); !checked) throw fail(checked.reason());
+    payloads.push_back(net::new_contribution(int64_t(bytes)));
+    std::ranges::copy(part, encoded_part(payloads.back()).begin());
+    first += bytes;
+  }
+  if (first != encoded.size()) throw fail("it is too long");
+  return payloads;
 }
 
 // values = outer - values, with the outer parameters as the node's own are rounded.
@@ -56,22 +92,24 @@ bool encode_chunk(const FragmentRecord& record, Slice chunk, const LocalSlices& 
 
 Contribution make_contribution(const FragmentRecord& record, const LocalSlices& local,
                                const Codec& codec) {
-  Contribution contribution;
-  contribution.payloads.resize(size_t(record.chunk_count()));
+  std::vector<Payload> payloads(size_t(record.chunk_count()));
+  std::vector<base::Digest> digests(payloads.size());
   std::atomic<bool> is_whole = true;
   local.for_each_chunk(record, [&](int64_t chunk, std::span<float> scratch) {
     const Slice slice = record.chunk(chunk);
-    std::vector<std::byte> payload = new_payload(codec, slice.count);
+    Payload payload = new_payload(codec, slice.count);
     if (!encode_chunk(record, slice, local, scratch, codec, encoded_part(payload))) {
       is_whole = false;
     }
-    contribution.payloads[size_t(chunk)] =
-        std::make_shared<const std::vector<std::byte>>(std::move(payload));
+    digests[size_t(chunk)] = net::contribution_digest(payload);
+    payloads[size_t(chunk)] = std::move(payload);
   });
+  for (int64_t chunk = 0; !is_whole && chunk < record.chunk_count(); ++chunk) {
+    payloads[size_t(chunk)] = zeros(codec, record.chunk(chunk).count);
+    digests[size_t(chunk)] = net::contribution_digest(payloads[size_t(chunk)]);
+  }
+  Contribution contribution = sealed(std::move(payloads), digests);
   contribution.is_whole = is_whole;
-  if (contribution.is_whole) return contribution;
-  for (int64_t chunk = 0; chunk < record.chunk_count(); ++chunk)
-    contribution.payloads[size_t(chunk)] = zeros(codec, record.chunk(chunk).count);
   return contribution;
 }
 
@@ -85,25 +123,15 @@ std::vector<std::byte> join_payloads(const std::vector<net::Bytes>& payloads) {
 
 std::vector<net::Bytes> split_payloads(const FragmentRecord& record,
                                        std::span<const std::byte> encoded, const Codec& codec) {
-  const auto fail = [](const std::string& reason) {
-    return base::bad_input("a contribution of the checkpoint: " + reason,
-                           "was it made with another outer.codec?");
-  };
-  std::vector<net::Bytes> payloads;
-  size_t first = 0;
-  for (int64_t chunk = 0; chunk < record.chunk_count(); ++chunk) {
-    const int64_t count = record.chunk(chunk).count;
-    const auto bytes = size_t(codec.encoded_bytes(count));
-    if (encoded.size() - first < bytes) throw fail("it is too short");
-    const auto part = encoded.subspan(first, bytes);
-    if (const auto checked = codec.check(part, count); !checked) throw fail(checked.reason());
-    auto payload = std::make_shared<std::vector<std::byte>>(net::new_contribution(int64_t(bytes)));
-    std::ranges::copy(part, payload->begin() + net::kContributionOffset);
-    payloads.push_back(std::move(payload));
-    first += bytes;
-  }
-  if (first != encoded.size()) throw fail("it is too long");
-  return payloads;
+  return shared(split(record, encoded, codec));
+}
+
+Contribution restore_contribution(const FragmentRecord& record, std::span<const std::byte> encoded,
+                                  const Codec& codec) {
+  std::vector<Payload> payloads = split(record, encoded, codec);
+  std::vector<base::Digest> digests;
+  for (const Payload& payload : payloads) digests.push_back(net::contribution_digest(payload));
+  return sealed(std::move(payloads), digests);
 }
 
 }  // namespace outer

@@ -58,15 +58,17 @@ struct FragmentRecord {
   std::span<float> parameters;
   std::span<float> momentum;
   net::FragmentState state;
-  std::vector<ChunkSquares> squares;  // Of that state.
+  std::vector<ChunkSquares> squares;         // Of that state.
+  std::vector<ChunkSquares> squares_before;  // Of the one before; empty: it was not here.
   // While digest and squares of that state are being made from parameters and momentum, which do
   // not change before they are there: the work, and the thread that is at it.
   std::unique_ptr<SummaryWork> summary;
   std::future<void> summary_thread;
   std::shared_future<base::Digest> digest;  // That of the last work, whether it is done or not.
   bool is_being_replaced = false;
-  bool keeps_progress = false;      // While being replaced: local holds (local - outer).
-  std::vector<net::Bytes> frozen;   // The contribution of the round to come, or open; or empty.
+  bool keeps_progress = false;     // While being replaced: local holds (local - outer).
+  std::vector<net::Bytes> frozen;  // The contribution of the round to come, or open; or empty.
+  base::Digest frozen_root;
   std::vector<char> was_asked_for;  // Per chunk of it: it has left this node, or been summed here.
   std::optional<UnmergedRound> unmerged;
   EffectsByChunk effects;  // Of the chunks that were summed here.

@@ -39,7 +39,10 @@ class HostOuterState final : public OuterState {
                                   std::span<const std::byte> encoded) const override {
     return result_codec_->check(encoded, record(fragment).chunk(chunk).count);
   }
+  base::Digest contribution_root(int64_t fragment) const override;
   Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) override;
+  std::optional<Mean> repeat(int64_t fragment, uint64_t round, int64_t chunk,
+                             std::span<const Part> parts) override;
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override {
     return outer::read_block(record(fragment), block);
   }
@@ -93,7 +96,7 @@ class HostOuterState final : public OuterState {
     return *records_[size_t(fragment)];
   }
 
-  MeanRule mean_rule(FragmentRecord& record, Slice slice) const;
+  MeanRule mean_rule(const FragmentRecord& record, int64_t chunk) const;
   StateSummary summary_of(const StateView& view) const;
   void help(SummaryWork& work) const;
 
@@ -152,14 +155,18 @@ net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
   const auto start = std::chrono::steady_clock::now();
   FragmentRecord& r = record(fragment);
   const Slice slice = r.chunk(chunk);
+  MeanRule rule = mean_rule(r, chunk);
+  if (rule.has_floor) {
+    std::lock_guard lock(r.mutex);
+    rule.reach.norm_floor = std::sqrt(sum_of_squares(part_of(r.parameters, slice)));
+  }
   const auto read_momentum = [&](Piece piece, std::span<float> momentum) {
     std::lock_guard lock(r.mutex);
     std::ranges::copy(part_of(r.momentum, {.first = slice.first + piece.first,
                                            .count = int64_t(momentum.size())}),
                       momentum.begin());
   };
-  ChunkMean result =
-      mean_of(parts, slice.count, {*codec_, *result_codec_}, mean_rule(r, slice), read_momentum);
+  ChunkMean result = mean_of(parts, slice.count, {*codec_, *result_codec_}, rule, read_momentum);
   std::lock_guard lock(r.mutex);
   r.reduce_seconds +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -169,20 +176,40 @@ net::FragmentStore::Mean HostOuterState::reduce(int64_t fragment, int64_t chunk,
 
 // Rows of the embedding move only where their tokens occurred. What only one node has there is no
 // outlier, so that nothing is trimmed, and a contribution may be as long as the parameters.
-MeanRule HostOuterState::mean_rule(FragmentRecord& r, Slice slice) const {
+MeanRule HostOuterState::mean_rule(const FragmentRecord& r, int64_t chunk) const {
   MeanRule rule;
   const bool is_embedding =
-      r.fragment.units.front() == 0 && slice.first < layout_.units.front().element_count;
+      r.fragment.units.front() == 0 && r.chunk(chunk).first < layout_.units.front().element_count;
   if (config_.mean == "trimmed" && !is_embedding) {
     rule.trim_share = config_.trim_share;
   } else if (config_.mean != "mean") {
     rule.reach.norm_max = config_.contribution_norm_max;
   }
-  if (is_embedding && rule.reach.norm_max > 0) {
-    std::lock_guard lock(r.mutex);
-    rule.reach.norm_floor = std::sqrt(sum_of_squares(part_of(r.parameters, slice)));
-  }
+  rule.has_floor = is_embedding && rule.reach.norm_max > 0;
   return rule;
+}
+
+std::optional<net::FragmentStore::Mean> HostOuterState::repeat(int64_t fragment, uint64_t round,
+                                                               int64_t chunk,
+                                                               std::span<const Part> parts) {
+  FragmentRecord& r = record(fragment);
+  const Slice slice = r.chunk(chunk);
+  MeanRule rule = mean_rule(r, chunk);
+  if (rule.has_floor) {
+    std::lock_guard lock(r.mutex);
+    const bool is_after = r.state.version == round && !r.squares_before.empty();
+    const bool is_before = r.state.version + 1 == round;
+    if (r.is_being_replaced || (!is_after && !is_before)) return std::nullopt;
+    rule.reach.norm_floor = std::sqrt(is_after ? r.squares_before[size_t(chunk)].parameters
+                                               : sum_of_squares(part_of(r.parameters, slice)));
+  }
+  return mean_of(parts, slice.count, {*codec_, *result_codec_}, rule).mean;
+}
+
+base::Digest HostOuterState::contribution_root(int64_t fragment) const {
+  FragmentRecord& r = record(fragment);
+  std::lock_guard lock(r.mutex);
+  return r.frozen.empty() ? base::Digest{} : r.frozen_root;
 }
 
 // The trainer's side.
@@ -247,6 +274,7 @@ bool HostOuterState::freeze(int64_t fragment) {
   Contribution made = make_contribution(r, local_, *codec_);
   std::lock_guard lock(r.mutex);
   r.frozen = std::move(made.payloads);
+  r.frozen_root = made.root;
   r.was_asked_for.assign(r.frozen.size(), 0);
   return made.is_whole;
 }
@@ -263,6 +291,7 @@ void HostOuterState::step(const net::Committed& commit) {
   std::lock_guard lock(r.mutex);
   CHECK(!r.is_being_replaced && commit.round == r.state.version + 1, "round {} on version {}",
         commit.round, r.state.version);
+  r.squares_before = r.squares;
   step_.step(r, commit);
   r.state = {.version = commit.round, .digest = {}};
   r.summary = std::make_unique<SummaryWork>(r.view(commit.fragment, commit.round));
@@ -323,6 +352,7 @@ base::Result<void> HostOuterState::end_replace(const std::vector<net::FragmentSt
       });
     }
     take(r, expected[size_t(f)].version, std::move(found[size_t(f)]));
+    r.squares_before.clear();
     r.is_being_replaced = false;
   }
   return {};
@@ -345,9 +375,10 @@ void HostOuterState::restore(int64_t fragment, uint64_t version, std::span<const
 
 void HostOuterState::restore_frozen(int64_t fragment, std::span<const std::byte> encoded) {
   FragmentRecord& r = record(fragment);
-  std::vector<net::Bytes> payloads = split_payloads(r, encoded, *codec_);
+  Contribution restored = restore_contribution(r, encoded, *codec_);
   std::lock_guard lock(r.mutex);
-  r.frozen = std::move(payloads);
+  r.frozen = std::move(restored.payloads);
+  r.frozen_root = restored.root;
   r.was_asked_for.assign(r.frozen.size(), 0);
 }
 

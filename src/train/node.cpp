@@ -208,7 +208,8 @@ bool Node::join() {
        .advertise =
            config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
        .samples = uint64_t(resumed_samples_),
-       .coordinator_patience = seconds(swarm.coordinator_patience_seconds)},
+       .coordinator_patience = seconds(swarm.coordinator_patience_seconds),
+       .audit_chunks = swarm.audit_chunks},
       *outer_, outer_->states(), uint64_t(resumed_committed_step_));
   outer_loop_ = outer::OuterLoop::create({.config = config_.outer,
                                           .steps_total = config_.training.steps,

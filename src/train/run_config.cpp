@@ -67,6 +67,9 @@ void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
            "A round closes without those that are not done.");
   v.number("stall_seconds", c.stall_seconds, kSeconds,
            "A member that holds up a round for so long is left out of it.");
+  v.integer("audit_chunks", c.audit_chunks, {0, 1024},
+            "Sums of others that a member makes again after each round, to see whether they are "
+            "right; 0: none.");
   v.boolean("adopt_newer", c.adopt_newer,
             "For the coordinator: whoever comes with a newer state than the run's has the right "
             "one.");

@@ -4,8 +4,6 @@
 #include <bit>
 #include <cstring>
 
-#include "net/frozen.h"
-
 namespace net {
 namespace {
 
@@ -106,22 +104,26 @@ Bytes FakeTrainer::contribution(int64_t fragment, int64_t chunk) {
         fmt::format("{} is asked for a contribution that it did not offer", where(fragment, 0)));
     return {};
   }
-  std::vector<std::byte> bytes = frozen_[size_t(fragment)][size_t(chunk)];
-  if (spoiled_left_ > 0 && spoiled_left_-- > 0) bytes.pop_back();
-  return frozen(bytes);
+  const Bytes payload = frozen_[size_t(fragment)].payloads[size_t(chunk)];
+  if (spoiled_left_ == 0) return payload;
+  --spoiled_left_;
+  auto spoiled = std::make_shared<std::vector<std::byte>>(*payload);
+  spoiled->pop_back();
+  return spoiled;
 }
 
 void FakeTrainer::freeze(size_t fragment) {
   is_waiting_[fragment] = true;
   ready_at_[fragment] = live_.step;
-  frozen_[fragment].clear();
+  std::vector<std::vector<std::byte>> chunks;
   for (int64_t chunk = 0; chunk < options_.chunk_count; ++chunk) {
     const Encoded encoded{.value = part_of(host_, chunk),
                           .weight = weight_,
                           .base_version = version(int64_t(fragment)),
                           .base_digest = digest_word(int64_t(fragment))};
-    frozen_[fragment].push_back(bytes_of(encoded, options_.padding_bytes));
+    chunks.push_back(bytes_of(encoded, options_.padding_bytes));
   }
+  frozen_[fragment] = sealed(chunks);
 }
 
 base::Result<void> FakeTrainer::check_contribution(int64_t, int64_t chunk,
@@ -154,7 +156,27 @@ FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
     sum.value += content.value;
     sum.weight += part.weight_tokens;
   }
-  return {bytes_of(sum, options_.result_padding_bytes), {}};
+  Mean mean{bytes_of(sum, options_.result_padding_bytes), {}};
+  if (lies_about_sums_) mean.encoded.back() = std::byte{1};
+  return mean;
+}
+
+// The parts say on which state they are.
+std::optional<FragmentStore::Mean> FakeTrainer::repeat(int64_t, uint64_t, int64_t,
+                                                       std::span<const Part> parts) {
+  ++repeat_count_;
+  Encoded sum;
+  for (const Part& part : parts) {
+    Encoded content;
+    std::memcpy(&content, part.encoded().data(), sizeof(content));
+    sum.base_version = content.base_version;
+    sum.base_digest = content.base_digest;
+    sum.value += content.value;
+    sum.weight += part.weight_tokens;
+  }
+  Mean mean{bytes_of(sum, options_.result_padding_bytes), {}};
+  if (lies_about_repeats_) mean.encoded.back() = std::byte{2};
+  return mean;
 }
 
 // Block b: the chunks whose number is b modulo the number of blocks.

@@ -6,6 +6,7 @@
 // What does not fit goes to a list of violations.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -14,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "net/frozen.h"
 #include "net/member.h"
 #include "net/simulator.h"
 
@@ -76,11 +78,16 @@ class FakeTrainer : public FragmentStore {
   int64_t fragment_count() const override { return options_.fragment_count; }
   int64_t chunk_count(int64_t) const override { return options_.chunk_count; }
   Bytes contribution(int64_t fragment, int64_t chunk) override;
+  base::Digest contribution_root(int64_t fragment) const override {
+    return frozen_[size_t(fragment)].root;
+  }
   base::Result<void> check_contribution(int64_t fragment, int64_t chunk,
                                         std::span<const std::byte> encoded) const override;
   base::Result<void> check_result(int64_t fragment, int64_t chunk,
                                   std::span<const std::byte> encoded) const override;
   Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) override;
+  std::optional<Mean> repeat(int64_t fragment, uint64_t round, int64_t chunk,
+                             std::span<const Part> parts) override;
   int64_t block_count(int64_t) const override { return options_.block_count; }
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
   base::Result<void> write_block(int64_t fragment, int64_t block,
@@ -105,6 +112,11 @@ class FakeTrainer : public FragmentStore {
     spoiled_left_ = count;
     was_spoiled_ |= count > 0;
   }
+  // Results have another byte in what stands behind the number, which the oracle does not mind:
+  // those that it publishes, and those that it says the parts make.
+  void lie_about_sums(bool lies) { lies_about_sums_ = lies; }
+  void lie_about_repeats(bool lies) { lies_about_repeats_ = lies; }
+  int64_t repeat_count() const { return repeat_count_; }
   // Takes back what it said, whatever was made of it meanwhile.
   void withdraw();
   void set_weight(int64_t weight_tokens) { weight_ = weight_tokens; }
@@ -137,16 +149,18 @@ class FakeTrainer : public FragmentStore {
   std::shared_ptr<bool> is_alive_ = std::make_shared<bool>(true);
 
   int64_t weight_;
-  std::vector<bool> is_waiting_;                             // Said ready; no event yet.
-  std::vector<std::vector<std::vector<std::byte>>> frozen_;  // Then: what it offers, per chunk.
-  std::vector<uint64_t> ready_at_;                           // Then: the step.
-  std::vector<bool> is_changing_;                            // The state is being changed.
-  std::vector<uint64_t> synced_at_;                          // Step of the last round.
+  std::vector<bool> is_waiting_;            // Said ready; no event yet.
+  std::vector<SealedContribution> frozen_;  // Then: what it offers.
+  std::vector<uint64_t> ready_at_;          // Then: the step.
+  std::vector<bool> is_changing_;           // The state is being changed.
+  std::vector<uint64_t> synced_at_;         // Step of the last round.
   bool is_running_ = false;
   bool is_stepping_ = false;
   int64_t held_count_ = 0;  // So many steps could not be made.
   int64_t spoiled_left_ = 0;
   bool was_spoiled_ = false;
+  bool lies_about_sums_ = false, lies_about_repeats_ = false;
+  std::atomic<int64_t> repeat_count_ = 0;
   uint32_t commit_term_ = 0;
   PeerId peer_ = kNobody;
   int64_t catch_up_count_ = 0;

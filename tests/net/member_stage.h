@@ -36,7 +36,11 @@ class TinyStore : public FragmentStore {
  public:
   int64_t fragment_count() const override { return 1; }
   int64_t chunk_count(int64_t) const override { return 4; }
-  Bytes contribution(int64_t, int64_t chunk) override { return frozen(one_byte(10 + int(chunk))); }
+  Bytes contribution(int64_t, int64_t chunk) override { return ours().payloads[size_t(chunk)]; }
+  base::Digest contribution_root(int64_t) const override { return ours().root; }
+  static SealedContribution ours() {
+    return sealed({one_byte(10), one_byte(11), one_byte(12), one_byte(13)});
+  }
   base::Result<void> check_contribution(int64_t, int64_t,
                                         std::span<const std::byte> encoded) const override {
     if (encoded.size() != 1) return base::Failure{"not one byte"};
@@ -51,6 +55,10 @@ class TinyStore : public FragmentStore {
     for (const Part& part : parts) sum += int(part.encoded()[0]);
     last_parts.assign(parts.begin(), parts.end());
     return {one_byte(sum), left_out};
+  }
+  std::optional<Mean> repeat(int64_t fragment, uint64_t, int64_t chunk,
+                             std::span<const Part> parts) override {
+    return reduce(fragment, chunk, parts);
   }
   int64_t block_count(int64_t) const override { return 8; }
   std::optional<StateBlock> read_block(int64_t, int64_t block) override {
@@ -70,6 +78,12 @@ class TinyStore : public FragmentStore {
   uint64_t version = 0;
   bool is_changing = false;
 };
+
+// What members 0 and 2 contribute.
+inline SealedContribution contribution_of(PeerId peer) {
+  if (peer == 0) return sealed({one_byte(3), one_byte(1), one_byte(4), one_byte(6)});
+  return sealed({one_byte(5), one_byte(2), one_byte(7), one_byte(8)});
+}
 
 class Stage {
  public:
@@ -111,7 +125,8 @@ class Stage {
   void open() {
     Open open;
     for (PeerId peer = 0; peer < 3; ++peer) {
-      open.contributors.push_back({peer, 100 + int64_t(peer), address(peer)});
+      const base::Digest root = peer == 1 ? TinyStore::ours().root : contribution_of(peer).root;
+      open.contributors.push_back({peer, 100 + int64_t(peer), address(peer), root});
     }
     open.owners = {0, 1, 2, 0};
     tell(MessageType::kOpen, encode(open), round());
@@ -187,8 +202,15 @@ inline ChunkName name(WantKind kind, uint32_t chunk, uint32_t attempt = 1) {
   return chunk_name(kind, authority);
 }
 
+// The part with this value: every one is there once.
 inline Bytes part(int value) {
-  return frozen(one_byte(value));
+  for (const SealedContribution& all :
+       {contribution_of(0), TinyStore::ours(), contribution_of(2)}) {
+    for (const Bytes& payload : all.payloads) {
+      if (payload->back() == std::byte(value)) return payload;
+    }
+  }
+  return nullptr;
 }
 inline Bytes result(ContributorMask mask, int64_t weight, int value,
                     ContributorMask judged_out = 0) {

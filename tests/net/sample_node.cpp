@@ -36,7 +36,11 @@ SampleNode::Mean SampleNode::reduce(int64_t, int64_t, std::span<const Part> part
 }
 
 Bytes SampleNode::contribution(int64_t, int64_t) {
-  return frozen(bytes_of(progress_));
+  return sealed({bytes_of(progress_)}).payloads.front();
+}
+
+base::Digest SampleNode::contribution_root(int64_t) const {
+  return sealed({bytes_of(progress_)}).root;
 }
 
 std::vector<std::byte> SampleNode::bytes_of(const std::vector<uint64_t>& numbers) {

@@ -47,6 +47,7 @@ class SampleNode : public FragmentStore {
   int64_t fragment_count() const override { return 1; }
   int64_t chunk_count(int64_t) const override { return 1; }
   Bytes contribution(int64_t, int64_t) override;
+  base::Digest contribution_root(int64_t) const override;
   base::Result<void> check_contribution(int64_t, int64_t,
                                         std::span<const std::byte>) const override {
     return {};
@@ -55,6 +56,10 @@ class SampleNode : public FragmentStore {
     return {};
   }
   Mean reduce(int64_t, int64_t, std::span<const Part> parts) override;
+  std::optional<Mean> repeat(int64_t fragment, uint64_t, int64_t chunk,
+                             std::span<const Part> parts) override {
+    return reduce(fragment, chunk, parts);
+  }
   int64_t block_count(int64_t) const override { return 1; }
   std::optional<StateBlock> read_block(int64_t, int64_t) override {
     return StateBlock{.version = live_.version, .bytes = bytes_of(live_.state)};

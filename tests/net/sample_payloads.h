@@ -55,7 +55,10 @@ inline Hello sample_hello() {
 }
 
 inline Open sample_open() {
-  return {.contributors = {{.peer = 0, .weight_tokens = 4096, .data = {"a.example", 1}},
+  return {.contributors = {{.peer = 0,
+                            .weight_tokens = 4096,
+                            .data = {"a.example", 1},
+                            .contribution = sample_digest(8)},
                            {.peer = 5, .weight_tokens = 1, .data = {"2001:db8::1", 65535}}},
           .owners = {0, 1, 1, 0},
           .step = 500};
@@ -91,10 +94,14 @@ inline std::vector<SamplePayload> sample_payloads() {
                                     .owes_result = 5,
                                     .silent = 1,
                                     .unreachable = 1ull << 63}),
-      sample("Ready", Ready{.weight_tokens = 1 << 20, .step = 500}),
+      sample("Ready",
+             Ready{.weight_tokens = 1 << 20, .step = 500, .contribution = sample_digest(5)}),
       sample("Ready withdrawn", Ready{.weight_tokens = -1, .step = 500}),
       sample("Done", Done{.results = sample_digest(2)}),
       sample("Applied", Applied{.digest = sample_digest(3)}),
+      sample("Audited",
+             Audited{.published = sample_digest(6), .remade = sample_digest(7), .withheld = 5}),
+      sample("AuditOrder", AuditOrder{}),
       sample("Leave", Leave{.reason = "done"}),
       sample("NeedSamples", NeedSamples{.count = 4000}),
       sample("Welcome", Welcome{.peer = 63, .heartbeat_interval_ms = 1000, .dead_after_ms = 15000}),
@@ -119,6 +126,7 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Commit", Commit{.results = sample_digest(4), .step = 500}),
       sample("DataHello", DataHello{.peer = 2}),
       sample("Want", Want{.kind = WantKind::kState}),
+      sample("Want of a proof", Want{.kind = WantKind::kProof}),
       sample("Gone", Gone{.kind = WantKind::kResult}),
   };
 }

@@ -95,14 +95,23 @@ struct Trainer {
   uint64_t dies_after = 0;                    // Without a word; 0: never.
   std::function<void(uint64_t)> before_step;  // With the number of steps done.
   std::function<void()> on_joined;
+  uint64_t flips_a_bit_after = 0;  // Of its outer parameters, before that step's round; 0: never.
+  int64_t audit_chunks = 0;
 
   std::map<std::pair<int64_t, uint64_t>, RoundReport> rounds;  // By fragment and round.
   net::PeerId peer = net::kNobody;
   uint64_t first_step = 0;
   bool state_replaced = false;
+  int64_t replaced_count = 0;  // Since it joined.
   std::vector<std::vector<float>> outer_parameters;
   std::string failure;
 };
+
+// As memory that is broken, or an outer step that went wrong.
+void flip_a_bit(OuterState& state) {
+  auto* const value = const_cast<float*>(&state.outer_parameters(0)[12'345]);
+  *value = std::bit_cast<float>(std::bit_cast<uint32_t>(*value) ^ 1u << 20);
+}
 
 void run_trainer(Trainer& trainer, const OuterConfig& config, const net::Endpoint& coordinator,
                  uint64_t node_key) {
@@ -111,7 +120,8 @@ void run_trainer(Trainer& trainer, const OuterConfig& config, const net::Endpoin
                                       {.run_name = "test",
                                        .node_name = fmt::format("node{}", node_key),
                                        .node_key = node_key,
-                                       .coordinator = coordinator},
+                                       .coordinator = coordinator,
+                                       .audit_chunks = trainer.audit_chunks},
                                       *node.state, node.state->states(), 0);
   const auto loop = OuterLoop::create({.config = config,
                                        .steps_total = int64_t(trainer.steps_total),
@@ -130,7 +140,9 @@ void run_trainer(Trainer& trainer, const OuterConfig& config, const net::Endpoin
     }
     ++step;
     if (step == trainer.dies_after) return;
+    if (step == trainer.flips_a_bit_after) flip_a_bit(*node.state);
     const StepOutcome outcome = loop->after_step(step, trainer.tokens_per_step, 1.0, kNeverStop);
+    trainer.replaced_count += outcome.state_replaced;
     if (outcome.lost) throw base::resource_lost(*outcome.lost);
     for (const RoundReport& round : outcome.rounds) {
       trainer.rounds[{round.fragment, round.round}] = round;
@@ -290,4 +302,42 @@ TEST_CASE("a node dies without a word and another one joins", "[outer][swarm]") 
   for (int round = 3; round <= 4; ++round) oracle.round(3 * (0.5 * 1 + 0.5 * 2));
   for (int round = 5; round <= 8; ++round) oracle.round(3 * (0.25 * 1 + 0.25 * 2 + 0.5 * 8));
   for (const size_t survivor : {0, 1, 3}) require_outer(trainers[survivor], config, oracle);
+}
+
+TEST_CASE("a node whose state differs from the majority's repairs itself", "[outer][swarm]") {
+  const OuterConfig config = exact_config(1);
+  const TestCoordinator coordinator(config, 3);
+  // Who must catch up is at step 12 when it has the others' state.
+  Meeting all_joined(3), all_at_12(3);
+  std::vector<Trainer> trainers(3);
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < 3; ++i) {
+    trainers[i].step_size = 1;
+    trainers[i].steps_total = 30;
+    trainers[i].before_step = [&](uint64_t step) {
+      if (step == 12) all_at_12.wait();
+    };
+    trainers[i].audit_chunks = 2;  // None of their sums is wrong.
+    trainers[i].on_joined = [&] { all_joined.wait(); };
+  }
+  trainers[1].flips_a_bit_after = 6;
+  for (size_t i = 0; i < 3; ++i)
+    threads.push_back(start(trainers[i], config, coordinator.endpoint(), i + 1));
+  for (std::thread& thread : threads) thread.join();
+  for (const Trainer& trainer : trainers) REQUIRE(trainer.failure == "");
+
+  REQUIRE(trainers[0].replaced_count == 0);
+  REQUIRE(trainers[1].replaced_count >= 1);
+  REQUIRE(trainers[2].replaced_count == 0);
+  require_equal_digests(trainers[0], trainers[2]);
+  REQUIRE(trainers[0].outer_parameters == trainers[2].outer_parameters);
+  REQUIRE(trainers[0].outer_parameters == trainers[1].outer_parameters);
+  // The round in which it came about, and none after the repair.
+  int unequal = 0;
+  for (const auto& [name, round] : trainers[1].rounds) {
+    const auto other = trainers[0].rounds.find(name);
+    REQUIRE(other != trainers[0].rounds.end());
+    unequal += round.digest.get() != other->second.digest.get();
+  }
+  REQUIRE(unequal == 1);
 }

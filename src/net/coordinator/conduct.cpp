@@ -27,9 +27,10 @@ Conduct::Record& Conduct::at(uint64_t node) {
   return records_[node];
 }
 
-void Conduct::offended(uint64_t node, const std::string& why) {
+void Conduct::offended(uint64_t node, const std::string& why, int64_t count) {
   Record& record = at(node);
-  const int64_t doublings = std::min<int64_t>(record.offences++, 8);
+  record.offences += count;
+  const int64_t doublings = std::min<int64_t>(record.offences - 1, 8);
   record.to_keep = std::min(int64_t{1} << doublings, kRoundsToKeepMax);
   record.kept_in_a_row = 0;
   record.why = why;

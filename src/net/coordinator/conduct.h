@@ -11,8 +11,9 @@ namespace net {
 
 class Conduct {
  public:
-  // It was left out of a round that it was to contribute to, or that waited for it.
-  void offended(uint64_t node, const std::string& why);
+  // It was left out of a round that it was to contribute to, or that waited for it; or it did what
+  // is worth so many of these.
+  void offended(uint64_t node, const std::string& why, int64_t count = 1);
   // It had the results of a round in time.
   void kept(uint64_t node);
 

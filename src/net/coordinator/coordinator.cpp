@@ -283,6 +283,9 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
         FragmentState& state = member.states[authority.fragment];
         if (state.version == authority.round) state.digest = applied.digest;
       });
+    case MessageType::kAudited:
+      return dispatch<Audited>(
+          message, [&](const auto& a) { rounds_.on_audited(member, authority, a, turn); });
     case MessageType::kNeedSamples:
       return dispatch<NeedSamples>(message, [&](const auto& need) {
         return samples_.grant(member, need, roster_, speaker_, turn);

@@ -41,6 +41,7 @@ class Round {
   // What a receiver must be told, in this order: the Open, and every Reown since.
   void add_receiver(PeerId peer, bool is_guest);
   const Open& open() const { return open_; }
+  const Plan& plan() const { return plan_; }  // As it is now.
   const Authority& open_authority() const { return open_authority_; }
   const std::vector<std::pair<Authority, Reown>>& reowns() const { return reowns_; }
 

@@ -23,7 +23,8 @@ RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
       roster_(roster),
       in_force_(in_force),
       speaker_(speaker),
-      conduct_(conduct) {
+      conduct_(conduct),
+      inquiries_(options.fragment_count, roster, speaker, conduct) {
   slots_.resize(size_t(options.fragment_count));
 }
 
@@ -153,7 +154,8 @@ std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
   for (const PeerId peer : ready) {
     const MemberRecord& member = *roster_.find(peer);
     const int64_t weight = believable_weight(member, *member.ready[size_t(fragment)]);
-    contributors.push_back({peer, weight, member.data});
+    contributors.push_back(
+        {peer, weight, member.data, member.ready[size_t(fragment)]->contribution});
     if (weight > 0) weights.push_back(weight);
   }
   if (!weights.empty()) {
@@ -275,6 +277,7 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
   const Round& round = *slot.round;
   const Round::Agreement agreement = round.agreement();
+  inquiries_.on_commit(round);
   const FragmentState state{.version = round.authority().round, .digest = {}};
   in_force_[size_t(fragment)] = state;
   const Bytes payload = encode(Commit{.results = agreement.results, .step = round.step()});

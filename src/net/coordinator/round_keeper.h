@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "net/coordinator/inquiry.h"
 #include "net/coordinator/round.h"
 #include "net/coordinator/speaker.h"
 
@@ -21,6 +22,11 @@ class RoundKeeper {
   base::Result<void> on_ready(MemberRecord& member, const Authority& authority, const Ready& ready);
   void on_done(const MemberRecord& member, const Authority& authority, const Done& done,
                Instant now);
+
+  void on_audited(const MemberRecord& member, const Authority& authority, const Audited& audited,
+                  Turn turn) {
+    inquiries_.on_audited(member, authority, audited, turn);
+  }
 
   // An active member that was not there when the open rounds began receives their results as well.
   void add_receiver(const MemberRecord& member, Turn turn);
@@ -66,6 +72,7 @@ class RoundKeeper {
   std::vector<FragmentState>& in_force_;
   const Speaker& speaker_;
   Conduct& conduct_;
+  Inquiries inquiries_;
   std::vector<Slot> slots_;
   int64_t committed_count_ = 0;
   uint64_t committed_step_ = 0;

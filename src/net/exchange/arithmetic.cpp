@@ -1,14 +1,42 @@
 #include "net/exchange/arithmetic.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/log.h"
+#include "net/exchange/hash_tree.h"
 
 namespace net {
 namespace {
 
 std::span<const std::byte> behind(const Bytes& payload, int64_t offset) {
   return std::span(*payload).subspan(size_t(offset));
+}
+
+base::Result<void> check_root(const FragmentStore& store, const ChunkName& name,
+                              const base::Digest& root, std::span<const std::byte> payload) {
+  if (int64_t(payload.size()) < kContributionOffset) return base::Failure{"it is too short"};
+  base::Digest path[kPathLengthMax];
+  std::memcpy(path, payload.data() + 1, sizeof path);
+  const auto length = size_t(path_length(store.chunk_count(name.fragment)));
+  if (root_of(contribution_digest(payload), name.chunk, std::span(path).first(length)) == root)
+    return {};
+  return base::Failure{"it is not what was announced"};
+}
+
+// Of the parts with these indexes.
+Bytes payload_of(const FragmentStore::Mean& mean, std::span<const FragmentStore::Part> parts,
+                 std::span<const int64_t> indexes, ResultHeader& header) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const ContributorMask bit = ContributorMask{1} << indexes[i];
+    if (std::ranges::find(mean.left_out, parts[i].peer) != mean.left_out.end()) {
+      header.judged_out |= bit;
+    } else {
+      header.contributors |= bit;
+      header.weight_tokens += parts[i].weight_tokens;
+    }
+  }
+  return result_payload(header, mean.encoded);
 }
 
 Product hashed(const ResultHeader& header, Bytes payload) {
@@ -19,7 +47,9 @@ Product hashed(const ResultHeader& header, Bytes payload) {
 }  // namespace
 
 base::Result<Product> check_contribution(const FragmentStore& store, const ChunkName& name,
-                                         Bytes payload) {
+                                         const base::Digest& root, Bytes payload) {
+  const auto bound = check_root(store, name, root, *payload);
+  if (!bound.ok()) return base::Failure{bound.reason()};
   const auto checked =
       store.check_contribution(name.fragment, name.chunk, behind(payload, kContributionOffset));
   if (!checked.ok()) return base::Failure{checked.reason()};
@@ -53,16 +83,26 @@ base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
   if (parts.empty()) return base::Failure{"nothing to sum"};
   const FragmentStore::Mean mean = store.reduce(name.fragment, name.chunk, parts);
   ResultHeader header;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const ContributorMask bit = ContributorMask{1} << indexes[i];
-    if (std::ranges::find(mean.left_out, parts[i].peer) != mean.left_out.end()) {
-      header.judged_out |= bit;
-    } else {
-      header.contributors |= bit;
-      header.weight_tokens += parts[i].weight_tokens;
-    }
+  Bytes payload = payload_of(mean, parts, indexes, header);
+  return hashed(header, std::move(payload));
+}
+
+Remade remake(FragmentStore& store, const ChunkName& name, const std::vector<Summand>& summands) {
+  Remade remade;
+  std::vector<FragmentStore::Part> parts;
+  std::vector<int64_t> indexes;
+  for (const Summand& summand : summands) {
+    if (!check_contribution(store, name, summand.root, summand.part.bytes).ok())
+      remade.wrong |= ContributorMask{1} << summand.index;
+    parts.push_back(summand.part);
+    indexes.push_back(summand.index);
   }
-  return hashed(header, result_payload(header, mean.encoded));
+  if (remade.wrong != 0) return remade;
+  const auto mean = store.repeat(name.fragment, name.round, name.chunk, parts);
+  if (!mean) return remade;
+  ResultHeader header;
+  remade.digest = base::sha256(*payload_of(*mean, parts, indexes, header));
+  return remade;
 }
 
 }  // namespace net

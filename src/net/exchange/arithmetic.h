@@ -15,9 +15,10 @@ struct Product {
   base::Digest digest;  // Of the payload.
 };
 
-// They fail if the store does not take what is encoded in the payload.
+// They fail if the store does not take what is encoded in the payload, or it is a contribution that
+// does not lead to its contributor's root.
 base::Result<Product> check_contribution(const FragmentStore& store, const ChunkName& name,
-                                         Bytes payload);
+                                         const base::Digest& root, Bytes payload);
 base::Result<Product> check_result(const FragmentStore& store, const ChunkName& name,
                                    const ResultHeader& header, Bytes payload);
 
@@ -26,9 +27,16 @@ struct Summand {
   int64_t index = 0;
   FragmentStore::Part part;
   bool is_checked = false;
+  base::Digest root;  // Its contributor's; for remake().
 };
 // In the order of the summands; those that are not checked may be left out. Fails if none is left.
 base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
                           const std::vector<Summand>& summands);
+// What the summands make, of a round that is open no more.
+struct Remade {
+  base::Digest digest;        // Of the result; zero if it cannot be made.
+  ContributorMask wrong = 0;  // Whose part is not what was announced.
+};
+Remade remake(FragmentStore& store, const ChunkName& name, const std::vector<Summand>& summands);
 
 }  // namespace net

@@ -1,5 +1,8 @@
 #include "net/exchange/chunk.h"
 
+#include <algorithm>
+
+#include "net/exchange/hash_tree.h"
 #include "net/wire/wire.h"
 
 namespace net {
@@ -35,6 +38,21 @@ std::vector<std::byte> new_contribution(int64_t encoded_bytes) {
   std::vector<std::byte> payload(size_t(kContributionOffset + encoded_bytes));
   payload[0] = std::byte(WantKind::kContribution);
   return payload;
+}
+
+base::Digest contribution_digest(std::span<const std::byte> payload) {
+  return base::sha256(payload.subspan(size_t(kContributionOffset)));
+}
+
+base::Digest seal_contributions(std::span<std::vector<std::byte>> payloads,
+                                std::span<const base::Digest> digests) {
+  CHECK(path_length(int64_t(payloads.size())) <= kPathLengthMax, "{} chunks", payloads.size());
+  const HashTree tree(digests);
+  for (size_t chunk = 0; chunk < payloads.size(); ++chunk) {
+    const auto path = tree.path(int64_t(chunk));
+    std::ranges::copy(std::as_bytes(std::span(path)), payloads[chunk].begin() + 1);
+  }
+  return tree.root();
 }
 
 Bytes result_payload(const ResultHeader& result, std::span<const std::byte> encoded) {

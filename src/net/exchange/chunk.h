@@ -27,6 +27,10 @@ struct ChunkName {
   auto operator<=>(const ChunkName&) const = default;
 };
 ChunkName chunk_name(WantKind kind, const Authority& authority);
+// Of an open round: what a round waits for.
+inline bool is_of_round(WantKind kind) {
+  return kind == WantKind::kContribution || kind == WantKind::kResult;
+}
 Authority authority_of(const ChunkName& name, uint64_t epoch);
 
 // What a provider says to a name.

@@ -33,6 +33,7 @@ Exchange::Exchange(Setup setup, FragmentStore& store)
   plan_.owners = setup_.open.owners;
   plan_.attempts.assign(plan_.owners.size(), attempt_);
   chunks_.resize(plan_.owners.size());
+  ours_.resize(chunks_.size());
   find_reducible();
 }
 
@@ -93,10 +94,11 @@ base::Result<void> Exchange::deliver(const ChunkName& name, PeerId from, const B
   bytes_received_ += kFrameHeaderBytes + int64_t(payload->size());
   Task task{.name = name, .from = from, .work = {}};
   if (name.kind == WantKind::kContribution) {
-    if (!index_of(from) || !is_ours(name.chunk))
-      return base::Failure{"a contribution of somebody else"};
-    task.work = [&store = store_, name, payload] {
-      return net::check_contribution(store, name, payload);
+    const auto index = index_of(from);
+    if (!index || !is_ours(name.chunk)) return base::Failure{"a contribution of somebody else"};
+    const base::Digest& root = setup_.open.contributors[size_t(*index)].contribution;
+    task.work = [&store = store_, name, root, payload] {
+      return net::check_contribution(store, name, root, payload);
     };
   } else {
     const auto header = read_result_header(*payload);
@@ -148,6 +150,7 @@ Answer Exchange::answer_contribution(const ChunkName& name) {
   if (!is_contributor()) return gone();
   Bytes payload = store_.contribution(name.fragment, name.chunk);
   if (!payload) return gone();
+  ours_[name.chunk] = payload;
   return {.kind = Answer::Kind::kChunk, .payload = std::move(payload)};
 }
 
@@ -241,6 +244,22 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
   return committed;
 }
 
+std::optional<Audit::Record> Exchange::record() const {
+  if (!is_contributor()) return std::nullopt;
+  Audit::Record record{.self = setup_.self,
+                       .authority = authority(),
+                       .contributors = setup_.open.contributors,
+                       .chunks = {},
+                       .ours = ours_};
+  for (size_t i = 0; i < chunks_.size(); ++i) {
+    record.chunks.push_back({.attempt = plan_.attempts[i],
+                             .owner = provider(plan_.owners[i]).peer,
+                             .header = chunks_[i].result.header,
+                             .published = chunks_[i].result.digest});
+  }
+  return record;
+}
+
 bool Exchange::is_ours(int64_t chunk) const {
   return self_index_ && plan_.owners[size_t(chunk)] == *self_index_;
 }
@@ -310,6 +329,7 @@ Exchange::Task Exchange::sum_of(int64_t chunk) {
                         name.round, name.fragment, chunk);
     }
     if (!bytes) continue;
+    if (is_own) ours_[size_t(chunk)] = bytes;
     const Contributor& contributor = setup_.open.contributors[size_t(index)];
     summands.push_back({.index = index,
                         .part = {.peer = contributor.peer,

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "net/exchange/arithmetic.h"
+#include "net/exchange/audit.h"
 #include "net/exchange/chunk.h"
 #include "net/exchange/plan.h"
 #include "net/fragment_store.h"
@@ -80,6 +81,9 @@ class Exchange {
   bool holds_all() const { return digest_.has_value(); }
   const base::Digest& digest() const { return *digest_; }
   Committed finish(const Commit& commit, uint64_t epoch, Instant now) const;
+  // What others need to make its sums again, and we to make theirs. Nothing if we are none of its
+  // contributors, under our number. REQUIRES: holds_all().
+  std::optional<Audit::Record> record() const;
 
  private:
   struct Chunk {
@@ -112,6 +116,7 @@ class Exchange {
   ContributorMask excluded_ = 0;
   Plan plan_;
   std::vector<Chunk> chunks_;
+  std::vector<Bytes> ours_;  // Our parts that are in sums, or may be.
   std::set<int64_t> reducible_;
   std::deque<Task> checks_;
   int64_t result_count_ = 0;

@@ -293,7 +293,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   peer.heard_at = peer.links.at(link).heard_at = turn.now;
   peer.links.at(link).has_answered = true;
   ChunkName name = chunk_name(*kind, message.authority);
-  if (name.kind == WantKind::kContribution) name.contributor = id;
+  if (name.kind == WantKind::kContribution || name.kind == WantKind::kProof) name.contributor = id;
   const auto lane = peer.lanes.find({name.kind, name.kind == WantKind::kState ? 0 : name.fragment});
   if (lane == peer.lanes.end() || !take_from_flight(peer, lane->second, name)) return std::nullopt;
   if (message.type == MessageType::kGone) {
@@ -313,7 +313,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
 void Fetcher::taken(const Delivery& delivery) {
   settle(delivery.name);
   items_.erase(delivery.name);
-  delivered_count_ += delivery.name.kind != WantKind::kState;
+  delivered_count_ += is_of_round(delivery.name.kind);
   Peer& peer = peers_.at(delivery.from);
   peer.has_sent = true;
   peer.pause = {};
@@ -347,7 +347,7 @@ Fetcher::Debts Fetcher::take_debts() {
     const uint64_t bit = uint64_t{1} << id;
     bool owes_some = false;
     for (const auto& [key, lane] : peer.lanes) {
-      if (lane.is_empty() || key.first == WantKind::kState) continue;
+      if (lane.is_empty() || !is_of_round(key.first)) continue;
       (key.first == WantKind::kContribution ? debts.contribution : debts.result) |= bit;
       owes_some = true;
     }

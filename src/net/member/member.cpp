@@ -114,7 +114,10 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
                       .window_bytes_max = options.window_bytes_max}),
       server_(run_, options.node_key, [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
-      rounds_(store, fetcher_),
+      rounds_(store, fetcher_,
+              {.chunks = options.audit_chunks,
+               .secret = options.node_key,
+               .patience = options.audit_patience}),
       samples_(options.samples),
       committed_step_(committed_step),
       step_(committed_step) {}
@@ -182,6 +185,7 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
   }
   if (registration_.is_heartbeat_due(now)) tell_heartbeat(turn);
   server_.on_tick(turn);
+  rounds_.on_tick(now);
   go_on(turn);
 }
 
@@ -193,6 +197,8 @@ void MemberMachine::go_on(Turn turn) {
   for (const auto& [authority, results] : news.complete) {
     tell(MessageType::kDone, authority, encode(Done{results}), turn);
   }
+  for (const auto& [authority, audited] : news.audited)
+    tell(MessageType::kAudited, authority, encode(audited), turn);
   work(turn);
   fetcher_.pump(turn);
 }
@@ -262,6 +268,11 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
     case MessageType::kAbort:
       rounds_.on_abort(authority);
       return {};
+    case MessageType::kAudit:
+      return dispatch<AuditOrder>(message, [&](const auto&) {
+        rounds_.on_audit(authority, turn.now);
+        return Handled{};
+      });
     case MessageType::kHeartbeatReply:
       return {};
     case MessageType::kNotice:
@@ -370,7 +381,9 @@ void MemberMachine::ready(int64_t fragment, int64_t weight_tokens, uint64_t step
                           Outbox& out) {
   CHECK(fragment >= 0 && fragment < rounds_.fragment_count(), "fragment {}", fragment);
   if (is_over_ || !state_sync_.takes_ready(fragment)) return;
-  rounds_.set_ready(fragment, {.weight_tokens = weight_tokens, .step = step});
+  Ready ready{.weight_tokens = weight_tokens, .step = step, .contribution = {}};
+  if (weight_tokens >= 0) ready.contribution = store_.contribution_root(fragment);
+  rounds_.set_ready(fragment, ready);
   if (is_active_) tell_ready(fragment, {now, out});
   if (weight_tokens < 0) rounds_.withdraw(fragment);
 }

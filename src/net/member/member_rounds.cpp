@@ -22,8 +22,8 @@ bool names(const Open& open, const Contributor& us) {
 
 }  // namespace
 
-MemberRounds::MemberRounds(FragmentStore& store, Fetcher& fetcher)
-    : store_(store), fetcher_(fetcher), slots_(size_t(store.fragment_count())) {}
+MemberRounds::MemberRounds(FragmentStore& store, Fetcher& fetcher, const AuditOptions& audit)
+    : store_(store), fetcher_(fetcher), audit_(audit), slots_(size_t(store.fragment_count())) {}
 
 void MemberRounds::withdraw(int64_t fragment) {
   Slot& slot = at(fragment);
@@ -41,6 +41,8 @@ base::Result<void> MemberRounds::on_open(Exchange::Setup setup) {
   const int64_t fragment = setup.authority.fragment;
   close(fragment);
   Slot& slot = at(fragment);
+  slot.audit.reset();
+  want_proofs(fragment);
   if (!is_same_round(slot.newest, setup.authority)) slot.us.reset();
   if (slot.us && names(setup.open, *slot.us)) setup.earlier_self = slot.us->peer;
   const auto named = std::ranges::find(setup.open.contributors, setup.self, &Contributor::peer);
@@ -78,7 +80,14 @@ base::Result<Committed> MemberRounds::on_commit(const Commit& commit, const Auth
                                      authority.round, authority.fragment)};
   }
   Committed committed = exchange->finish(commit, authority.epoch, now);
+  auto record = exchange->record();
   close(authority.fragment);
+  if (record) {
+    slot.audit = std::make_shared<Audit>(std::move(*record), store_, audit_.patience);
+    for (const int64_t chunk : slot.audit->sample(audit_.secret, audit_.chunks))
+      slot.audit->begin(chunk, false, now);
+    want_proofs(authority.fragment);
+  }
   slot.ready.reset();
   return committed;
 }
@@ -87,15 +96,27 @@ void MemberRounds::on_abort(const Authority& authority) {
   if (is_same_round(at(authority.fragment).newest, authority)) close(authority.fragment);
 }
 
+void MemberRounds::on_audit(const Authority& authority, Instant now) {
+  const Slot& slot = at(authority.fragment);
+  if (!slot.audit || !slot.audit->is_of(authority.term, authority.round)) return;
+  slot.audit->begin(authority.chunk, true, now);
+  want_proofs(authority.fragment);
+}
+
+void MemberRounds::on_tick(Instant now) {
+  for (const Slot& slot : slots_) {
+    if (slot.audit) slot.audit->on_tick(now);
+  }
+}
+
 void MemberRounds::close_all() {
   for (int64_t fragment = 0; fragment < fragment_count(); ++fragment) close(fragment);
 }
 
 void MemberRounds::close(int64_t fragment) {
   at(fragment).exchange.reset();
-  fetcher_.forget_if([&](const ChunkName& name) {
-    return name.kind != WantKind::kState && name.fragment == fragment;
-  });
+  fetcher_.forget_if(
+      [&](const ChunkName& name) { return is_of_round(name.kind) && name.fragment == fragment; });
 }
 
 // --- Chunks.
@@ -107,6 +128,13 @@ Exchange* MemberRounds::exchange_of(const ChunkName& name) {
 }
 
 void MemberRounds::deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn) {
+  if (delivery.name.kind == WantKind::kProof) {
+    Audit* const audit = audit_of(delivery.name);
+    CHECK(audit, "a proof of chunk {} is wanted for a round that is forgotten",
+          delivery.name.chunk);
+    audit->deliver(delivery.name, payload);
+    return fetcher_.taken(delivery);
+  }
   Exchange* const exchange = exchange_of(delivery.name);
   CHECK(exchange, "chunk {} is wanted for a round that is closed", delivery.name.chunk);
   const auto delivered = exchange->deliver(delivery.name, delivery.from, payload);
@@ -127,6 +155,25 @@ std::optional<MemberRounds::Job> MemberRounds::next_job() {
                    [this, order, watched = std::weak_ptr(slot.exchange)](Turn turn) {
                      const auto exchange = watched.lock();
                      if (exchange) finish(*exchange, order->task, std::move(order->product), turn);
+                   }};
+  }
+  return next_audit_job();
+}
+
+std::optional<MemberRounds::Job> MemberRounds::next_audit_job() {
+  for (const Slot& slot : slots_) {
+    auto task = slot.audit ? slot.audit->next_task() : std::nullopt;
+    if (!task) continue;
+    struct Order {
+      Audit::Task task;
+      Remade remade;
+    };
+    const auto order = std::make_shared<Order>(Order{.task = std::move(*task)});
+    return Job{.work = [order] { order->remade = order->task.work(); },
+               .finish =
+                   [order, watched = std::weak_ptr(slot.audit)](Turn) {
+                     const auto audit = watched.lock();
+                     if (audit) audit->finish(order->task.chunk, order->remade);
                    }};
   }
   return std::nullopt;
@@ -151,6 +198,11 @@ void MemberRounds::finish(Exchange& exchange, const Exchange::Task& task,
 // A name of a round that we have not seen yet is one of a round that will be opened here too.
 Answer MemberRounds::answer(const ChunkName& name) {
   if (name.fragment >= slots_.size()) return gone();
+  if (name.kind == WantKind::kProof) {
+    if (const Audit* const audit = audit_of(name)) return audit->answer(name);
+    const bool is_open = exchange_of(name) != nullptr;  // Its Commit is still to come here.
+    return is_open ? not_yet() : gone();
+  }
   if (Exchange* const exchange = exchange_of(name)) return exchange->answer(name);
   const Authority& newest = at(name.fragment).newest;
   const bool is_newer = std::tuple(name.term, name.round, name.attempt) >
@@ -164,14 +216,34 @@ void MemberRounds::want_missing(int64_t fragment) {
   const auto missing = at(fragment).exchange->missing();
   for (const auto& [name, provider] : missing) names.insert(name);
   fetcher_.forget_if([&](const ChunkName& name) {
-    return name.kind != WantKind::kState && name.fragment == fragment && !names.contains(name);
+    return is_of_round(name.kind) && name.fragment == fragment && !names.contains(name);
   });
   for (const auto& [name, provider] : missing) fetcher_.want(name, {provider});
+}
+
+Audit* MemberRounds::audit_of(const ChunkName& name) {
+  const Slot& slot = at(name.fragment);
+  const bool is_its = slot.audit && slot.audit->is_of(name.term, name.round);
+  return is_its ? slot.audit.get() : nullptr;
+}
+
+// Those of an older round are not wanted any more.
+void MemberRounds::want_proofs(int64_t fragment) {
+  const auto& audit = at(fragment).audit;
+  fetcher_.forget_if([&](const ChunkName& name) {
+    return name.kind == WantKind::kProof && name.fragment == fragment && !audit_of(name);
+  });
+  if (!audit) return;
+  for (const auto& [name, provider] : audit->missing()) fetcher_.want(name, {provider});
 }
 
 MemberRounds::News MemberRounds::take_news() {
   News news;
   for (Slot& slot : slots_) {
+    if (slot.audit) {
+      for (Audit::Finding& finding : slot.audit->take_findings())
+        news.audited.push_back(std::move(finding));
+    }
     if (!slot.exchange) continue;
     news.has_new_results |= slot.exchange->take_has_new_results();
     if (const auto digest = slot.exchange->take_digest()) {

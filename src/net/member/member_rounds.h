@@ -14,8 +14,13 @@ namespace net {
 
 class MemberRounds {
  public:
-  // Both outlive the object.
-  MemberRounds(FragmentStore& store, Fetcher& fetcher);
+  struct AuditOptions {
+    int64_t chunks = 0;   // Of every committed round, to be made again.
+    uint64_t secret = 0;  // Which ones they are.
+    Duration patience{};  // Until a part counts as not shown.
+  };
+  // Store and fetcher outlive the object.
+  MemberRounds(FragmentStore& store, Fetcher& fetcher, const AuditOptions& audit);
 
   int64_t fragment_count() const { return int64_t(slots_.size()); }
 
@@ -31,9 +36,11 @@ class MemberRounds {
   base::Result<void> on_reown(const Reown& reown, const Authority& authority);
   base::Result<Committed> on_commit(const Commit& commit, const Authority& authority, Instant now);
   void on_abort(const Authority& authority);
+  void on_audit(const Authority& authority, Instant now);
+  void on_tick(Instant now);
   void close_all();
 
-  // REQUIRES: a chunk of a round. What becomes of it is decided when a job has checked it.
+  // REQUIRES: no block. What becomes of it is decided when a job has checked it.
   void deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
   Answer answer(const ChunkName& name);
 
@@ -53,6 +60,7 @@ class MemberRounds {
       base::Digest results;
     };
     std::vector<Complete> complete;  // Rounds of which all results are here: Done is due.
+    std::vector<Audit::Finding> audited;
   };
   News take_news();
   // Chunks that were summed here.
@@ -64,6 +72,7 @@ class MemberRounds {
     std::shared_ptr<Exchange> exchange;  // The open round. Jobs only watch it.
     Authority newest;                    // Of the last round that was open; later ones are to come.
     std::optional<Contributor> us;       // As it named us, where we were one of its contributors.
+    std::shared_ptr<Audit> audit;        // Of the round before, until the next one opens.
   };
 
   Slot& at(int64_t fragment) { return slots_[size_t(fragment)]; }
@@ -72,10 +81,14 @@ class MemberRounds {
   void finish(Exchange& exchange, const Exchange::Task& task, base::Result<Product> product,
               Turn turn);
   void want_missing(int64_t fragment);
+  Audit* audit_of(const ChunkName& name);
+  void want_proofs(int64_t fragment);
+  std::optional<Job> next_audit_job();
   void close(int64_t fragment);
 
   FragmentStore& store_;
   Fetcher& fetcher_;
+  const AuditOptions audit_;
   std::vector<Slot> slots_;
   uint64_t sum_count_ = 0;
 };

@@ -25,6 +25,8 @@ bool is_known(MessageType type) {
     case MessageType::kApplied:
     case MessageType::kLeave:
     case MessageType::kNeedSamples:
+    case MessageType::kAudited:
+    case MessageType::kAudit:
     case MessageType::kWelcome:
     case MessageType::kReject:
     case MessageType::kCatchUp:

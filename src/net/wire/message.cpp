@@ -45,7 +45,7 @@ void describe_samples(Wire& wire, uint64_t& samples) {
 template <class Wire>
 void describe_kind(Wire& wire, WantKind& kind) {
   wire.number(kind);
-  wire.require(kind >= WantKind::kContribution && kind <= WantKind::kState,
+  wire.require(kind >= WantKind::kContribution && kind <= WantKind::kProof,
                "an unknown kind of chunk");
 }
 
@@ -74,6 +74,7 @@ void describe(Wire& wire, Contributor& contributor) {
   describe_peer(wire, contributor.peer);
   describe_weight(wire, contributor.weight_tokens, 0);
   describe(wire, contributor.data);
+  wire.digest(contributor.contribution);
 }
 
 // For lists. Defined below what an entry can be, because names in it are looked up here.
@@ -115,6 +116,7 @@ template <class Wire>
 void describe(Wire& wire, Ready& ready) {
   describe_weight(wire, ready.weight_tokens, -kWeightTokensMax);
   wire.number(ready.step);
+  wire.digest(ready.contribution);
 }
 
 template <class Wire>
@@ -126,6 +128,16 @@ template <class Wire>
 void describe(Wire& wire, Applied& applied) {
   wire.digest(applied.digest);
 }
+
+template <class Wire>
+void describe(Wire& wire, Audited& audited) {
+  wire.digest(audited.published);
+  wire.digest(audited.remade);
+  wire.number(audited.withheld);
+}
+
+template <class Wire>
+void describe(Wire&, AuditOrder&) {}
 
 template <class Wire>
 void describe(Wire& wire, Leave& leave) {
@@ -314,6 +326,8 @@ PAYLOAD(Heartbeat);
 PAYLOAD(Ready);
 PAYLOAD(Done);
 PAYLOAD(Applied);
+PAYLOAD(Audited);
+PAYLOAD(AuditOrder);
 PAYLOAD(Leave);
 PAYLOAD(NeedSamples);
 PAYLOAD(Welcome);
