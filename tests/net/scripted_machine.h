@@ -37,6 +37,7 @@ class ScriptedMachine : public Machine {
     std::vector<LinkId> incoming;
     std::vector<LinkId> outgoing;
     std::map<LinkId, Endpoint> remotes;
+    std::map<LinkId, NodeId> nodes;
     std::map<LinkId, std::string> closed;  // With the reason.
     std::map<LinkId, std::vector<Message>> received;
     int64_t ticks = 0;
@@ -59,11 +60,12 @@ class ScriptedMachine : public Machine {
              if (start) start(out);
            });
   }
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant,
                     Outbox& out) override {
     const auto note = [&](Story& story) {
       (incoming ? story.incoming : story.outgoing).push_back(link);
-      story.remotes[link] = remote;
+      story.remotes[link] = remote.endpoint;
+      story.nodes[link] = remote.node;
     };
     happen(note, [&] {
       if (opened) opened(link, out);

@@ -204,7 +204,7 @@ LinkId World::connect(HostId from, const Endpoint& endpoint) {
     call(l.ends[1], [this, id](Instant now, Outbox& out) {
       Link& opened = links_.at(id);
       if (!opened.is_alive[1]) return;
-      const Endpoint remote{hosts_.at(opened.ends[0]).address.host, 50000};
+      const Remote remote{{hosts_.at(opened.ends[0]).address.host, 50000}};
       hosts_.at(opened.ends[1]).machine->on_link_open(id, true, remote, now, out);
     });
     after(way, [this, id] {
@@ -212,7 +212,7 @@ LinkId World::connect(HostId from, const Endpoint& endpoint) {
       call(links_.at(id).ends[0], [this, id](Instant now, Outbox& out) {
         Link& opened = links_.at(id);
         if (!opened.is_alive[0]) return;
-        const Endpoint remote = hosts_.at(opened.ends[1]).address;
+        const Remote remote{hosts_.at(opened.ends[1]).address};
         hosts_.at(opened.ends[0]).machine->on_link_open(id, false, remote, now, out);
       });
     });

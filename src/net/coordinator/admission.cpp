@@ -43,7 +43,7 @@ bool is_possible(const Hello& hello, const CoordinatorOptions& options) {
 
 }  // namespace
 
-void Admission::on_link_open(LinkId link, const Endpoint& remote, Instant now) {
+void Admission::on_link_open(LinkId link, const Remote& remote, Instant now) {
   strangers_[link] = {.remote = remote, .came_at = now, .name = "a node", .twin = {}};
 }
 
@@ -54,9 +54,11 @@ std::optional<Admission::Verdict> Admission::on_message(LinkId link, const Messa
   auto hello = read_hello(message, options_);
   if (!hello.ok()) return refuse(link, {.reason = hello.reason()});
   stranger.name = hello->node_name;
-  if (auto reject = refusal(*hello, roster)) return refuse(link, std::move(*reject));
+  if (auto reject = refusal(*hello, stranger.remote.node, roster))
+    return refuse(link, std::move(*reject));
   Applicant applicant{.link = link,
-                      .remote = stranger.remote,
+                      .remote = stranger.remote.endpoint,
+                      .node = stranger.remote.node,
                       .hello = std::move(*hello),
                       .term = message.authority.term};
   if (!roster.has_node(applicant.hello.node_key)) return admit(link, std::move(applicant));
@@ -85,7 +87,7 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
                      "your node key is in use: '{}' at {} is alive, you are '{}' at {}. If the run "
                      "directory was copied, delete node_key in the copy",
                      old->name, old->remote.text(), stranger.twin->hello.node_name,
-                     stranger.remote.text())}));
+                     stranger.remote.endpoint.text())}));
     } else if (!old || age >= 2 * options_.heartbeat_interval) {
       verdicts.push_back(admit(link, std::move(*stranger.twin)));
     }
@@ -95,7 +97,7 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
 
 Admission::Verdict Admission::refuse(LinkId link, Reject reject) {
   const Stranger& stranger = strangers_.at(link);
-  std::string who = fmt::format("{} ({})", stranger.name, stranger.remote.text());
+  std::string who = fmt::format("{} ({})", stranger.name, stranger.remote.endpoint.text());
   strangers_.erase(link);
   return {.admitted = {}, .rejected = std::move(reject), .link = link, .who = std::move(who)};
 }
@@ -105,7 +107,11 @@ Admission::Verdict Admission::admit(LinkId link, Applicant applicant) {
   return {.admitted = std::move(applicant), .rejected = {}, .link = link, .who = {}};
 }
 
-std::optional<Reject> Admission::refusal(const Hello& hello, const Roster& roster) const {
+std::optional<Reject> Admission::refusal(const Hello& hello, const NodeId& node,
+                                         const Roster& roster) const {
+  if (!node.is_zero() && hello.node_key != node.number()) {
+    return Reject{.reason = "the node key of your Hello is not the one that you have proved"};
+  }
   if (hello.config != options_.config) {
     return Reject{.reason = fmt::format("your configuration has the digest {}, the run's is {}",
                                         hello.config.hex().substr(0, 12),

@@ -30,7 +30,7 @@ class CoordinatorMachine : public Coordinator {
   explicit CoordinatorMachine(const CoordinatorOptions& options);
 
   void on_start(Instant, Outbox&) override {}
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override;
   void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
   void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override;
@@ -102,12 +102,12 @@ CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
         options.chunk_counts.size(), options.fragment_count);
 }
 
-void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Endpoint& remote,
-                                      Instant now, Outbox& out) {
+void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
+                                      Outbox& out) {
   if (incoming) {
     admission_.on_link_open(link, remote, now);
   } else if (reachability_.owns(link)) {
-    reachability_.on_link_open(link, {now, out});
+    reachability_.on_link_open(link, remote.node, {now, out});
   }
 }
 

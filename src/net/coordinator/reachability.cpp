@@ -57,8 +57,14 @@ void Reachability::dial(PeerId peer, Watched& watched, Turn turn) {
   peers_by_link_[*watched.link] = peer;
 }
 
-void Reachability::on_link_open(LinkId link, Turn turn) {
-  const Watched& watched = watched_.at(peers_by_link_.at(link));
+void Reachability::on_link_open(LinkId link, const NodeId& node, Turn turn) {
+  const PeerId peer = peers_by_link_.at(link);
+  const Watched& watched = watched_.at(peer);
+  if (!node.is_zero() && node.number() != watched.node_key) {
+    turn.out.close(link);
+    peers_by_link_.erase(link);
+    return conclude(peer, {.is_reachable = false, .reason = "another node answers there"}, turn);
+  }
   turn.out.send(link, {.type = MessageType::kDialBack,
                        .run = run_,
                        .source = kNobody,

@@ -29,7 +29,7 @@ class MemberMachine : public Member {
                 std::function<void(MemberEvent)> on_event);
 
   void on_start(Instant now, Outbox& out) override { registration_.start({now, out}); }
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override;
   void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
   void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override;
@@ -119,11 +119,11 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       committed_step_(committed_step),
       step_(committed_step) {}
 
-void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+void MemberMachine::on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                                  Outbox& out) {
   if (is_over_) return;
   if (incoming) {
-    server_.on_link_open(link, remote, now);
+    server_.on_link_open(link, remote.endpoint, now);
   } else if (registration_.owns(link)) {
     registration_.on_link_open({now, out});
   } else if (fetcher_.owns(link)) {

@@ -64,7 +64,7 @@ void without_exceptions(const Body& body) {
 
 struct Opened {
   bool incoming = false;
-  Endpoint remote;
+  Remote remote;
 };
 struct Drained {};
 struct Ended {
@@ -97,7 +97,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void start(Job job) override;
 
   // LinkObserver, for the links.
-  void link_opened(LinkId link, const Endpoint& remote) override;
+  void link_opened(LinkId link, const Remote& remote) override;
   void link_received(LinkId link, Message message) override;
   void link_drained(LinkId link) override;
   void link_ended(LinkId link, const std::string& reason) override;
@@ -109,6 +109,9 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void on_worked(const Job& job);
 
   bool has_room_for(const Link& link) const;
+  void make_room_for_a_stranger(const std::string& host);
+  void cut_revoked();
+  void warn(const std::string& text);
   sockaddr_storage listen_address();
   void run();
   void stop();
@@ -136,6 +139,8 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   bool must_stop_ = false;
 
   // From here on: the loop thread's, but for the two counters of bytes.
+  std::unique_ptr<const TlsContext> tls_;
+  uint64_t keys_generation_ = 0;  // That the links were last held against.
   LinkContext context_;
   LinkId next_link_ = 1;
   std::map<LinkId, std::unique_ptr<Link>> links_;      // Those that the machine knows.
@@ -160,8 +165,10 @@ UvHost::UvHost(const HostOptions& options, Machine& machine)
   CHECK(uv_timer_init(&loop_, &timer_) == 0);
   CHECK(uv_tcp_init(&loop_, &listener_) == 0);
   mail_.data = timer_.data = listener_.data = this;
+  if (options.security) tls_ = std::make_unique<const TlsContext>(*options.security);
   context_.loop = &loop_;
   context_.observer = this;
+  context_.tls = tls_.get();
   context_.first_frame_timeout = options.first_frame_timeout;
   context_.dial_timeout = options.dial_timeout;
   context_.queued_bytes_hard_max = options.queued_bytes_hard_max;
@@ -258,6 +265,7 @@ void UvHost::on_mail() {
 
 void UvHost::on_timer() {
   retired_.clear();
+  cut_revoked();
   const Instant now = monotonic_now();
   // A deadline may end its link, and the machine may then open and close others.
   std::vector<LinkId> ids;
@@ -280,12 +288,42 @@ void UvHost::on_connection(int status) {
   const LinkId id = next_link_++;
   auto link = std::make_unique<Link>(context_, id, Link::Origin::kAccepted);
   if (status == 0) status = link->accept(reinterpret_cast<uv_stream_t*>(&listener_));
-  if (status != 0) {
-    if (monotonic_now() - last_warning_ < kWarningInterval) return;
-    last_warning_ = monotonic_now();
-    return base::log_warning("cannot accept a connection: {}", uv_strerror(status));
-  }
+  if (status != 0) return warn(fmt::format("cannot accept a connection: {}", uv_strerror(status)));
+  if (tls_) make_room_for_a_stranger(link->remote_host());
   if (has_room_for(*link)) add_link(std::move(link), id).open();
+}
+
+void UvHost::warn(const std::string& text) {
+  if (monotonic_now() - last_warning_ < kWarningInterval) return;
+  last_warning_ = monotonic_now();
+  base::log_warning("{}", text);
+}
+
+// Whoever means it well has proved who it is after two round trips. So the oldest one goes, from
+// the same address if that has more than its share: a flood from one place is no flood for others.
+void UvHost::make_room_for_a_stranger(const std::string& host) {
+  std::vector<LinkId> all, neighbours;  // In the order in which they came.
+  for (const auto& [id, link] : links_) {
+    if (!link->is_half_open()) continue;
+    all.push_back(id);
+    if (link->remote_host() == host) neighbours.push_back(id);
+  }
+  const bool are_many_neighbours = int64_t(neighbours.size()) >= options_.half_open_max / 2;
+  if (!are_many_neighbours && int64_t(all.size()) < options_.half_open_max) return;
+  links_.at((are_many_neighbours ? neighbours : all).front())->cut("too many strangers at once");
+}
+
+void UvHost::cut_revoked() {
+  if (!tls_ || tls_->generation() == keys_generation_) return;
+  keys_generation_ = tls_->generation();
+  std::vector<LinkId> revoked;
+  for (const auto& [id, link] : links_) {
+    if (link->has_stood() && !tls_->allows(link->node())) revoked.push_back(id);
+  }
+  for (const LinkId id : revoked) {
+    const auto found = links_.find(id);
+    if (found != links_.end()) found->second->cut("its key is not on the list of the run any more");
+  }
 }
 
 // Links that are being closed have descriptors too.
@@ -374,7 +412,7 @@ void UvHost::on_worked(const Job& job) {
   deliver_events();
 }
 
-void UvHost::link_opened(LinkId link, const Endpoint& remote) {
+void UvHost::link_opened(LinkId link, const Remote& remote) {
   add_event({link, Opened{links_.at(link)->is_incoming(), remote}});
 }
 
@@ -387,7 +425,13 @@ void UvHost::link_drained(LinkId link) {
 }
 
 void UvHost::link_ended(LinkId link, const std::string& reason) {
-  if (!finishing_.contains(link)) return add_event({link, Ended{reason}});
+  if (const auto found = links_.find(link); found != links_.end()) {
+    if (found->second->has_stood() || !found->second->is_incoming())
+      return add_event({link, Ended{reason}});
+    // The machine never heard of it.
+    warn(fmt::format("refused a connection from {}: {}", found->second->remote_host(), reason));
+    return retire(links_, link);
+  }
   retire(finishing_, link);
   stop_if_finished();
 }
