@@ -15,7 +15,8 @@ from cluster import DEADLINE_SECONDS, Coordinator, Node, dotted, prepare_run, wa
 HEALTHY = ["a", "b", "c"]
 SETTINGS = {  # The healthy nodes are stopped when the case is over, long before their steps are.
     "training": {"steps": 1_000_000, "batch_rows": 16, "micro_batch_rows": 16},
-    "swarm": {"start_members": 3, "stall_seconds": 3, "ready_grace_seconds": 5, "round_timeout_seconds": 20},
+    # The false peers speak plain TCP: what they do is what somebody could do who is let in.
+    "swarm": {"security": "none", "start_members": 3, "stall_seconds": 3, "ready_grace_seconds": 5, "round_timeout_seconds": 20},
 }
 LEFT_OUT = [re.compile(pattern) for pattern in (
     r"round \d+ of fragment \d+ goes on without (?P<name>\S+): it (?P<why>.*)",

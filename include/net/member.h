@@ -23,6 +23,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -38,6 +39,10 @@ struct MemberOptions {
   std::string node_name;
   uint64_t node_key = 0;
   Endpoint coordinator;
+  // In a run with a list of keys: the coordinator's key, and what our host's links are held
+  // against, which is what the coordinator tells and its own key.
+  std::optional<NodeId> coordinator_key;
+  std::shared_ptr<AllowedKeys> allowed;
   // Where others reach my data port; empty host: the address the coordinator sees.
   Endpoint advertise;
   uint64_t samples = 0;  // Of the run's data, that are handed out as far as we have heard.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "net/keys.h"
 #include "net/types.h"
 
 namespace net {
@@ -43,6 +44,7 @@ enum class MessageType : uint16_t {
   kHeartbeatReply = 25,
   kNotice = 26,   // How we stand with it, and why: before a link is closed, or when it changes.
   kSamples = 27,  // A range of the run's data is yours; or how much of it has been handed out.
+  kKeys = 28,     // Who may speak to you, in a run with a list of keys.
   // Data.
   kDataHello = 32,
   kWant = 33,
@@ -172,6 +174,9 @@ struct Samples {
 };
 struct Membership {
   std::vector<PeerId> members;
+};
+struct Keys {
+  std::vector<NodeId> allowed;  // At most kAllowedKeysMax.
 };
 
 struct Contributor {

@@ -36,7 +36,9 @@ struct TrainingConfig {
 };
 
 struct SwarmConfig {
-  std::string coordinator;  // "host:port"; empty: a solo run without outer loop.
+  std::string coordinator;          // "host:port"; empty: a solo run without outer loop.
+  std::string security = "secret";  // secret | keys | none
+  std::string coordinator_key;      // With "keys": the coordinator's public key.
   int64_t start_members = 1;
   int64_t members_min = 1;
   double start_grace_seconds = 120;
@@ -75,6 +77,9 @@ struct NodeConfig {
   bool deterministic = false;                 // Of GPUs; CPUs always are.
   int64_t communication_multiprocessors = 0;  // That products leave to NCCL; with several GPUs.
   bool weight_gradient_stream = false;
+  std::string run_secret_file = "run.secret";
+  std::string key_file;           // Empty: one that is made in the run directory.
+  std::string allowed_keys_file;  // Of the coordinator of a run with "keys".
   std::string listen = "0.0.0.0:0";
   std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
   // A worse line than there is, see net::RehearsalOptions; 0: not.

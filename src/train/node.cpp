@@ -23,6 +23,7 @@
 #include "train/run_metrics.h"
 #include "train/save_schedule.h"
 #include "train/shared_config.h"
+#include "train/swarm_security.h"
 #include "train/trainer.h"
 
 namespace train {
@@ -189,7 +190,7 @@ void Node::claim_directory() {
 // False if a stop was requested before the swarm took us.
 bool Node::join() {
   // Its own rounding errors: the same ones whenever this node computes a step.
-  const uint64_t node_key = outer_ ? directory_.node_key() : uint64_t{0};
+  const uint64_t node_key = outer_ ? directory_.node_key().id().number() : uint64_t{0};
   ranks_.run(
       [&](Rank& rank) { rank.optimizer.set_rounding_seed(uint64_t(config_.seed), node_key); });
   if (!outer_) {
@@ -198,13 +199,20 @@ bool Node::join() {
     return true;
   }
   const SwarmConfig& swarm = config_.swarm;
+  const auto allowed = std::make_shared<net::AllowedKeys>();
+  const auto key_of_coordinator = coordinator_key(config_);
+  if (key_of_coordinator) allowed->set({*key_of_coordinator});
   swarm_ = net::Swarm::join(
-      {.listen = endpoint_of(config_.node.listen), .rehearsal = rehearsal_of(config_.node)},
+      {.listen = endpoint_of(config_.node.listen),
+       .security = load_security(config_, storage_, directory_.node_key(), allowed),
+       .rehearsal = rehearsal_of(config_.node)},
       {.run_name = config_.name,
        .config = digest_,
        .node_name = config_.node.name,
        .node_key = node_key,
        .coordinator = endpoint_of(swarm.coordinator),
+       .coordinator_key = key_of_coordinator,
+       .allowed = key_of_coordinator ? allowed : nullptr,
        .advertise =
            config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
        .samples = uint64_t(resumed_samples_),

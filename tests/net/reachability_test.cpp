@@ -54,6 +54,12 @@ TEST_CASE("reachability: the port must be the node's own") {
     watching.pass(seconds(600));
     REQUIRE(watching.dial_count() == 1);
   }
+  SECTION("another node's, which has proved its key") {
+    watching.reachability.on_link_open(watching.link(), NodeId{{1}}, watching.turn());
+    REQUIRE(watching.out.closed.contains(watching.link()));
+    REQUIRE(!watching.reachability.finding(0)->is_reachable);
+    REQUIRE(watching.reachability.finding(0)->reason == "another node answers there");
+  }
   SECTION("another node's") {
     watching.answer(kKey + 1);
     REQUIRE(!watching.reachability.finding(0)->is_reachable);

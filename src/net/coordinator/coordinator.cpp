@@ -62,6 +62,8 @@ class CoordinatorMachine : public Coordinator {
   void lose(PeerId peer, const std::string& reason, Turn turn);
   void forget(PeerId peer, Turn turn);
   void change_epoch(Turn turn);
+  void tell_keys(const MemberRecord& member, Turn turn);
+  void tell_changed_keys(Turn turn);
 
   // The run.
   void start_if_due(Turn turn);
@@ -88,6 +90,7 @@ class CoordinatorMachine : public Coordinator {
   bool is_finished_ = false;
   int64_t joined_count_ = 0;
   int64_t lost_count_ = 0;
+  uint64_t keys_generation_ = 0;  // That all members were told.
 };
 
 CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
@@ -144,6 +147,7 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
   for (const auto& verdict : admission_.on_tick(roster_, turn)) follow(verdict, turn);
   reachability_.on_tick(turn);
+  tell_changed_keys(turn);
   for (const PeerId peer : roster_.peers()) {
     const Duration silence = now - roster_.find(peer)->heard_at;
     if (silence < options_.dead_after) continue;
@@ -200,6 +204,7 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
       .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),
       .dead_after_ms = uint32_t(options_.dead_after / milliseconds(1))};
   speaker_.send(member->link, MessageType::kWelcome, encode(welcome), turn);
+  tell_keys(*member, turn);
   if (is_split) {
     standing_.notify(
         *member,
@@ -404,6 +409,19 @@ void CoordinatorMachine::change_epoch(Turn turn) {
   for (const PeerId peer : active) {
     speaker_.send(roster_.find(peer)->link, MessageType::kMembership, payload, turn);
   }
+}
+
+// Whoever is not on the list any more has lost his link to us already; this cuts those between
+// members.
+void CoordinatorMachine::tell_changed_keys(Turn turn) {
+  if (!options_.allowed || options_.allowed->generation() == keys_generation_) return;
+  keys_generation_ = options_.allowed->generation();
+  for (const auto& [peer, member] : roster_.all()) tell_keys(member, turn);
+}
+
+void CoordinatorMachine::tell_keys(const MemberRecord& member, Turn turn) {
+  if (!options_.allowed) return;
+  speaker_.send(member.link, MessageType::kKeys, encode(Keys{options_.allowed->list()}), turn);
 }
 
 // --- The run.

@@ -56,6 +56,7 @@ class MemberMachine : public Member {
   Handled on_start_message(const Start& start, Turn turn);
   Handled on_samples(const Samples& samples);
   Handled on_membership(const Membership& membership, const Message& message);
+  Handled on_keys(const Keys& keys);
   Handled on_notice(const Notice& notice);
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
   Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
@@ -107,7 +108,9 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       run_(run_hash(options.run_name)),
       store_(store),
       on_event_(std::move(on_event)),
-      registration_({options.coordinator, options.coordinator_patience},
+      registration_({.coordinator = options.coordinator,
+                     .key = options.coordinator_key,
+                     .patience = options.coordinator_patience},
                     [this] { return make_hello(); }),
       fetcher_(run_, {.wants_in_flight_max = options.wants_in_flight_max,
                       .links_per_peer_max = options.links_per_peer_max,
@@ -125,7 +128,7 @@ void MemberMachine::on_link_open(LinkId link, bool incoming, const Remote& remot
   if (incoming) {
     server_.on_link_open(link, remote.endpoint, now);
   } else if (registration_.owns(link)) {
-    registration_.on_link_open({now, out});
+    registration_.on_link_open(remote.node, {now, out});
   } else if (fetcher_.owns(link)) {
     fetcher_.on_link_open(link, now);
   }
@@ -244,6 +247,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
                              [&](const auto& start) { return on_start_message(start, turn); });
     case MessageType::kSamples:
       return dispatch<Samples>(message, [&](const auto& s) { return on_samples(s); });
+    case MessageType::kKeys:
+      return dispatch<Keys>(message, [&](const auto& keys) { return on_keys(keys); });
     case MessageType::kMembership:
       return dispatch<Membership>(message,
                                   [&](const auto& m) { return on_membership(m, message); });
@@ -318,6 +323,16 @@ MemberMachine::Handled MemberMachine::on_membership(const Membership& membership
   last_epoch_.last_epoch = epoch_;
   last_epoch_.last_member_count = uint32_t(membership.members.size());
   on_event_(MembershipChanged{.epoch = epoch_, .members = membership.members});
+  return {};
+}
+
+MemberMachine::Handled MemberMachine::on_keys(const Keys& keys) {
+  if (!options_.allowed || !options_.coordinator_key)
+    return base::Failure{"it has a list of keys, and we have the run's secret"};
+  std::vector<NodeId> allowed = keys.allowed;
+  if (std::ranges::find(allowed, *options_.coordinator_key) == allowed.end())
+    allowed.push_back(*options_.coordinator_key);
+  options_.allowed->set(allowed);
   return {};
 }
 

@@ -24,7 +24,11 @@ void Registration::start(Turn turn) {
   on_tick(turn);
 }
 
-void Registration::on_link_open(Turn turn) {
+void Registration::on_link_open(const NodeId& node, Turn turn) {
+  if (options_.key && node != *options_.key) {
+    drop(fmt::format("the node with the key {} answers there", node.text()), turn);
+    return;
+  }
   heard_at_ = turn.now;
   turn.out.send(*link_, make_hello_());
 }

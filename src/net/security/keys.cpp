@@ -134,9 +134,10 @@ NodeKey::NodeKey(const KeyBytes& seed) : seed_(seed) {
 std::string NodeKey::file_text() const {
   return fmt::format(
       "# The private key of a node of Atoll: whoever has it is that node. Its public key, for the\n"
-      "# list of the run:  {}\n"
+      "# list of the run, and its number:\n"
+      "# {} {:016x}\n"
       "{} {}\n",
-      id_.text(), kNodeKeyWord, to_hex(seed_));
+      id_.text(), id_.number(), kNodeKeyWord, to_hex(seed_));
 }
 
 base::Result<NodeKey> parse_node_key(const std::string& file_text) {

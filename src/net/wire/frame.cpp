@@ -38,6 +38,7 @@ bool is_known(MessageType type) {
     case MessageType::kAbort:
     case MessageType::kHeartbeatReply:
     case MessageType::kSamples:
+    case MessageType::kKeys:
     case MessageType::kDataHello:
     case MessageType::kWant:
     case MessageType::kChunk:

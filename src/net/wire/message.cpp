@@ -76,6 +76,11 @@ void describe(Wire& wire, Contributor& contributor) {
   describe(wire, contributor.data);
 }
 
+template <class Wire>
+void describe(Wire& wire, NodeId& id) {
+  for (uint8_t& byte : id.bytes) wire.number(byte);
+}
+
 // For lists. Defined below what an entry can be, because names in it are looked up here.
 constexpr auto kDescribeEntry = [](auto& wire, auto& entry) { describe(wire, entry); };
 constexpr auto kDescribePeer = [](auto& wire, PeerId& peer) { describe_peer(wire, peer); };
@@ -178,6 +183,11 @@ template <class Wire>
 void describe(Wire& wire, Start& start) {
   wire.number(start.step);
   describe_samples(wire, start.samples_void_below);
+}
+
+template <class Wire>
+void describe(Wire& wire, Keys& keys) {
+  wire.list(keys.allowed, kAllowedKeysMax, kDescribeEntry);
 }
 
 template <class Wire>
@@ -321,6 +331,7 @@ PAYLOAD(Reject);
 PAYLOAD(CatchUp);
 PAYLOAD(Start);
 PAYLOAD(Samples);
+PAYLOAD(Keys);
 PAYLOAD(Membership);
 PAYLOAD(Open);
 PAYLOAD(Reown);
