@@ -16,6 +16,7 @@ struct AllReduceBenchOptions {
   double rate_mbit = 0;
   double round_trip_ms = 0;
   double loss = 0;  // Share of packets.
+  bool is_plain = false;  // Without TLS.
 };
 
 struct AllReduceBenchReport {
