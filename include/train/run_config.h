@@ -81,7 +81,9 @@ struct NodeConfig {
   std::string key_file;           // Empty: one that is made in the run directory.
   std::string allowed_keys_file;  // Of the coordinator of a run with "keys".
   std::string listen = "0.0.0.0:0";
-  std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
+  // "host:port" that others dial; empty: the address the coordinator sees; "auto": as the provider
+  // of the machine tells (train/port_map.h), or else empty.
+  std::string advertise = "auto";
   // A worse line than there is, see net::RehearsalOptions; 0: not.
   struct Rehearse {
     double rate_mbit = 0;
@@ -89,6 +91,8 @@ struct NodeConfig {
     double cut_seconds = 0;
   } rehearse;
 };
+
+inline constexpr const char* kAdvertiseAuto = "auto";
 
 struct RunConfig {
   std::string comment;         // For people: the arithmetic behind the numbers.

@@ -17,6 +17,7 @@
 #include "train/failure_record.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
+#include "train/port_map.h"
 #include "train/resume.h"
 #include "train/run_data.h"
 #include "train/run_directory.h"
@@ -55,6 +56,20 @@ auto differences_to(const RunConfig& config) {
   return [here = shared_config(config)](const std::string& there) {
     return difference_lines(shared_config_differences(here, there));
   };
+}
+
+PortMap addresses_of(const NodeConfig& node) {
+  const net::Endpoint listen = endpoint_of(node.listen);
+  if (node.advertise != kAdvertiseAuto) {
+    const auto advertise = node.advertise.empty() ? net::Endpoint{} : endpoint_of(node.advertise);
+    return {.listen = listen, .advertise = advertise, .source = {}, .problem = {}};
+  }
+  const PortMap map = map_port(listen, process_environment());
+  if (!map.problem.empty()) base::log_warning("{}", map.problem);
+  if (!map.source.empty()) {
+    base::log_info("others dial this node at {}, as {} says", map.advertise.text(), map.source);
+  }
+  return map;
 }
 
 // Everything of one node, in the order in which it is built.
@@ -199,11 +214,12 @@ bool Node::join() {
     return true;
   }
   const SwarmConfig& swarm = config_.swarm;
+  const PortMap addresses = addresses_of(config_.node);
   const auto allowed = std::make_shared<net::AllowedKeys>();
   const auto key_of_coordinator = coordinator_key(config_);
   if (key_of_coordinator) allowed->set({*key_of_coordinator});
   swarm_ = net::Swarm::join(
-      {.listen = endpoint_of(config_.node.listen),
+      {.listen = addresses.listen,
        .security = load_security(config_, storage_, directory_.node_key(), allowed),
        .rehearsal = rehearsal_of(config_.node)},
       {.run_name = config_.name,
@@ -213,8 +229,7 @@ bool Node::join() {
        .coordinator = endpoint_of(swarm.coordinator),
        .coordinator_key = key_of_coordinator,
        .allowed = key_of_coordinator ? allowed : nullptr,
-       .advertise =
-           config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
+       .advertise = addresses.advertise,
        .samples = uint64_t(resumed_samples_),
        .coordinator_patience = seconds(swarm.coordinator_patience_seconds)},
       *outer_, outer_->states(), uint64_t(resumed_committed_step_));

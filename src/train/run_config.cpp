@@ -127,7 +127,8 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
          "again all the time.");
   v.text("listen", c.listen, "host:port for other members; port 0: any free one.");
   v.text("advertise", c.advertise,
-         "host:port that other members dial; empty: the address the coordinator sees.");
+         "host:port that other members dial; empty: the address the coordinator sees; auto: what "
+         "the machine's provider tells in the environment (RunPod, Vast.ai), or else empty.");
   v.section("rehearse", "A worse line than the node has, to try out what a run would be over it.",
             [&] {
               v.number("rate_mbit", c.rehearse.rate_mbit, {0, 1e6},
@@ -165,7 +166,8 @@ void check_listen_addresses(const std::string& path, const RunConfig& config) {
                       "write it as host:port");
   };
   check("node.listen", config.node.listen);
-  if (!config.node.advertise.empty()) check("node.advertise", config.node.advertise);
+  if (!config.node.advertise.empty() && config.node.advertise != kAdvertiseAuto)
+    check("node.advertise", config.node.advertise);
   if (!config.swarm.coordinator.empty()) check("swarm.coordinator", config.swarm.coordinator);
 }
 
