@@ -155,6 +155,7 @@ struct Notice {
 struct Donor {
   PeerId peer = kNobody;
   Endpoint data;
+  uint64_t node_key = 0;  // Which whoever answers there must have proved, on secured links.
 };
 struct CatchUp {
   std::vector<FragmentState> states;  // A zero digest: not known yet, nothing to compare.
@@ -183,6 +184,7 @@ struct Contributor {
   PeerId peer = kNobody;
   int64_t weight_tokens = 0;
   Endpoint data;
+  uint64_t node_key = 0;  // As in Donor.
 };
 struct Open {
   std::vector<Contributor> contributors;  // By peer; weights > 0, or all 0.

@@ -202,7 +202,7 @@ TEST_CASE("values that no peer can mean are refused") {
 
 TEST_CASE("rounds whose owners, order or weights contradict each other are refused") {
   const auto contributor = [](PeerId peer, int64_t weight_tokens) {
-    return fields(peer, weight_tokens, uint16_t(0), uint16_t(7000));
+    return fields(peer, weight_tokens, uint16_t(0), uint16_t(7000), uint64_t(0));
   };
   const auto open = [&](const std::vector<std::byte>& first, const std::vector<std::byte>& second,
                         uint8_t owner) {

@@ -153,7 +153,7 @@ std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
   for (const PeerId peer : ready) {
     const MemberRecord& member = *roster_.find(peer);
     const int64_t weight = believable_weight(member, *member.ready[size_t(fragment)]);
-    contributors.push_back({peer, weight, member.data});
+    contributors.push_back({peer, weight, member.data, member.node_key});
     if (weight > 0) weights.push_back(weight);
   }
   if (!weights.empty()) {

@@ -101,7 +101,7 @@ CatchUp StateInForce::catch_up_for(const MemberRecord& member, uint64_t committe
   CatchUp catch_up{.states = states_, .donors = {}, .step = committed_step};
   for (const auto& [peer, donor] : roster_.all()) {
     if (peer == member.peer || !donor.is_reachable || !holds_some(donor)) continue;
-    catch_up.donors.push_back({.peer = peer, .data = donor.data});
+    catch_up.donors.push_back({.peer = peer, .data = donor.data, .node_key = donor.node_key});
   }
   return catch_up;
 }

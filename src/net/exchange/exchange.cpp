@@ -263,7 +263,7 @@ ChunkName Exchange::name_of(WantKind kind, int64_t chunk) const {
 
 Donor Exchange::provider(int64_t index) const {
   const Contributor& contributor = setup_.open.contributors[size_t(index)];
-  return {.peer = contributor.peer, .data = contributor.data};
+  return {.peer = contributor.peer, .data = contributor.data, .node_key = contributor.node_key};
 }
 
 std::optional<int64_t> Exchange::index_of(PeerId peer) const {

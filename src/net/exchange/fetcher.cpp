@@ -53,6 +53,7 @@ void Fetcher::know(const Donor& provider) {
   Peer& peer = found->second;
   if (!is_new && peer.endpoint != provider.data) peer.path = Path(limits_.links_per_peer_max);
   peer.endpoint = provider.data;
+  peer.node_key = provider.node_key;
 }
 
 void Fetcher::want(const ChunkName& name, std::vector<Donor> providers) {
@@ -228,11 +229,15 @@ void Fetcher::drop_links(Peer& peer, Turn turn) {
   while (!peer.links.empty()) drop_link(peer.links.begin()->first, turn);
 }
 
-void Fetcher::on_link_open(LinkId link, Instant now) {
+void Fetcher::on_link_open(LinkId link, const NodeId& node, Turn turn) {
   Peer& peer = peer_of(link);
+  if (!node.is_zero() && node.number() != peer.node_key) {
+    turn.out.close(link);
+    return on_link_closed(link, "another node answers there", turn);
+  }
   peer.is_unreachable = false;
   peer.links.at(link).is_open = true;
-  peer.path.on_connected(now - peer.links.at(link).dialled_at);
+  peer.path.on_connected(turn.now - peer.links.at(link).dialled_at);
 }
 
 void Fetcher::on_link_closed(LinkId link, const std::string& reason, Turn turn) {

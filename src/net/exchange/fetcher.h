@@ -51,7 +51,8 @@ class Fetcher {
   void close_links(Turn turn);
 
   bool owns(LinkId link) const { return peers_by_link_.contains(link); }
-  void on_link_open(LinkId link, Instant now);
+  // Whoever it leads to has the key of `node`, or has proved nothing.
+  void on_link_open(LinkId link, const NodeId& node, Turn turn);
   void on_link_closed(LinkId link, const std::string& reason, Turn turn);
 
   // A wanted chunk has come; exactly one of taken, not_yet or bad must follow, at once or later,
@@ -110,6 +111,7 @@ class Fetcher {
   struct Peer {
     explicit Peer(Path path) : path(std::move(path)) {}
     Endpoint endpoint;
+    uint64_t node_key = 0;
     Endpoint dialled;  // Where `links` lead: a number can be given to another node.
     Path path;
     std::map<LinkId, Link> links;

@@ -130,7 +130,7 @@ void MemberMachine::on_link_open(LinkId link, bool incoming, const Remote& remot
   } else if (registration_.owns(link)) {
     registration_.on_link_open(remote.node, {now, out});
   } else if (fetcher_.owns(link)) {
-    fetcher_.on_link_open(link, now);
+    fetcher_.on_link_open(link, remote.node, {now, out});
   }
 }
 

@@ -67,6 +67,7 @@ template <class Wire>
 void describe(Wire& wire, Donor& donor) {
   describe_peer(wire, donor.peer);
   describe(wire, donor.data);
+  wire.number(donor.node_key);
 }
 
 template <class Wire>
@@ -74,6 +75,7 @@ void describe(Wire& wire, Contributor& contributor) {
   describe_peer(wire, contributor.peer);
   describe_weight(wire, contributor.weight_tokens, 0);
   describe(wire, contributor.data);
+  wire.number(contributor.node_key);
 }
 
 template <class Wire>
