@@ -133,8 +133,8 @@ class Trial:
     def run(self, case):
         try:
             case(self)
-        except (AssertionError, OSError) as error:
-            self.problems.append(str(error))
+        except Exception as error:  # Also of a case that is wrong itself: its nodes would train on for ever.
+            self.problems.append(str(error) or repr(error))
         self.log_text = self.log_text or self.log()
         self.expect_that_the_healthy_are_well()
         exit_codes = self.stop()
