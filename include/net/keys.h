@@ -8,7 +8,7 @@
 //            anything, and one can be put out while the run goes on.
 //
 // All texts are lines that a person can copy; `#` begins a comment. Parsers are pure functions; a
-// text that holds a secret is never quoted in a reason.
+// reason never quotes what could be a secret.
 #pragma once
 
 #include <array>
@@ -32,6 +32,9 @@ struct NodeId {
   KeyBytes bytes{};
   auto operator<=>(const NodeId&) const = default;
   bool is_zero() const { return *this == NodeId{}; }
+  // A point of small order, for which anybody can make signatures that OpenSSL takes. No link
+  // proves such a key, and no list may have it; zero is one of them.
+  bool is_weak() const;
   std::string text() const;  // 64 hexadecimal digits.
   // The first 8 bytes of the SHA-256 of the key, never 0: short enough for every message. To find
   // another key with the same number takes 2^64 tries.

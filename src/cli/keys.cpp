@@ -2,6 +2,7 @@
 #include "net/keys.h"
 
 #include <CLI/CLI.hpp>
+#include <ctime>
 #include <fmt/format.h>
 #include <iostream>
 #include <memory>
@@ -76,6 +77,13 @@ void add_new_node(CLI::App& keys) {
   });
 }
 
+std::string time_left(const net::AllowedKey& key) {
+  if (key.until == 0) return "";
+  const int64_t days = (key.until - int64_t(std::time(nullptr))) / (24 * 3600);
+  if (key.until <= int64_t(std::time(nullptr))) return " (its time is over)";
+  return fmt::format(" (for {} more days)", days);
+}
+
 void print_list(const std::vector<net::AllowedKey>& list) {
   base::JsonWriter out;
   out.begin_array();
@@ -97,7 +105,7 @@ void add_list(CLI::App& keys) {
     if (!list.ok()) throw base::bad_input(fmt::format("{}: {}", options->file, list.reason()));
     if (options->json) return print_list(*list);
     for (const net::AllowedKey& key : *list)
-      std::cout << fmt::format("{} {}\n", key.id.text(), key.name);
+      std::cout << fmt::format("{} {}{}\n", key.id.text(), key.name, time_left(key));
     std::cout << std::flush;
   });
 }

@@ -18,6 +18,10 @@ constexpr std::array kProviders = {Provider{"RUNPOD_PUBLIC_IP", "RUNPOD_TCP_PORT
 constexpr int kEqualPortsFrom = 70000;
 constexpr int kPortMax = 65535;
 
+bool is_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
 std::optional<int> parse_number(const std::string& text) {
   int number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -68,6 +72,7 @@ Environment process_environment() {
 
 PortMap map_port(const net::Endpoint& listen, const Environment& environment) {
   PortMap map{.listen = listen, .advertise = {}, .source = {}, .problem = {}};
+  if (is_loopback(listen.host)) return map;  // Nobody comes in from outside.
   for (const Provider& provider : kProviders) {
     const auto address = environment.find(provider.address);
     if (address == environment.end() || address->second.empty()) continue;

@@ -1,6 +1,7 @@
 #include "train/swarm_security.h"
 
 #include <cstdlib>
+#include <filesystem>
 #include <fmt/format.h>
 #include <sys/stat.h>
 
@@ -17,23 +18,37 @@ void warn_if_others_can_read(const std::string& path) {
   base::log_warning("{} can be read by others than its owner (chmod 600 {})", path, path);
 }
 
+// Nothing where the variable is not there, or empty, as some that start containers pass it.
+std::optional<std::string> secret_of_environment() {
+  const char* const text = std::getenv(kSecretVariable);
+  if (text == nullptr || *text == 0) return std::nullopt;
+  return text;
+}
+
+base::Error no_secret(const std::string& path) {
+  std::string hint = fmt::format(
+      "make one with `atoll keys new-run {}`, and give the same to all nodes (or see "
+      "swarm.security)",
+      path.empty() ? "FILE" : path);
+  if (path.starts_with('~')) hint = "~ means a folder only to a shell: write the whole path";
+  const auto where =
+      path.empty() ? "node.run_secret_file" : std::filesystem::absolute(path).string();
+  return base::bad_input(
+      fmt::format("the run has no secret: neither {} nor {} is there", where, kSecretVariable),
+      hint);
+}
+
 net::RunSecret load_run_secret(const RunConfig& config, base::Storage& storage) {
-  const char* const variable = std::getenv(kSecretVariable);
+  const auto variable = secret_of_environment();
   const std::string path = config.node.run_secret_file;
-  if (variable == nullptr && !storage.exists(path)) {
-    throw base::bad_input(
-        fmt::format("the run has no secret: neither {} nor {} is there", path, kSecretVariable),
-        fmt::format("make one with `atoll keys new-run {}`, and give the same to all nodes (or see "
-                    "swarm.security)",
-                    path));
-  }
-  if (variable == nullptr) warn_if_others_can_read(path);
-  auto secret = net::parse_run_secret(variable ? variable : storage.read_text(path));
+  if (!variable && (path.empty() || !storage.exists(path))) throw no_secret(path);
+  auto secret = net::parse_run_secret(variable ? *variable : storage.read_text(path));
   if (!secret.ok()) {
     throw base::bad_input(fmt::format("{} is no secret of a run: {}",
                                       variable ? kSecretVariable : path, secret.reason()),
                           "make one with `atoll keys new-run FILE`");
   }
+  if (!variable) warn_if_others_can_read(path);
   return *secret;
 }
 
@@ -88,7 +103,11 @@ std::optional<net::NodeId> coordinator_key(const RunConfig& config) {
 KeyListFile::KeyListFile(base::Storage& storage, std::string path, int64_t now)
     : storage_(storage), path_(std::move(path)), text_(storage_.read_text(path_)) {
   const auto keys = net::parse_allowed_keys(text_);
-  if (!keys.ok()) throw base::bad_input(fmt::format("{}: {}", path_, keys.reason()));
+  if (!keys.ok() || keys->empty()) {
+    throw base::bad_input(
+        fmt::format("{}: {}", path_, keys.ok() ? "there is no key in it" : keys.reason()),
+        "it has a line `KEY NAME` for each node, see `atoll keys`");
+  }
   take(*keys, now);
 }
 
@@ -97,11 +116,14 @@ void KeyListFile::refresh(int64_t now) {
   try {
     std::string text = storage_.read_text(path_);
     const auto keys = net::parse_allowed_keys(text);
-    if (keys.ok()) {
-      text_ = std::move(text);
-    } else {
+    if (!keys.ok()) {
       wrong = fmt::format("{}: {}", path_, keys.reason());
+    } else if (keys->empty()) {
+      wrong = fmt::format("{}: there is no key in it", path_);
+    } else if (text == last_read_) {  // Twice the same: nobody is in the middle of writing it.
+      text_ = text;
     }
+    last_read_ = std::move(text);
   } catch (const base::Error& error) {
     wrong = error.what();
   }

@@ -32,7 +32,8 @@ class KeyListFile {
   KeyListFile(base::Storage& storage, std::string path, int64_t now);
 
   std::shared_ptr<const net::AllowedKeys> allowed() const { return allowed_; }
-  // Reads it again. A file that is missing or no list any more changes nothing and is told, once.
+  // Reads it again; what was the same twice is taken. A file that is missing, empty or no list any
+  // more changes nothing and is told, once.
   // `now`: seconds since 1970, for keys whose time is over.
   void refresh(int64_t now);
 
@@ -42,7 +43,8 @@ class KeyListFile {
   base::Storage& storage_;
   const std::string path_;
   const std::shared_ptr<net::AllowedKeys> allowed_ = std::make_shared<net::AllowedKeys>();
-  std::string text_;
+  std::string text_;  // In force.
+  std::string last_read_;
   std::string told_;  // What was wrong the last time.
 };
 

@@ -46,7 +46,7 @@ class SecurityTest(ClusterTest):
         self.assertNotIn("swarm.security is none", nodes[0].tail() + self.coordinator_log())
 
     def test_what_is_missing_or_wrong_is_said_and_no_secret_is_shown(self):
-        digits = "ab" * 31
+        digits = "cd" * 31
         coordinate = ["coordinate", "--config", self.config, "--listen", "127.0.0.1:0"]
         self.refused(["no secret", "atoll keys new-run run.secret"], *coordinate, env=WITHOUT_SECRET)
         train = ["train", "--config", self.config, "--set", f"node.run_directory={self.folder / 'n'}", "--set", "swarm.coordinator=127.0.0.1:1"]
@@ -60,10 +60,12 @@ class SecurityTest(ClusterTest):
         keys = ["--set", "swarm.security=keys"]
         self.refused(["node.allowed_keys_file is missing"], *coordinate, *keys)
         allowed = self.write_list()
+        self.refused([f"{allowed}: there is no key in it"], *coordinate, *keys, "--set", f"node.allowed_keys_file={allowed}")
+        allowed = self.write_list(someone="ab" * 32)
         self.refused(["node.key_file is missing"], *coordinate, *keys, "--set", f"node.allowed_keys_file={allowed}")
         self.refused(["swarm.coordinator_key"], *train, *keys)
         allowed.write_text("abc\n")
-        self.refused([f"{allowed}: line 1: 'abc' is no key"], *coordinate, *keys, "--set", f"node.allowed_keys_file={allowed}")
+        self.refused([f"{allowed}: line 1: it does not begin with a key"], *coordinate, *keys, "--set", f"node.allowed_keys_file={allowed}")
         self.refused([f"{bad} is there already"], "keys", "new-run", bad)
         self.refused([f"{bad} is no node key"], *train, "--set", f"node.key_file={bad}")
 

@@ -76,8 +76,8 @@ TEST_CASE("keys: a list has names, comments and last days") {
   REQUIRE(parse_allowed_keys("")->empty());
 
   const auto reason = [](const std::string& text) { return parse_allowed_keys(text).reason(); };
-  REQUIRE(reason(a + "\n") == "line 1: the key " + a + " has no name");
-  REQUIRE(reason("\nanna " + a) == "line 2: 'anna' is no key of 64 hexadecimal digits");
+  REQUIRE(reason(a + "\n") == "line 1: after the key there is no name");
+  REQUIRE(reason("\nanna " + a) == "line 2: it does not begin with a key of 64 hexadecimal digits");
   REQUIRE(reason(a + " anna\n" + a + " ben") == "line 2: a key that stands there already");
   for (const char* rest : {" anna until", " anna until 2026-13-01", " anna until 2026-02-30",
                            " anna until 2026-01-01x", " anna ben", " anna for 2026-01-01"}) {
@@ -87,12 +87,36 @@ TEST_CASE("keys: a list has names, comments and last days") {
   REQUIRE(reason(a + " " + std::string(65, 'n')) == "line 1: a name of 65 bytes; 64 fit");
 }
 
+TEST_CASE("keys: those for which anybody can sign are none") {
+  // y = 0, 1, p - 1 and an order of 8, with both signs of x, and 1 as p + 1.
+  for (const std::string& text :
+       {std::string(64, '0'), std::string(62, '0') + "80", "01" + std::string(62, '0'),
+        "ec" + std::string(60, 'f') + "7f", "ee" + std::string(60, 'f') + "ff",
+        std::string("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85")}) {
+    INFO(text);
+    REQUIRE(parse_node_id(text).reason() == "a key for which anybody can sign");
+    REQUIRE(parse_allowed_keys(text + " anna").reason() ==
+            "line 1: a key for which anybody can sign");
+  }
+  REQUIRE(!node_key(1).id().is_weak());
+}
+
+TEST_CASE("keys: a file of another kind is named, and a byte order mark is nothing") {
+  const std::string secret = RunSecret(key_bytes(7)).file_text();
+  const std::string key = node_key(7).file_text();
+  REQUIRE(parse_node_key(secret).reason() == "it is the secret of a run");
+  REQUIRE(parse_run_secret(key).reason() == "it is the key of a node");
+  REQUIRE(parse_run_secret("\xef\xbb\xbf" + secret).ok());
+  REQUIRE(parse_run_secret("atoll-run-secret " + std::string(64, 'a') + " \r\n").ok());
+}
+
 TEST_CASE("keys: too many are refused") {
   std::string text;
   for (int64_t i = 0; i <= kAllowedKeysMax; ++i) {
     NodeId id;
     id.bytes[0] = uint8_t(i);
     id.bytes[1] = uint8_t(i >> 8);
+    id.bytes[2] = 1;
     text += id.text() + " node\n";
     if (i < kAllowedKeysMax) REQUIRE(parse_allowed_keys(text).ok());
   }

@@ -39,6 +39,16 @@ TEST_CASE("port map: a port of equal numbers is found, also by the number it rea
   }
 }
 
+TEST_CASE("port map: what listens only on the machine itself is not mapped") {
+  for (const char* host : {"127.0.0.1", "::1", "localhost"}) {
+    const auto map = map_port(
+        {host, 0}, {{"RUNPOD_PUBLIC_IP", "203.0.113.7"}, {"RUNPOD_TCP_PORT_70000", "10030"}});
+    REQUIRE(map.listen == net::Endpoint{host, 0});
+    REQUIRE(map.advertise == net::Endpoint{});
+    REQUIRE(map.problem.empty());
+  }
+}
+
 TEST_CASE("port map: a port that is not mapped is told, and what is nonsense passed over") {
   const Environment environment = {
       {"RUNPOD_PUBLIC_IP", "203.0.113.7"}, {"RUNPOD_TCP_PORT_22", "10022"},

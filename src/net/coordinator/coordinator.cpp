@@ -173,6 +173,7 @@ void CoordinatorMachine::reject(LinkId link, const std::string& who, const Rejec
 }
 
 void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn) {
+  tell_changed_keys(turn);  // Before the others hear of it, and it of them.
   const Hello& hello = applicant.hello;
   if (const MemberRecord* const old = roster_.find_node(hello.node_key)) {
     lose(old->peer, fmt::format("it registered again from {}", applicant.remote.text()), turn);

@@ -54,8 +54,12 @@ std::vector<std::string> words_of(const std::string& line) {
   return words;
 }
 
-// Of every line that has any.
-std::vector<std::vector<std::string>> lines_of_words(const std::string& text) {
+// An editor may have put one before the first line.
+constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
+
+// Of every line, in order.
+std::vector<std::vector<std::string>> lines_of_words(std::string text) {
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
   std::istringstream stream(text);
   std::vector<std::vector<std::string>> lines;
   for (std::string line; std::getline(stream, line);) lines.push_back(words_of(line));
@@ -88,10 +92,10 @@ std::optional<int64_t> end_of_day(const std::string& date) {
 base::Result<AllowedKey> parse_line(const std::vector<std::string>& words) {
   AllowedKey key;
   const auto bytes = from_hex(words[0]);
-  if (!bytes)
-    return base::Failure{fmt::format("'{}' is no key of 64 hexadecimal digits", words[0])};
+  if (!bytes) return base::Failure{"it does not begin with a key of 64 hexadecimal digits"};
   key.id.bytes = *bytes;
-  if (words.size() < 2) return base::Failure{fmt::format("the key {} has no name", words[0])};
+  if (key.id.is_weak()) return base::Failure{"a key for which anybody can sign"};
+  if (words.size() < 2) return base::Failure{"after the key there is no name"};
   key.name = words[1];
   if (key.name.size() > kNameBytesMax)
     return base::Failure{fmt::format("a name of {} bytes; {} fit", key.name.size(), kNameBytesMax)};
@@ -103,6 +107,22 @@ base::Result<AllowedKey> parse_line(const std::vector<std::string>& words) {
 }
 
 }  // namespace
+
+// All encodings of the eight points of small order of edwards25519, without the bit that is the
+// sign of x.
+bool NodeId::is_weak() const {
+  constexpr std::array<std::string_view, 7> kWeak = {
+      "0000000000000000000000000000000000000000000000000000000000000000",
+      "0100000000000000000000000000000000000000000000000000000000000000",
+      "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+      "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+      "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+      "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+      "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"};
+  NodeId y = *this;
+  y.bytes.back() &= 0x7f;
+  return std::ranges::find(kWeak, y.text()) != kWeak.end();
+}
 
 std::string NodeId::text() const {
   return to_hex(bytes);
@@ -118,7 +138,9 @@ uint64_t NodeId::number() const {
 base::Result<NodeId> parse_node_id(const std::string& text) {
   const auto bytes = from_hex(text);
   if (!bytes) return base::Failure{"a public key has 64 hexadecimal digits"};
-  return NodeId{*bytes};
+  const NodeId id{*bytes};
+  if (id.is_weak()) return base::Failure{"a key for which anybody can sign"};
+  return id;
 }
 
 NodeKey NodeKey::make() {
@@ -142,6 +164,8 @@ std::string NodeKey::file_text() const {
 
 base::Result<NodeKey> parse_node_key(const std::string& file_text) {
   const auto seed = find_secret(file_text, kNodeKeyWord);
+  if (!seed && find_secret(file_text, kRunSecretWord))
+    return base::Failure{"it is the secret of a run"};
   if (!seed) return base::Failure{fmt::format("it has no line '{} <64 digits>'", kNodeKeyWord)};
   return NodeKey(*seed);
 }
@@ -172,6 +196,7 @@ std::string RunSecret::file_text() const {
 base::Result<RunSecret> parse_run_secret(const std::string& text) {
   auto bytes = find_secret(text, kRunSecretWord);
   if (const auto words = words_of(text); !bytes && words.size() == 1) bytes = from_hex(words[0]);
+  if (!bytes && find_secret(text, kNodeKeyWord)) return base::Failure{"it is the key of a node"};
   if (!bytes) return base::Failure{fmt::format("it has no line '{} <64 digits>'", kRunSecretWord)};
   return RunSecret(*bytes);
 }

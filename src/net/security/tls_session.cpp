@@ -13,6 +13,8 @@ namespace {
 
 // A certificate of ours has some 230 bytes; nobody needs a chain.
 constexpr long kCertificateBytesMax = 2048;
+// RFC 8446, section 5.5, allows AES-GCM 2^24.5 records with one key. Some 270 GB of chunks.
+constexpr int64_t kRecordsMax = int64_t{1} << 24;
 
 std::string last_error() {
   std::array<char, 256> text{};
@@ -83,6 +85,10 @@ struct TlsCallbacks {
       session.refusal_ = "its certificate has no Ed25519 key";
       return X509_V_ERR_INVALID_CA;
     }
+    if (node.is_weak()) {
+      session.refusal_ = "its key is one for which anybody can sign";
+      return X509_V_ERR_INVALID_CA;
+    }
     if (context.signer_ && X509_verify(certificate, context.signer_.get()) != 1) {
       session.refusal_ = "it has another run secret";
       return X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN;
@@ -93,6 +99,13 @@ struct TlsCallbacks {
     }
     session.peer_ = node;
     return X509_V_OK;
+  }
+
+  // Whatever a handshake says after its end (new keys, tickets) no node says: it only costs time.
+  static void watch(int is_written, int, int content_type, const void*, size_t, SSL* ssl, void*) {
+    auto& session = *static_cast<TlsSession*>(SSL_get_app_data(ssl));
+    if (session.stands_ && is_written == 0 && content_type == SSL3_RT_HANDSHAKE)
+      session.refusal_ = "it goes on shaking hands after it has been let in";
   }
 
   static int choose_protocol(SSL*, const unsigned char** chosen, unsigned char* chosen_bytes,
@@ -137,6 +150,7 @@ TlsContext::TlsContext(const Security& security)
   SSL_CTX_set_max_cert_list(settings, kCertificateBytesMax);
   SSL_CTX_set_verify(settings, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   SSL_CTX_set_cert_verify_callback(settings, TlsCallbacks::verify, this);
+  SSL_CTX_set_msg_callback(settings, TlsCallbacks::watch);
   SSL_CTX_set_alpn_select_cb(settings, TlsCallbacks::choose_protocol, this);
   CHECK(SSL_CTX_use_certificate(settings, make_certificate(security.key, signer).get()) == 1);
   CHECK(SSL_CTX_use_PrivateKey(settings, private_key(security.key).get()) == 1);
@@ -176,6 +190,7 @@ base::Result<bool> TlsSession::handshake() {
   unsigned protocol_bytes = 0;
   SSL_get0_alpn_selected(ssl, &protocol, &protocol_bytes);
   if (protocol_bytes == 0) return base::Failure{"it does not say which run it is of"};
+  stands_ = true;
   return true;
 }
 
@@ -184,6 +199,7 @@ base::Result<int64_t> TlsSession::read(std::span<std::byte> plain) {
   ERR_clear_error();
   size_t byte_count = 0;
   const int status = SSL_read_ex(ssl, plain.data(), plain.size(), &byte_count);
+  if (!refusal_.empty()) return base::Failure{refusal_};
   if (status == 1) return int64_t(byte_count);
   const int error = SSL_get_error(ssl, status);
   if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_ZERO_RETURN) return 0;
@@ -195,6 +211,8 @@ bool TlsSession::is_closed_by_peer() const {
 }
 
 base::Result<int64_t> TlsSession::write(std::span<const std::byte> plain) {
+  if (++record_count_ > kRecordsMax)
+    return base::Failure{"as much was sent as one key may encrypt; another connection goes on"};
   ERR_clear_error();
   size_t byte_count = 0;
   const int status = SSL_write_ex(state_.get(), plain.data(), plain.size(), &byte_count);
@@ -219,7 +237,6 @@ base::Failure TlsSession::failure() const {
     case SSL_R_NO_APPLICATION_PROTOCOL:
       return {"it belongs to another run"};
     case SSL_R_WRONG_VERSION_NUMBER:
-    case SSL_R_RECORD_TOO_SMALL:
     case SSL_R_BAD_RECORD_TYPE:
       return {"it does not speak TLS"};
     default:

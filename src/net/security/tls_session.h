@@ -76,7 +76,9 @@ class TlsSession {
   const Send send_;
   std::span<const std::byte> received_;
   NodeId peer_;
-  std::string refusal_;  // Why we do not take the other side.
+  bool stands_ = false;
+  int64_t record_count_ = 0;  // Encrypted.
+  std::string refusal_;       // Why we do not take the other side.
   TlsState state_;
 };
 

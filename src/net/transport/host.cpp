@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <signal.h>
@@ -26,6 +27,8 @@ namespace {
 
 constexpr uint64_t kTickMilliseconds = 100;
 constexpr int kBacklog = 128;
+// A flood of connections must leave the loop time for its links.
+constexpr int64_t kAcceptedInTickMax = 256;
 constexpr Duration kFinishPatience = std::chrono::seconds(1);
 constexpr Duration kWarningInterval = std::chrono::seconds(10);
 // For checkpoints, datasets, logs and devices.
@@ -109,8 +112,10 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void on_worked(const Job& job);
 
   bool has_room_for(const Link& link) const;
-  void make_room_for_a_stranger(const std::string& host);
+  void make_room_for_a_stranger(const std::string& network);
   void cut_revoked();
+  void for_each_link(const std::function<void(Link&)>& visit);
+  void refused(const std::string& network, const std::string& reason);
   void warn(const std::string& text);
   sockaddr_storage listen_address();
   void run();
@@ -150,6 +155,9 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   std::deque<Event> events_;
   bool is_in_machine_ = false;
   bool is_stopping_ = false;
+  int64_t refused_count_ = 0;
+  int64_t accepted_in_tick_ = 0;
+  bool is_connection_waiting_ = false;
   Instant last_warning_ = -kWarningInterval;
 };
 
@@ -265,32 +273,36 @@ void UvHost::on_mail() {
 
 void UvHost::on_timer() {
   retired_.clear();
+  accepted_in_tick_ = 0;
+  if (std::exchange(is_connection_waiting_, false) && !is_stopping_) on_connection(0);
   cut_revoked();
   const Instant now = monotonic_now();
-  // A deadline may end its link, and the machine may then open and close others.
-  std::vector<LinkId> ids;
-  for (const auto& [id, link] : links_) ids.push_back(id);
-  for (const auto& [id, link] : finishing_) ids.push_back(id);
-  for (const LinkId id : ids) {
-    for (const auto* links : {&links_, &finishing_}) {
-      if (const auto found = links->find(id); found != links->end()) {
-        found->second->check_deadline(now);
-        break;
-      }
-    }
-  }
+  for_each_link([now](Link& link) { link.check_deadline(now); });
   if (is_stopping_) return;
   call_machine([&](Instant now) { machine_.on_tick(now, *this); });
   deliver_events();
 }
 
 void UvHost::on_connection(int status) {
+  // libuv asks no further until this one is accepted.
+  if (++accepted_in_tick_ > kAcceptedInTickMax) {
+    is_connection_waiting_ = true;
+    return;
+  }
   const LinkId id = next_link_++;
   auto link = std::make_unique<Link>(context_, id, Link::Origin::kAccepted);
   if (status == 0) status = link->accept(reinterpret_cast<uv_stream_t*>(&listener_));
   if (status != 0) return warn(fmt::format("cannot accept a connection: {}", uv_strerror(status)));
-  if (tls_) make_room_for_a_stranger(link->remote_host());
-  if (has_room_for(*link)) add_link(std::move(link), id).open();
+  if (link->remote_network().empty()) return;  // It is gone again.
+  if (tls_) make_room_for_a_stranger(link->remote_network());
+  if (!has_room_for(*link)) return refused(link->remote_network(), "there are too many");
+  add_link(std::move(link), id).open();
+}
+
+void UvHost::refused(const std::string& network, const std::string& reason) {
+  ++refused_count_;
+  warn(
+      fmt::format("refused a connection from {}: {} ({} so far)", network, reason, refused_count_));
 }
 
 void UvHost::warn(const std::string& text) {
@@ -301,12 +313,12 @@ void UvHost::warn(const std::string& text) {
 
 // Whoever means it well has proved who it is after two round trips. So the oldest one goes, from
 // the same address if that has more than its share: a flood from one place is no flood for others.
-void UvHost::make_room_for_a_stranger(const std::string& host) {
+void UvHost::make_room_for_a_stranger(const std::string& network) {
   std::vector<LinkId> all, neighbours;  // In the order in which they came.
   for (const auto& [id, link] : links_) {
     if (!link->is_half_open()) continue;
     all.push_back(id);
-    if (link->remote_host() == host) neighbours.push_back(id);
+    if (link->remote_network() == network) neighbours.push_back(id);
   }
   const bool are_many_neighbours = int64_t(neighbours.size()) >= options_.half_open_max / 2;
   if (!are_many_neighbours && int64_t(all.size()) < options_.half_open_max) return;
@@ -316,24 +328,31 @@ void UvHost::make_room_for_a_stranger(const std::string& host) {
 void UvHost::cut_revoked() {
   if (!tls_ || tls_->generation() == keys_generation_) return;
   keys_generation_ = tls_->generation();
-  std::vector<LinkId> revoked;
-  for (const auto& [id, link] : links_) {
-    if (link->has_stood() && !tls_->allows(link->node())) revoked.push_back(id);
-  }
-  for (const LinkId id : revoked) {
-    const auto found = links_.find(id);
-    if (found != links_.end()) found->second->cut("its key is not on the list of the run any more");
+  for_each_link([](Link& link) { link.cut_if_revoked(); });
+}
+
+// What becomes of one may be the end of others, or make some.
+void UvHost::for_each_link(const std::function<void(Link&)>& visit) {
+  std::vector<LinkId> ids;
+  for (const auto& [id, link] : links_) ids.push_back(id);
+  for (const auto& [id, link] : finishing_) ids.push_back(id);
+  for (const LinkId id : ids) {
+    for (const auto* links : {&links_, &finishing_}) {
+      if (const auto found = links->find(id); found != links->end()) {
+        visit(*found->second);
+        break;
+      }
+    }
   }
 }
 
 // Links that are being closed have descriptors too.
 bool UvHost::has_room_for(const Link& link) const {
   const auto is_incoming = [](const auto& entry) { return entry.second->is_incoming(); };
-  const std::string host = link.remote_host();
   const auto is_neighbour = [&](const auto& entry) {
-    return entry.second->is_incoming() && entry.second->remote_host() == host;
+    return entry.second->is_incoming() && entry.second->remote_network() == link.remote_network();
   };
-  const auto link_count = int64_t(links_.size() + finishing_.size() + retired_.size());
+  const auto link_count = int64_t(links_.size() + finishing_.size());
   return std::ranges::count_if(links_, is_incoming) < options_.links_max &&
          std::ranges::count_if(links_, is_neighbour) < options_.links_per_address_max &&
          link_count < descriptors_max() - kDescriptorsKept;
@@ -429,7 +448,7 @@ void UvHost::link_ended(LinkId link, const std::string& reason) {
     if (found->second->has_stood() || !found->second->is_incoming())
       return add_event({link, Ended{reason}});
     // The machine never heard of it.
-    warn(fmt::format("refused a connection from {}: {}", found->second->remote_host(), reason));
+    refused(found->second->remote_network(), reason);
     return retire(links_, link);
   }
   retire(finishing_, link);

@@ -1,5 +1,5 @@
 // A call to the observer may destroy the link: it is the last thing that a function does, but for
-// read_frames() and on_ciphertext().
+// read_frames(), on_ciphertext() and stand().
 #include "net/transport/link.h"
 
 #include <array>
@@ -57,6 +57,7 @@ void set_options(uv_tcp_t* socket) {
 // all that TLS says around them are some 700 bytes.
 constexpr int64_t kBytesToSecureMax = 1024;
 constexpr Duration kRefusalPatience = std::chrono::seconds(1);
+constexpr const char* kRevoked = "its key is not on the list of the run any more";
 constexpr size_t kCiphertextBytes = 64 * 1024;
 
 // libuv's buffers are not const because reads use them too.
@@ -183,7 +184,7 @@ void Link::on_connected(int status) {
 int Link::accept(uv_stream_t* listener) {
   make_socket();
   const int status = uv_accept(listener, reinterpret_cast<uv_stream_t*>(socket_));
-  if (status == 0) remote_host_ = remote_endpoint(socket_).host;
+  if (status == 0) remote_network_ = network_of(remote_endpoint(socket_).host);
   return status;
 }
 
@@ -204,10 +205,14 @@ void Link::open() {
   const int status = uv_read_start(reinterpret_cast<uv_stream_t*>(socket_), allocate, read);
   if (status != 0) return end(uv_strerror(status));
   if (!context_.tls) return stand();
-  const auto role = is_incoming() ? TlsSession::Role::kServer : TlsSession::Role::kClient;
+  if (is_incoming()) return;  // Who says nothing costs nothing.
+  make_session(TlsSession::Role::kClient);
+  go_on_securing();
+}
+
+void Link::make_session(TlsSession::Role role) {
   session_ = std::make_unique<TlsSession>(
       *context_.tls, role, [this](std::span<const std::byte> bytes) { send_ciphertext(bytes); });
-  go_on_securing();
 }
 
 void Link::go_on_securing() {
@@ -216,6 +221,8 @@ void Link::go_on_securing() {
   if (write_error_ != 0) return end(uv_strerror(write_error_));
   if (*secured) {
     node_ = session_->peer();
+    // The list may have changed since its certificate was looked at.
+    if (!context_.tls->allows(node_)) return refuse(kRevoked);
     return stand();
   }
   if (is_incoming() && bytes_to_secure_ >= kBytesToSecureMax) {
@@ -240,13 +247,15 @@ void Link::stand() {
   }
   if (const Status pumped = pump(); !pumped.ok()) return end(pumped.reason());
   if (is_finishing_) return shut_down_if_sent();
+  const std::weak_ptr<const char> life = life_;
   context_.observer->link_opened(id_, {.endpoint = remote_endpoint(socket_), .node = node_});
+  if (!life.expired() && phase_ == Phase::kOpen) tell_if_drained();
 }
 
 // --- Reading.
 
 std::span<std::byte> Link::room_to_read() {
-  if (!session_) return parser_.next_bytes();
+  if (!context_.tls) return parser_.next_bytes();
   context_.ciphertext.resize(kCiphertextBytes);
   const std::span<std::byte> room(context_.ciphertext);
   if (!is_half_open() || !refusal_.empty()) return room;
@@ -255,7 +264,7 @@ std::span<std::byte> Link::room_to_read() {
 
 void Link::on_read(ssize_t status) {
   if (status == 0) return;  // Nothing there after all.
-  if (!refusal_.empty()) return status < 0 ? end(refusal_) : void();
+  if (!refusal_.empty()) return on_refused_read(status);
   if (status < 0 && phase_ == Phase::kSecuring) {
     return end(
         fmt::format("{} before the connection was secured: does it speak TLS?",
@@ -267,8 +276,14 @@ void Link::on_read(ssize_t status) {
   }
   if (status < 0) return end(uv_strerror(int(status)));
   context_.bytes_received += status;
-  if (session_) return on_ciphertext(status);
+  if (context_.tls) return on_ciphertext(status);
   on_frame_bytes(status);
+}
+
+// Until its FIN, or until it has said too much.
+void Link::on_refused_read(ssize_t status) {
+  if (status > 0) bytes_to_secure_ += status;
+  if (status < 0 || bytes_to_secure_ > 2 * kBytesToSecureMax) end(refusal_);
 }
 
 void Link::on_frame_bytes(int64_t byte_count) {
@@ -280,6 +295,7 @@ void Link::on_frame_bytes(int64_t byte_count) {
 }
 
 void Link::on_ciphertext(int64_t byte_count) {
+  if (!session_) make_session(TlsSession::Role::kServer);
   session_->receive(std::span<const std::byte>(context_.ciphertext).first(size_t(byte_count)));
   if (phase_ == Phase::kSecuring) {
     bytes_to_secure_ += byte_count;
@@ -297,6 +313,7 @@ void Link::read_frames() {
     const auto byte_count = session_->read(parser_.next_bytes());
     if (!byte_count.ok()) return end(byte_count.reason());
     if (write_error_ != 0) return end(uv_strerror(write_error_));
+    if (*byte_count == 0 && session_->is_closed_by_peer()) return end("closed by the other side");
     if (*byte_count == 0) return;
     on_frame_bytes(*byte_count);
   }
@@ -306,7 +323,8 @@ void Link::read_frames() {
 
 int64_t Link::queued_bytes() const {
   const auto* stream = reinterpret_cast<const uv_stream_t*>(socket_);
-  return unsent_bytes_ + (stream == nullptr ? 0 : int64_t(uv_stream_get_write_queue_size(stream)));
+  return unsent_bytes_ + int64_t(unflushed_.size()) +
+         (stream == nullptr ? 0 : int64_t(uv_stream_get_write_queue_size(stream)));
 }
 
 void Link::send(Message message) {
@@ -447,6 +465,7 @@ void Link::on_flushed(int status) {
 // --- The end.
 
 void Link::finish(Duration patience) {
+  if (!refusal_.empty()) return;  // It is ending already.
   CHECK(!is_finishing_ && !has_ended());
   is_finishing_ = true;
   deadline_ = monotonic_now() + patience;
@@ -455,7 +474,7 @@ void Link::finish(Duration patience) {
 }
 
 void Link::shut_down_if_sent() {
-  if (!unsent_.empty() || is_close_told_) return;  // Then it is called again.
+  if (!unsent_.empty() || is_flushing_ || is_close_told_) return;  // Then it is called again.
   is_close_told_ = true;
   if (session_) session_->close();
   shut_down();
@@ -499,8 +518,13 @@ void Link::cut(const std::string& reason) {
   if (phase_ != Phase::kEnded) end(reason);
 }
 
+void Link::cut_if_revoked() {
+  if (has_stood_ && context_.tls && !context_.tls->allows(node_)) cut(kRevoked);
+}
+
 void Link::end(const std::string& reason) {
   phase_ = Phase::kEnded;
+  session_.reset();  // The rest of the link is small, and lives until the host's next tick.
   count_queued(-counted_bytes_);
   release_resolution();
   release_socket();

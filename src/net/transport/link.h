@@ -78,7 +78,7 @@ class Link {
   // Accepted, and nobody has proved anything yet.
   bool is_half_open() const { return is_incoming() && phase_ == Phase::kSecuring; }
   int64_t queued_bytes() const;
-  const std::string& remote_host() const { return remote_host_; }  // Of an accepted one.
+  const std::string& remote_network() const { return remote_network_; }  // Of an accepted one.
   const NodeId& node() const { return node_; }  // Of the other side, once it has proved it.
 
   // For kDialled, once. The addresses are tried in order; without them the endpoint's host is
@@ -96,6 +96,7 @@ class Link {
   void check_deadline(Instant now);
   // At once, with this reason.
   void cut(const std::string& reason);
+  void cut_if_revoked();
 
  private:
   enum class Phase { kDialling, kSecuring, kOpen, kEnded };
@@ -108,6 +109,8 @@ class Link {
   void on_read(ssize_t status);
   void on_frame_bytes(int64_t byte_count);
   void on_ciphertext(int64_t byte_count);
+  void on_refused_read(ssize_t status);
+  void make_session(TlsSession::Role role);
   void go_on_securing();
   void refuse(const std::string& reason);
   void stand();
@@ -136,7 +139,7 @@ class Link {
   LinkContext& context_;
   const LinkId id_;
   const Origin origin_;
-  std::string remote_host_;
+  std::string remote_network_;
   NodeId node_;
   Phase phase_ = Phase::kDialling;
   bool has_stood_ = false;
