@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "net/host_steps.h"
 #include "net/parse_frames.h"
+#include "net/security/tls_session.h"
 #include "net/security_rig.h"
 
 using namespace net;
@@ -131,4 +132,93 @@ TEST_CASE("secure host: a thousand idle connections keep nobody out") {
   require_works(client, link, server, 1);
   REQUIRE(idle.front().is_closed_by_peer());  // The oldest went.
   REQUIRE(server.machine.story().incoming.size() == 1);
+}
+
+namespace {
+
+// A client of TLS whose bytes a test sends by hand.
+class HandClient {
+ public:
+  HandClient(const std::shared_ptr<const Security>& security, uint16_t port)
+      : context_(*security),
+        session_(context_, TlsSession::Role::kClient, [this](std::span<const std::byte> bytes) {
+          unsent.insert(unsent.end(), bytes.begin(), bytes.end());
+        }) {
+    REQUIRE(socket.connect(port));
+    REQUIRE(session_.handshake().ok());
+  }
+  // All but the last `kept_back` bytes of what it has to say.
+  void send(size_t kept_back = 0) {
+    const size_t count = unsent.size() - kept_back;
+    REQUIRE(socket.send(std::span(unsent).first(count)));
+    unsent.erase(unsent.begin(), unsent.begin() + ptrdiff_t(count));
+  }
+  // Until it has heard enough to have its last word of the handshake ready.
+  void hear() {
+    for (bool stands = false; !stands;) {
+      const auto bytes = socket.receive();
+      REQUIRE(!bytes.empty());
+      session_.receive(bytes);
+      const auto result = session_.handshake();
+      REQUIRE(result.ok());
+      stands = *result;
+    }
+  }
+
+  PlainSocket socket;
+  std::vector<std::byte> unsent;
+
+ private:
+  TlsContext context_;
+  TlsSession session_;
+};
+
+}  // namespace
+
+TEST_CASE("secure host: a key that is taken from the list in the middle of a handshake is out") {
+  const auto allowed = allowing({2});
+  TestNode server(secured(with_keys(1, allowed)));
+  server.host->start();
+  HandClient client(with_keys(2, allowing({1})), server.endpoint().port);
+  client.send();
+  client.hear();
+  client.send(1);  // Its certificate and all that is signed with it, but not the end.
+  on_loop(*server.host, [](Outbox&) { return 0; });
+  allowed->set({});
+  // Until the host has held its links against the list.
+  const int64_t ticks = server.machine.story().ticks;
+  REQUIRE(server.machine.wait_until([=](const Story& s) { return s.ticks > ticks + 1; }));
+  client.send();
+  REQUIRE(client.socket.is_closed_by_peer());
+  REQUIRE(server.machine.story().incoming.empty());
+}
+
+TEST_CASE("secure host: a link that was refused can be closed, and the host stopped") {
+  // It answers nothing that is TLS, and then says nothing more.
+  PlainListener deaf;
+  TestNode node(secured(with_secret(1)));
+  node.host->start();
+  const LinkId link = on_loop(*node.host, [&](Outbox& out) {
+    return out.connect({"127.0.0.1", deaf.port()});
+  });
+  PlainSocket& answering = deaf.accept();
+  const std::vector<std::byte> banner(100, std::byte('S'));
+  REQUIRE(answering.send(banner));
+  REQUIRE(answering.is_shut_by_peer());  // It was refused.
+  SECTION("closed by the machine") {
+    on_loop(*node.host, [=](Outbox& out) {
+      out.close(link);
+      return 0;
+    });
+  }
+  SECTION("at the end of the host") {}
+  SECTION("an accepted one at the end of the host") {
+    PlainSocket stranger;
+    REQUIRE(stranger.connect(node.endpoint().port));
+    REQUIRE(stranger.send(banner));
+    REQUIRE(stranger.is_shut_by_peer());
+    node.host.reset();
+    return;
+  }
+  node.host.reset();
 }

@@ -212,6 +212,63 @@ TEST_CASE("tls: a secret and a list do not mix") {
   REQUIRE(!other.client.stands);
 }
 
+namespace {
+
+// A node made of OpenSSL alone, by what docs/formats/wire.md says.
+struct RawNode {
+  TlsSettings settings{SSL_CTX_new(TLS_method())};
+  TlsState ssl;
+  BIO* in = BIO_new(BIO_s_mem());
+  BIO* out = BIO_new(BIO_s_mem());
+
+  RawNode() {
+    const NodeKey key = node_key(1);
+    const NodeKey signer = RunSecret(key_bytes(200)).signer("a run");
+    REQUIRE(SSL_CTX_use_certificate(settings.get(), make_certificate(key, signer).get()) == 1);
+    REQUIRE(SSL_CTX_use_PrivateKey(settings.get(), private_key(key).get()) == 1);
+    ssl.reset(SSL_new(settings.get()));
+    SSL_set_bio(ssl.get(), in, out);
+    const std::string name = "a run";
+    const std::string protocol =
+        "atoll/1 " + base::sha256(std::as_bytes(std::span(name))).hex().substr(0, 32);
+    const std::string wire = char(protocol.size()) + protocol;
+    const auto* bytes = reinterpret_cast<const unsigned char*>(wire.data());
+    REQUIRE(SSL_set_alpn_protos(ssl.get(), bytes, unsigned(wire.size())) == 0);
+    SSL_set_connect_state(ssl.get());
+  }
+  ByteVector said() {
+    ByteVector bytes(size_t(BIO_ctrl_pending(out)));
+    if (!bytes.empty()) BIO_read(out, bytes.data(), int(bytes.size()));
+    return bytes;
+  }
+  void hear(const ByteVector& bytes) { BIO_write(in, bytes.data(), int(bytes.size())); }
+};
+
+}  // namespace
+
+TEST_CASE("tls: another program that follows the format is let in, and out if it changes keys") {
+  RawNode client;
+  End server(with_secret(2), Role::kServer);
+  SSL_do_handshake(client.ssl.get());
+  server.take(client.said(), 1 << 20);
+  client.hear(std::exchange(server.sent, {}));
+  REQUIRE(SSL_do_handshake(client.ssl.get()) == 1);
+  server.take(client.said(), 1 << 20);
+  REQUIRE(server.stands);
+  REQUIRE(server.session.peer() == node_key(1).id());
+
+  REQUIRE(SSL_write(client.ssl.get(), "words", 5) == 5);
+  REQUIRE(read_all(server.session, client.said(), 1 << 20).size() == 5);
+  REQUIRE(SSL_key_update(client.ssl.get(), SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
+  REQUIRE(SSL_write(client.ssl.get(), "words", 5) == 5);
+  const ByteVector said = client.said();
+  server.session.receive(said);
+  std::array<std::byte, 100> buffer;
+  const auto read = server.session.read(buffer);
+  REQUIRE(!read.ok());
+  REQUIRE(read.reason() == "it goes on shaking hands after it has been let in");
+}
+
 TEST_CASE("tls: what is no TLS is told so") {
   End server(with_secret(2), Role::kServer);
   const ByteVector bytes(100, std::byte('A'));
