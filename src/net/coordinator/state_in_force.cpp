@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "net/probe.h"
+
 namespace net {
 namespace {
 
@@ -59,6 +61,8 @@ void StateInForce::settle_digest(int64_t fragment, bool is_overdue) {
   };
   const bool have_all_voted = std::ranges::none_of(voters, is_open);
   if (!state.digest.is_zero() || (!have_all_voted && !is_overdue)) return;
+  probe<"a digest is settled without all votes">(!have_all_voted);
+  probe<"a digest has no majority">(have_all_voted);
   const auto elected = elect_state(voters);
   if (elected && elected->version == state.version) state.digest = elected->digest;
 }
