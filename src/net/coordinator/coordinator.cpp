@@ -289,7 +289,9 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
     case MessageType::kApplied:
       return dispatch<Applied>(message, [&](const auto& applied) {
         FragmentState& state = member.states[authority.fragment];
-        if (state.version == authority.round) state.digest = applied.digest;
+        if (state.version != authority.round) return;
+        state.digest = applied.digest;
+        in_force_.hear_last(authority.fragment, state);
       });
     case MessageType::kNeedSamples:
       return dispatch<NeedSamples>(message, [&](const auto& need) {
@@ -330,6 +332,11 @@ base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced sy
     return base::Failure{"a state without all fragments"};
   probe<"a Synced of one that is in step">(member.standing != Standing::kCatchingUp);
   if (member.standing != Standing::kCatchingUp) return {};
+  for (size_t fragment = 0; fragment < synced.states.size(); ++fragment) {
+    const FragmentState& was = member.states[fragment];
+    const bool has_made_it = was.digest.is_zero() && was.version == synced.states[fragment].version;
+    if (has_made_it) in_force_.hear_last(int64_t(fragment), synced.states[fragment]);
+  }
   member.states = std::move(synced.states);
   member.catch_up.reset();  // If this is not the state in force any more, it must be told again.
   member.is_synced = true;
@@ -427,16 +434,16 @@ void CoordinatorMachine::review(Turn turn) {
   if (!is_started_) return;
   judge_newer_states(turn);
   do {
-    for (auto& [peer, member] : roster_.all()) {
-      const bool is_known = reachability_.finding(peer).has_value();
-      if (member.standing != Standing::kCatchingUp || !member.is_synced || !is_known) continue;
-      if (in_force_.is_held_by(member)) activate(member, turn);
-    }
-    rounds_.review(turn);
     for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
       const Duration age = turn.now - rounds_.committed_at(fragment);
       in_force_.settle_digest(fragment, age >= options_.round_timeout);
     }
+    for (auto& [peer, member] : roster_.all()) {
+      const bool is_known = reachability_.finding(peer).has_value();
+      if (member.standing != Standing::kCatchingUp || !member.is_synced || !is_known) continue;
+      if (in_force_.is_shown_by(member)) activate(member, turn);
+    }
+    rounds_.review(turn);
   } while (demote_stale(turn));
   start_over_if_lost(turn);
   standing_.review(is_started_, turn);
