@@ -131,6 +131,9 @@ TEST_CASE("trust: who was left out keeps up first, and is not waited for meanwhi
   REQUIRE(notice->reason.find("does not deliver its contribution") != std::string::npos);
   for (const size_t m : {0, 1}) desk.done(links[m], 5);
   REQUIRE(desk.is_told(links[0], MessageType::kCommit));
+  for (const size_t m : {0, 1}) {
+    desk.send(links[m], MessageType::kApplied, encode(Applied{digest_of(7)}), {.round = 1});
+  }
   desk.sync(links[2]);
   // The next round opens without waiting for it; it is in time, and contributes to the one after.
   members.round(2, {links[0], links[1]});

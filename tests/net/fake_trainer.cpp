@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "net/exchange/chunk.h"
 #include "net/frozen.h"
 
 namespace net {
@@ -27,8 +28,18 @@ int64_t weight_of(HostId host) {
 struct FakeTrainer::Encoded {
   uint64_t value = 0;
   int64_t weight = 0;
-  uint64_t base_version = 0;  // The state that it belongs to:
-  uint64_t base_digest = 0;   // a stale part or one of another lineage would show.
+  uint64_t base_version = 0;                  // The state that it belongs to:
+  uint64_t base_digest = 0;                   // a stale part or one of another lineage would show.
+  std::array<uint64_t, kNodesMax> serials{};  // Of the work of each node that is in it.
+  uint64_t is_lie = 0;                        // Made wrong on purpose.
+
+  uint64_t hosts() const {
+    uint64_t mask = 0;
+    for (size_t host = 0; host < serials.size(); ++host) {
+      if (serials[host] != 0) mask |= uint64_t{1} << host;
+    }
+    return mask;
+  }
 };
 
 namespace {
@@ -60,12 +71,48 @@ void Oracle::saw_commit(const RoundKey& key, const base::Digest& results) {
   }
 }
 
-void Oracle::saw_state(const RoundKey& key, const base::Digest& before, const base::Digest& after) {
+void Oracle::saw_state(const RoundKey& key, const base::Digest& before, const base::Digest& after,
+                       std::vector<uint64_t> counted) {
   const auto [seen, is_first] = states_.emplace(key, std::pair(before, after));
   if (!is_first && seen->second != std::pair(before, after)) {
     violated(
         fmt::format("version {} of fragment {} differs between members", key.round, key.fragment));
   }
+  if (is_first) check_neighbours(key);
+  steps_.try_emplace({key.fragment, after}, Step{before, std::move(counted)});
+}
+
+// What one coordinator commits follows from what it had committed before.
+void Oracle::check_neighbours(const RoundKey& key) {
+  for (const RoundKey& later : {key, RoundKey{key.term, key.fragment, key.round + 1}}) {
+    const auto next = states_.find(later);
+    const auto last = states_.find({later.term, later.fragment, later.round - 1});
+    if (next == states_.end() || last == states_.end()) continue;
+    if (next->second.first == last->second.second) continue;
+    violated(fmt::format("version {} of fragment {} does not follow from the one before",
+                         later.round, later.fragment));
+  }
+}
+
+std::vector<base::Digest> Oracle::history(int64_t fragment, const base::Digest& state) const {
+  std::vector<base::Digest> history{state};
+  for (auto step = steps_.find({fragment, state}); step != steps_.end();
+       step = steps_.find({fragment, step->second.before})) {
+    history.push_back(step->second.before);
+  }
+  return history;
+}
+
+void Oracle::check_work(int64_t fragment, const base::Digest& state) {
+  std::vector<uint64_t> all;
+  for (const base::Digest& one : history(fragment, state)) {
+    const auto step = steps_.find({fragment, one});
+    if (step == steps_.end()) continue;
+    all.insert(all.end(), step->second.counted.begin(), step->second.counted.end());
+  }
+  std::ranges::sort(all);
+  if (std::ranges::adjacent_find(all) == all.end()) return;
+  violated(fmt::format("work is counted twice in fragment {}", fragment));
 }
 
 FakeTrainer::Checkpoint FakeTrainer::fresh(const TrainerOptions& options) {
@@ -89,10 +136,13 @@ FakeTrainer::FakeTrainer(World& world, HostId host, const TrainerOptions& option
   is_changing_.resize(size_t(options.fragment_count));
   synced_at_.resize(size_t(options.fragment_count), live_.step);
   frozen_.resize(size_t(options.fragment_count));
+  serials_.resize(size_t(options.fragment_count));
   ready_at_.resize(size_t(options.fragment_count));
 }
 
-Member& FakeTrainer::make_member(const MemberOptions& options) {
+Member& FakeTrainer::make_member(const MemberOptions& member_options) {
+  MemberOptions options = member_options;
+  options.samples = live_.heard;
   member_ = Member::create(options, *this, states(), live_.step,
                            [this](MemberEvent event) { handle(std::move(event)); });
   return *member_;
@@ -113,13 +163,15 @@ Bytes FakeTrainer::contribution(int64_t fragment, int64_t chunk) {
 
 void FakeTrainer::freeze(size_t fragment) {
   is_waiting_[fragment] = true;
+  serials_[fragment] = oracle_.next_serial();
   ready_at_[fragment] = live_.step;
   frozen_[fragment].clear();
   for (int64_t chunk = 0; chunk < options_.chunk_count; ++chunk) {
-    const Encoded encoded{.value = part_of(host_, chunk),
-                          .weight = weight_,
-                          .base_version = version(int64_t(fragment)),
-                          .base_digest = digest_word(int64_t(fragment))};
+    Encoded encoded{.value = part_of(host_, chunk),
+                    .weight = weight_,
+                    .base_version = version(int64_t(fragment)),
+                    .base_digest = digest_word(int64_t(fragment))};
+    encoded.serials[size_t(host_)] = serials_[fragment];
     frozen_[fragment].push_back(bytes_of(encoded, options_.padding_bytes));
   }
 }
@@ -142,19 +194,37 @@ FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
     Encoded content;
     std::memcpy(&content, part.encoded().data(), sizeof(content));
     const bool is_in_order = &part == &parts.front() || part.peer > last;
-    const bool has_weight = content.weight == part.weight_tokens;
+    const bool has_weight = content.weight == part.weight_tokens || !oracle_.are_weights_exact();
+    const bool is_twice = (content.hosts() & sum.hosts()) != 0;
     const bool has_base =
         content.base_version == sum.base_version && content.base_digest == sum.base_digest;
-    if (!is_in_order || !has_weight || !has_base) {
-      oracle_.violated(fmt::format("{}: part of peer {} of chunk {}: order {} weight {} base {}",
-                                   where(fragment, sum.base_version + 1), part.peer, chunk,
-                                   is_in_order, has_weight, has_base));
+    if (!is_in_order || !has_weight || !has_base || is_twice) {
+      oracle_.violated(
+          fmt::format("{}: part of peer {} of chunk {}: order {} weight {} base {} twice {}",
+                      where(fragment, sum.base_version + 1), part.peer, chunk, is_in_order,
+                      has_weight, has_base, is_twice));
     }
     last = part.peer;
     sum.value += content.value;
     sum.weight += part.weight_tokens;
+    for (size_t host = 0; host < kNodesMax; ++host) sum.serials[host] |= content.serials[host];
+  }
+  if (is_lying_) {
+    sum.value += uint64_t(chunk + 1);
+    sum.is_lie = 1;
   }
   return {bytes_of(sum, options_.result_padding_bytes), {}};
+}
+
+void FakeTrainer::falsify(std::vector<std::byte>& payload, uint32_t chunk, uint64_t salt) {
+  const bool is_result = payload[0] == std::byte(WantKind::kResult);
+  const size_t offset = is_result ? size_t(kResultOffset) : size_t(kStateOffset);
+  if (payload.size() < offset + (is_result ? sizeof(Encoded) : sizeof(uint64_t))) return;
+  Encoded sum;
+  std::memcpy(&sum, payload.data() + offset, is_result ? sizeof(sum) : sizeof(sum.value));
+  sum.value += (chunk + 1) * (1 + salt);
+  sum.is_lie = 1;
+  std::memcpy(payload.data() + offset, &sum, is_result ? sizeof(sum) : sizeof(sum.value));
 }
 
 // Block b: the chunks whose number is b modulo the number of blocks.
@@ -182,8 +252,8 @@ base::Result<void> FakeTrainer::write_block(int64_t fragment, int64_t block,
   return {};
 }
 
-base::Digest FakeTrainer::digest(int64_t fragment) const {
-  return base::sha256(std::as_bytes(std::span(live_.values[size_t(fragment)])));
+base::Digest FakeTrainer::digest(const Checkpoint& checkpoint, int64_t fragment) {
+  return base::sha256(std::as_bytes(std::span(checkpoint.values[size_t(fragment)])));
 }
 
 uint64_t FakeTrainer::digest_word(int64_t fragment) const {
@@ -216,6 +286,12 @@ void FakeTrainer::handle(MemberEvent event) {
 }
 
 void FakeTrainer::handle_next() {
+  // A commit waits until the one before is applied, and what comes after it waits with it.
+  const auto* const next = std::get_if<Committed>(&events_.front().first);
+  if (next && is_changing_[size_t(next->fragment)]) {
+    ++postponed_count_;
+    return;
+  }
   const auto [event, term] = std::move(events_.front());
   events_.pop_front();
   commit_term_ = term;
@@ -223,6 +299,13 @@ void FakeTrainer::handle_next() {
   if (const auto* fetched = std::get_if<Fetched>(&event)) on_fetched(*fetched);
   if (const auto* started = std::get_if<Started>(&event)) on_started(*started);
   if (const auto* committed = std::get_if<Committed>(&event)) on_committed(*committed);
+  if (const auto* granted = std::get_if<SamplesGranted>(&event)) {
+    live_.heard = std::max(live_.heard, granted->first + granted->count);
+    if (granted->count > 0) is_asking_ = false;
+  }
+  if (const auto* standing = std::get_if<StandingChanged>(&event)) {
+    contributes_ = standing->contributes;
+  }
   if (const auto* stopped = std::get_if<Stopped>(&event)) {
     is_running_ = false;
     stopped_ = *stopped;
@@ -256,10 +339,14 @@ void FakeTrainer::on_started(const Started& started) {
   peer_ = started.peer;
   ++start_count_;
   last_start_step_ = started.step;
-  if (!is_running_) {
+  // Further than that from the run there is no round that it could be ready for.
+  const uint64_t far = options_.steps_per_round + options_.overlap_steps_max;
+  const bool is_far = live_.step > started.step + far;
+  if (!is_running_ || is_far) {
     live_.step = started.step;
     synced_at_.assign(synced_at_.size(), live_.step);
   }
+  if (is_far) withdraw();
   is_running_ = true;
   if (!is_stepping_) step();
 }
@@ -273,19 +360,41 @@ void FakeTrainer::on_committed(const Committed& committed) {
   is_changing_[size_t(f)] = true;
   later(options_.apply_time, [=, this](Instant now, Outbox& out) {
     const base::Digest before = digest(f);
+    std::vector<uint64_t> counted;
     for (size_t chunk = 0; chunk < committed.results.size(); ++chunk) {
       Encoded sum;
       std::memcpy(&sum, committed.results[chunk].encoded().data(), sizeof(sum));
-      live_.values[size_t(f)][chunk] += sum.value;
+      mix(size_t(f), chunk, sum);
+      for (const uint64_t serial : sum.serials) {
+        if (serial != 0) counted.push_back(serial << 16 | chunk);
+      }
     }
     live_.versions[size_t(f)] = committed.round;
     is_changing_[size_t(f)] = false;
     is_waiting_[size_t(f)] = false;
-    synced_at_[size_t(f)] = live_.step;
-    oracle_.saw_state(key, before, digest(f));
+    // What was not in the round stays, and is brought to the next one.
+    if (committed.contributed) synced_at_[size_t(f)] = live_.step;
+    oracle_.saw_state(key, before, digest(f), std::move(counted));
     checkpoint_ = live_;
     member_->applied(f, {committed.round, digest(f)}, now, out);
+    ask_for_samples(now, out);
+    for (; postponed_count_ > 0; --postponed_count_) {
+      later(Duration(1), [this](Instant, Outbox&) { handle_next(); });
+    }
   });
+}
+
+// Two histories never lead to one value.
+void FakeTrainer::mix(size_t fragment, size_t chunk, const Encoded& sum) {
+  uint64_t& value = live_.values[fragment][chunk];
+  value = value * 6364136223846793005 + sum.value + 1;
+  for (const uint64_t serial : sum.serials) value = (value ^ serial) * 1442695040888963407;
+}
+
+void FakeTrainer::ask_for_samples(Instant now, Outbox& out) {
+  if (!options_.asks_for_samples || is_asking_) return;
+  is_asking_ = true;
+  member_->need_samples(options_.steps_per_round, now, out);
 }
 
 void FakeTrainer::check_results(const Committed& committed) {
@@ -299,33 +408,48 @@ void FakeTrainer::check_results(const Committed& committed) {
   }
   uint64_t in_any = 0;
   for (size_t chunk = 0; chunk < committed.results.size(); ++chunk) {
-    const Part& part = committed.results[chunk];
     Encoded sum;
-    std::memcpy(&sum, part.encoded().data(), sizeof(sum));
-    uint64_t mask = 0;
-    std::memcpy(&mask, part.bytes->data() + 1, sizeof(mask));
-    const uint64_t hosts = sum.value / (chunk + 1);
-    const int64_t weight = 1000 * std::popcount(hosts) + int64_t(hosts);
-    const bool is_legal = sum.value % (chunk + 1) == 0 && hosts != 0;
-    const bool has_weight =
-        sum.weight == part.weight_tokens &&
-        (sum.weight == weight || sum.weight == 0 || weight_ != weight_of(host_));
-    const bool has_count = std::popcount(mask) == std::popcount(hosts);
-    const bool has_base =
-        sum.base_version + 1 == committed.round && sum.base_digest == digest_word(f);
-    const bool has_ours =
-        committed.has_ours[chunk] == 0 || was_spoiled_ || (hosts >> host_ & 1) != 0;
-    if (!is_legal || !has_weight || !has_count || !has_base || !has_ours) {
-      oracle_.violated(fmt::format(
-          "{}: chunk {} has value {} and weight {} (said: {}) of contributors {:x}, base {}, ours "
-          "{}",
-          place, chunk, sum.value, sum.weight, part.weight_tokens, mask, has_base, has_ours));
-    }
-    in_any |= hosts;
+    std::memcpy(&sum, committed.results[chunk].encoded().data(), sizeof(sum));
+    check_result(committed, chunk, sum);
+    in_any |= sum.hosts();
   }
   if (int64_t(committed.members.size()) != std::popcount(in_any)) {
     oracle_.violated(fmt::format("{} names {} members", place, committed.members.size()));
   }
+}
+
+void FakeTrainer::check_result(const Committed& committed, size_t chunk, const Encoded& sum) {
+  if (sum.is_lie != 0) return;
+  const int64_t f = committed.fragment;
+  const Part& part = committed.results[chunk];
+  uint64_t mask = 0;
+  std::memcpy(&mask, part.bytes->data() + 1, sizeof(mask));
+  const uint64_t hosts = sum.hosts();
+  const int64_t weight = 1000 * std::popcount(hosts) + int64_t(hosts);
+  const bool is_legal = sum.value == hosts * (chunk + 1) && hosts != 0;
+  const bool has_weight = sum.weight == part.weight_tokens &&
+                          (sum.weight == weight || sum.weight == 0 || weight_ != weight_of(host_) ||
+                           !oracle_.are_weights_exact());
+  const bool has_count = std::popcount(mask) == std::popcount(hosts);
+  const bool has_base =
+      sum.base_version + 1 == committed.round && sum.base_digest == digest_word(f);
+  // What we are told is counted; what we are not told is not, or it would be brought again.
+  const uint64_t ours = sum.serials[size_t(host_)];
+  const bool is_new = is_waiting_[size_t(f)] && ours == serials_[size_t(f)];
+  const bool has_ours = committed.has_ours[chunk] != 0 ? ours != 0 || was_spoiled_ : !is_new;
+  if (is_legal && has_weight && has_count && has_base && has_ours) return;
+  oracle_.violated(
+      fmt::format("{}: chunk {} has value {} and weight {} (said: {}) of contributors {:x}, base "
+                  "{}, ours {}",
+                  where(f, committed.round), chunk, sum.value, sum.weight, part.weight_tokens, mask,
+                  has_base, has_ours));
+}
+
+void FakeTrainer::leave(const std::string& reason) {
+  world_.call(host_, [this, reason](Instant now, Outbox& out) {
+    is_running_ = false;
+    member_->leave(reason, now, out);
+  });
 }
 
 void FakeTrainer::withdraw() {
@@ -365,7 +489,7 @@ void FakeTrainer::step() {
       const bool is_due = live_.step >= synced_at_[f] + options_.steps_per_round +
                                             (version(int64_t(f)) == 0 ? start : 0);
       // Two that wait for each other's fragments meet where both have said all.
-      if (!is_due && held_count_ < kHeldPatience) continue;
+      if (!is_due && held_count_ != kHeldPatience) continue;
       freeze(f);
       member_->ready(int64_t(f), weight_, live_.step, now, out);
     }

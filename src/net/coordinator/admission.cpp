@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "net/probe.h"
 #include "net/wire/wire.h"
 
 namespace net {
@@ -63,6 +64,7 @@ std::optional<Admission::Verdict> Admission::on_message(LinkId link, const Messa
                       .term = message.authority.term};
   if (!roster.has_node(applicant.hello.node_key)) return admit(link, std::move(applicant));
   stranger.came_at = now;
+  probe<"a node registers while its old link stands">();
   stranger.twin = std::move(applicant);
   return std::nullopt;
 }
@@ -76,11 +78,13 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
     const Duration age = turn.now - stranger.came_at;
     if (!stranger.twin) {
       if (age < kHelloWithin) continue;
+      probe<"a link says nothing">();
       turn.out.close(link);
       strangers_.erase(link);
       continue;
     }
     const MemberRecord* const old = roster.find_node(stranger.twin->hello.node_key);
+    probe<"a node key is in use twice">(old && old->heard_at > stranger.came_at);
     if (old && old->heard_at > stranger.came_at) {
       verdicts.push_back(refuse(
           link, {.reason = fmt::format(
@@ -89,6 +93,7 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
                      old->name, old->remote.text(), stranger.twin->hello.node_name,
                      stranger.remote.endpoint.text())}));
     } else if (!old || age >= 2 * options_.heartbeat_interval) {
+      probe<"the old link of a node that came again is gone">(!old);
       verdicts.push_back(admit(link, std::move(*stranger.twin)));
     }
   }
@@ -122,6 +127,7 @@ std::optional<Reject> Admission::refusal(const Hello& hello, const NodeId& node,
     return Reject{.reason = fmt::format("you have {} fragments, the run has {}",
                                         hello.states.size(), options_.fragment_count)};
   }
+  probe<"a Hello with a state that cannot be">(!is_possible(hello, options_));
   if (!is_possible(hello, options_)) {
     return Reject{.reason = fmt::format(
                       "your state has version {} at step {}, which no node of this run can have",

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -73,6 +74,7 @@ void Fetcher::want(const ChunkName& name, std::vector<Donor> providers) {
     item.providers = std::move(providers);
     return;
   }
+  probe<"a chunk is wanted of another provider">();
   withdraw(name);
   item = Item{.providers = std::move(providers)};
   enqueue(name);
@@ -101,6 +103,7 @@ void Fetcher::pump(Turn turn) {
 void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
   const bool was_waiting = peer.has_in_flight();
   if (was_waiting) drop_silent(id, peer, turn);
+  probe<"a number was given to another node">(!peer.links.empty() && peer.dialled != peer.endpoint);
   if (!peer.links.empty() && peer.dialled != peer.endpoint) drop_links(peer, turn);
   for (auto& [key, lane] : peer.lanes) {
     std::erase_if(lane.paused, [&, &pending = lane.pending](const auto& paused) {
@@ -165,6 +168,7 @@ LinkId Fetcher::least_loaded(const Peer& peer) {
 
 void Fetcher::drop_silent(PeerId id, Peer& peer, Turn turn) {
   if (turn.now - peer.heard_at >= kSilenceMax) {
+    probe<"a peer owes chunks and is silent for long">();
     base::log_info("peer {} owes chunks and is silent: dialling it again", id);
     return drop_links(peer, turn);
   }
@@ -246,6 +250,7 @@ void Fetcher::on_link_closed(LinkId link, const std::string& reason, Turn turn) 
   const Link lost = peer.links.at(link);
   const auto left = int64_t(peer.links.size()) - 1;
   if (left == 0 && !lost.is_open && !std::exchange(peer.is_unreachable, true)) {
+    probe<"a peer cannot be reached">();
     base::log_warning("cannot reach peer {} at {}: {}; trying again", id, peer.endpoint.text(),
                       reason);
   }
@@ -279,6 +284,7 @@ void Fetcher::on_last_link_lost(Peer& peer, Turn turn) {
   }
   for (const ChunkName& name : names) {
     Item& item = items_.at(name);
+    probe<"a lost link's chunks go to another provider">(item.providers.size() > 1);
     item.turn = (item.turn + 1) % item.providers.size();
     enqueue(name);
   }
@@ -302,6 +308,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   const auto lane = peer.lanes.find({name.kind, name.kind == WantKind::kState ? 0 : name.fragment});
   if (lane == peer.lanes.end() || !take_from_flight(peer, lane->second, name)) return std::nullopt;
   if (message.type == MessageType::kGone) {
+    probe<"a provider does not have what is wanted">();
     refused(name, turn);
     return std::nullopt;
   }
@@ -331,6 +338,7 @@ void Fetcher::not_yet(const Delivery& delivery, Turn turn) {
 
 void Fetcher::bad(const Delivery& delivery, const std::string& reason, Turn turn) {
   settle(delivery.name);
+  probe<"a peer delivers what cannot be">();
   base::log_warning("peer {}: {}: its links are closed", delivery.from, reason);
   refused(delivery.name, turn);
   drop_links(peers_.at(delivery.from), turn);
@@ -340,6 +348,7 @@ void Fetcher::refused(const ChunkName& name, Turn turn) {
   Item& item = items_.at(name);
   item.turn = (item.turn + 1) % item.providers.size();
   if (++item.refusal_count % item.providers.size() == 0) {
+    probe<"all providers have refused">();
     lane_of(name).paused[name] = turn.now + kRefusedPause;
   } else {
     enqueue(name);

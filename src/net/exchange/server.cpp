@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -106,6 +107,7 @@ void Server::on_tick(Turn turn) {
   std::vector<LinkId> idle;
   for (const auto& [id, link] : links_) {
     const bool has_work = !link.wants.empty() || turn.out.queued_bytes(id) > 0;
+    probe<"an incoming link is idle for long">(!has_work && turn.now - link.heard_at >= kIdleMax);
     if (!has_work && turn.now - link.heard_at >= kIdleMax) idle.push_back(id);
   }
   for (const LinkId id : idle) {
@@ -162,6 +164,7 @@ void Server::pump_link(LinkId id, Turn turn) {
     const bool has_room = find_room();
     Answer answer = has_room ? answerer_(want.name) : not_yet();
     const bool is_old = has_room && turn.now - want.asked_at >= kWantAgeMax;
+    probe<"a want has waited for too long">(answer.kind == Answer::Kind::kNotYet && is_old);
     if (answer.kind == Answer::Kind::kNotYet && is_old) answer = gone();
     if (answer.kind == Answer::Kind::kNotYet) {
       kept.push_back(want);

@@ -15,6 +15,7 @@
 #include "net/member/registration.h"
 #include "net/member/sample_request.h"
 #include "net/member/state_sync.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -154,6 +155,7 @@ void MemberMachine::on_message(LinkId link, const Message& message, Instant now,
   if (registration_.owns(link)) {
     registration_.on_heard(now);
     const Handled handled = on_control(message, turn);
+    probe<"the coordinator says what cannot be">(!handled.ok());
     if (!handled.ok() && registration_.drop(handled.reason(), turn)) on_coordinator_lost(turn);
   } else if (fetcher_.owns(link)) {
     if (const auto delivery = fetcher_.on_message(link, message, turn)) {
@@ -174,6 +176,7 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
   if (is_over_) return;
   if (registration_.on_tick(turn)) on_coordinator_lost(turn);
   if (registration_.is_given_up(now)) {
+    probe<"there is no coordinator any more">();
     return stop(
         {.reason = fmt::format("no coordinator at {} for {} s: {}", options_.coordinator.text(),
                                std::chrono::duration<double>(options_.coordinator_patience).count(),
@@ -181,6 +184,7 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
         turn);
   }
   if (state_sync_.silence(now) >= options_.fetch_patience) {
+    probe<"nobody gives us the state">();
     return stop({.reason = "nobody gives us the state of the run"}, turn);
   }
   if (registration_.is_heartbeat_due(now)) tell_heartbeat(turn);
@@ -203,6 +207,7 @@ void MemberMachine::go_on(Turn turn) {
 void MemberMachine::work(Turn turn) {
   while (job_count_ < kJobsMax) {
     auto job = rounds_.next_job();
+    probe<"as many jobs are out as may be">(job_count_ == kJobsMax - 1);
     if (!job) break;
     ++job_count_;
     turn.out.start({.work = std::move(job->work),
@@ -214,6 +219,7 @@ void MemberMachine::work(Turn turn) {
 
 void MemberMachine::on_worked(const std::function<void(Turn)>& finish, Turn turn) {
   --job_count_;
+  probe<"a job ends when its member has stopped">(is_over_);
   if (is_over_) return;
   finish(turn);
   go_on(turn);
@@ -384,6 +390,8 @@ Answer MemberMachine::answer(const ChunkName& name) {
 void MemberMachine::ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
                           Outbox& out) {
   CHECK(fragment >= 0 && fragment < rounds_.fragment_count(), "fragment {}", fragment);
+  probe<"a ready crosses a commit or an announcement">(!is_over_ &&
+                                                       !state_sync_.takes_ready(fragment));
   if (is_over_ || !state_sync_.takes_ready(fragment)) return;
   rounds_.set_ready(fragment, {.weight_tokens = weight_tokens, .step = step});
   if (is_active_) tell_ready(fragment, {now, out});
@@ -467,6 +475,7 @@ void MemberMachine::stop(Stopped stopped, Turn turn) {
 
 void MemberMachine::tell(MessageType type, const Authority& authority, Bytes payload, Turn turn) {
   const auto link = registration_.link();
+  probe<"something is to be told and there is no coordinator">(!link);
   if (!link) return;
   Message message{.type = type, .run = run_, .source = self_, .authority = authority};
   message.authority.epoch = epoch_;

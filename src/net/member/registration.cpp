@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -70,6 +71,8 @@ bool Registration::on_tick(Turn turn) {
   if (link_) {
     const Duration patience = is_welcome_ ? silence_max_ : kAnswerWithin;
     if (turn.now - heard_at_ < patience) return false;
+    probe<"a Hello is not answered">(!is_welcome_);
+    probe<"the coordinator is silent">(is_welcome_);
     return drop(fmt::format("silent for {} s", std::chrono::duration<double>(patience).count()),
                 turn);
   }

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -48,6 +49,8 @@ std::set<int64_t> StateSync::stale_fragments() const {
 StateSync::Outcome StateSync::review(Instant now) {
   if (!expected_ || !being_applied_.empty() || phase_ == Phase::kVerifying) return {};
   const std::set<int64_t> stale = stale_fragments();
+  probe<"the state in force moves on while it is fetched">(phase_ == Phase::kFetching &&
+                                                           !stale.empty());
   // What was announced to the trainer takes its way, even if it is not needed any more.
   if (phase_ == Phase::kSettled && stale.empty()) return TellSynced{};
   const bool is_known = std::ranges::includes(announced_, stale);
@@ -60,6 +63,7 @@ StateSync::Outcome StateSync::review(Instant now) {
     return finish_if_complete();
   }
   if (phase_ == Phase::kAnnounced && is_known) return {};
+  probe<"a second announcement before the first was answered">(unanswered_count_ > 0);
   fetcher_.forget_if([](const ChunkName& name) { return name.kind == WantKind::kState; });
   phase_ = Phase::kAnnounced;
   announced_.insert(stale.begin(), stale.end());
@@ -72,6 +76,7 @@ StateSync::Outcome StateSync::begin_fetch(Instant now) {
   // Between an announcement and its answer there may have been another one.
   if (unanswered_count_ > 0 && --unanswered_count_ > 0) return {};
   if (phase_ == Phase::kVerifying) {
+    probe<"a fetched state has another digest">();
     for (Collection& collection : collections_) collection = {};
   }
   phase_ = Phase::kFetching;
@@ -104,6 +109,7 @@ void StateSync::on_committed(int64_t fragment, uint64_t version) {
 StateSync::Outcome StateSync::applied(int64_t fragment, const FragmentState& state, Instant now) {
   const auto oldest = being_applied_.find(fragment);
   if (oldest != being_applied_.end()) being_applied_.erase(oldest);
+  probe<"two commits are being applied">(being_applied_.contains(fragment));
   if (being_applied_.contains(fragment)) return {};  // A newer commit is being applied already.
   states_[size_t(fragment)] = state;
   return review(now);
@@ -114,6 +120,7 @@ void StateSync::fetch(int64_t fragment, uint64_t version, Instant now) {
   Collection& collection = collections_[size_t(fragment)];
   if (is_being_fetched(size_t(fragment)) && collection.version == version) return;
   const bool is_outrun = is_being_fetched(size_t(fragment)) && collection.version != 0;
+  probe<"the state moved on before all of it was here">(is_outrun);
   if (is_outrun) note_outrun(fragment, version, now);
   states_[size_t(fragment)] = {.version = kNoVersion, .digest = {}};
   collection = {.version = version, .blocks = {}, .bytes = 0};
@@ -138,6 +145,7 @@ void StateSync::note_outrun(int64_t fragment, uint64_t version, Instant now) {
 
 void StateSync::want_missing(int64_t fragment) {
   const auto& donors = expected_->donors;
+  probe<"there is no donor">(donors.empty());
   if (donors.empty()) return;  // The coordinator names others as soon as there are any.
   for (int64_t block = 0; block < store_.block_count(fragment); ++block) {
     if (collections_[size_t(fragment)].blocks.contains(block)) continue;
@@ -160,6 +168,7 @@ StateSync::Outcome StateSync::deliver(const Fetcher::Delivery& delivery, const B
     return {};
   }
   if (*version < collection.version) {  // It has not applied the newest round yet.
+    probe<"a donor has not applied the newest round">();
     fetcher_.not_yet(delivery, turn);
     return {};
   }
@@ -172,6 +181,7 @@ StateSync::Outcome StateSync::deliver(const Fetcher::Delivery& delivery, const B
   fetcher_.taken(delivery);
   moved_at_ = turn.now;
   if (*version > collection.version) {  // It is ahead of what we were told: what we have is old.
+    probe<"a donor is ahead of what we were told">();
     fetch(fragment, *version, turn.now);
     collection.blocks.insert(delivery.name.chunk);
     want_missing(fragment);
@@ -193,9 +203,11 @@ StateSync::Outcome StateSync::finish_if_complete() {
 
 Answer StateSync::answer(const ChunkName& name) const {
   if (name.fragment >= states_.size()) return gone();
+  probe<"a block is wanted of one that fetches it itself">(is_being_fetched(name.fragment));
   if (is_being_fetched(name.fragment)) return gone();
   if (name.chunk >= store_.block_count(name.fragment)) return gone();
   const auto block = store_.read_block(name.fragment, name.chunk);
+  probe<"a block is wanted while the state changes">(!block);
   if (!block) return not_yet();
   return {.kind = Answer::Kind::kChunk, .payload = state_payload(block->version, block->bytes)};
 }
