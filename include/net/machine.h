@@ -17,7 +17,6 @@ struct Remote {
   Endpoint endpoint;
   // Whose key it has proved to have; zero on links that are not secured.
   NodeId node{};
-  bool is_proved() const { return !node.is_zero(); }
 };
 
 class Outbox;

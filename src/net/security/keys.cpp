@@ -4,11 +4,9 @@
 #include <charconv>
 #include <chrono>
 #include <fmt/format.h>
-#include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
-#include <ranges>
 #include <set>
 #include <sstream>
 

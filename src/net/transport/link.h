@@ -79,7 +79,6 @@ class Link {
   bool is_half_open() const { return is_incoming() && phase_ == Phase::kSecuring; }
   int64_t queued_bytes() const;
   const std::string& remote_network() const { return remote_network_; }  // Of an accepted one.
-  const NodeId& node() const { return node_; }  // Of the other side, once it has proved it.
 
   // For kDialled, once. The addresses are tried in order; without them the endpoint's host is
   // looked up.
@@ -140,7 +139,7 @@ class Link {
   const LinkId id_;
   const Origin origin_;
   std::string remote_network_;
-  NodeId node_;
+  NodeId node_;  // Of the other side, once it has proved it.
   Phase phase_ = Phase::kDialling;
   bool has_stood_ = false;
   bool is_finishing_ = false;
