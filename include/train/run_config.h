@@ -77,6 +77,8 @@ struct NodeConfig {
   bool weight_gradient_stream = false;
   std::string listen = "0.0.0.0:0";
   std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
+  int64_t results_kept = 4;  // Of so many rounds of each fragment, for those who catch up.
+  double gap_share = 0.75;   // Of the time in which nothing of a round is sent, for them.
   // A worse line than there is, see net::RehearsalOptions; 0: not.
   struct Rehearse {
     double rate_mbit = 0;

@@ -26,6 +26,8 @@ struct TrainerOptions {
   int64_t padding_bytes = 0;  // After each encoded part and block, to make them large.
   // After each result: how it is encoded may differ from how contributions are.
   int64_t result_padding_bytes = 0;
+  int64_t block_padding_bytes = 0;  // More, after each block.
+  int64_t results_kept = 4;         // Of so many rounds. 0: a node cannot replay either.
   // A trainer goes on for so many steps after it said a fragment ready, then waits for the round.
   uint64_t overlap_steps_max = 0;
   uint64_t steps_per_round = 5;
@@ -85,6 +87,14 @@ class FakeTrainer : public FragmentStore {
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
   base::Result<void> write_block(int64_t fragment, int64_t block,
                                  std::span<const std::byte> bytes) override;
+  std::optional<std::vector<std::byte>> digests(int64_t fragment, uint64_t version) override;
+  base::Result<std::vector<int64_t>> wrong_blocks(int64_t fragment, const FragmentState& expected,
+                                                  std::span<const std::byte> digests) override;
+  Cut cut(int64_t fragment) const override;
+  int64_t replay_rounds_max(int64_t) const override { return options_.results_kept > 0 ? 8 : 0; }
+  std::optional<PastChunk> past_chunk(int64_t fragment, uint64_t round, int64_t chunk) override;
+  base::Result<void> replay_block(int64_t fragment, int64_t block, uint64_t round,
+                                  std::span<const PastChunk> chunks) override;
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   std::vector<FragmentState> states() const;
@@ -100,6 +110,8 @@ class FakeTrainer : public FragmentStore {
 
   // Faults and wishes.
   void spoil_state(int64_t fragment) { live_.values[size_t(fragment)][0] += 7777; }
+  // The next blocks that it gives to others are wrong.
+  void spoil_blocks(int64_t count) { spoiled_blocks_left_ = count; }
   void set_step_time(Duration step_time) { options_.step_time = step_time; }
   void spoil_contributions(int64_t count) {
     spoiled_left_ = count;
@@ -118,6 +130,8 @@ class FakeTrainer : public FragmentStore {
   void on_started(const Started& started);
   void on_committed(const Committed& committed);
   void check_results(const Committed& committed);
+  std::span<uint64_t> values_of_block(int64_t fragment, int64_t block);
+  std::vector<base::Digest> block_digests(int64_t fragment) const;
   void freeze(size_t fragment);
   bool is_held_up() const;
   void step();
@@ -146,6 +160,9 @@ class FakeTrainer : public FragmentStore {
   bool is_stepping_ = false;
   int64_t held_count_ = 0;  // So many steps could not be made.
   int64_t spoiled_left_ = 0;
+  int64_t spoiled_blocks_left_ = 0;
+  std::vector<std::map<uint64_t, Committed>> past_;     // Per fragment.
+  std::vector<std::vector<base::Digest>> found_wrong_;  // Of the blocks, when last verified.
   bool was_spoiled_ = false;
   uint32_t commit_term_ = 0;
   PeerId peer_ = kNobody;
