@@ -19,7 +19,6 @@ struct Line {
     for (const Instant end = now + time; now < end; now += milliseconds(1)) {
       queued = std::max<int64_t>(0, queued - int64_t(step_bytes));
       gaps.watch(round_bytes(now), queued, now);
-      queued_max = std::max(queued_max, queued);
       if (!gaps.is_open(now)) continue;
       queued += kBlock;
       ++sent;
@@ -29,7 +28,7 @@ struct Line {
   }
   Gaps gaps;
   Instant now = seconds(100);
-  int64_t queued = 0, sent = 0, queued_max = 0;
+  int64_t queued = 0, sent = 0;
 };
 
 TEST_CASE("gaps: nothing leaves while a round's chunk waits, but now and then") {
@@ -40,21 +39,6 @@ TEST_CASE("gaps: nothing leaves while a round's chunk waits, but now and then") 
   REQUIRE(line.sent == 5);
   line.run(seconds(1), 10 * kBlock, [](Instant) { return int64_t{0}; });
   REQUIRE(line.sent > 12);
-}
-
-TEST_CASE("gaps: of the time without rounds a share is used") {
-  for (const double share : {0.1, 0.5, 1.0}) {
-    for (const int64_t rate : {kBlock / 4, kBlock, 20 * kBlock}) {
-      Line line(share);
-      // Rounds have the line for half of each ten seconds.
-      const auto rounds = [](Instant now) { return int64_t(now / seconds(5) % 2); };
-      line.run(seconds(400), rate, rounds);
-      const double used = double(line.sent * kBlock) / double(rate);
-      REQUIRE(used > 0.8 * share * 200);
-      REQUIRE(used < 1.2 * share * 200 + 10);
-      REQUIRE(line.queued_max <= kBlock + 128 * 1024);
-    }
-  }
 }
 
 TEST_CASE("member: what is wanted to catch up waits for what is wanted for rounds") {

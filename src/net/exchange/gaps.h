@@ -25,13 +25,14 @@ class Gaps {
     watched_at_ = now;
     if (round_bytes_ == 0) credit_ += Duration(int64_t(share_ * double(passed.count())));
     if (other_bytes_ > 0) credit_ -= passed;
-    credit_ = std::clamp(credit_, -kCreditMax, kCreditMax);
+    credit_ = std::clamp(credit_, -kDebtMax, kCreditMax);
     round_bytes_ = round_bytes;
+    if (round_bytes == 0) gap_at_ = now;
     other_bytes_ = other_bytes;
   }
   bool is_open(Instant now) const {
     if (other_bytes_ > kQueuedMax) return false;
-    if (round_bytes_ > 0) return sent_at_ && now - *sent_at_ >= kStarvedAfter;
+    if (round_bytes_ > 0) return now - std::max(sent_at_.value_or(now), gap_at_) >= kStarvedAfter;
     return credit_ > Duration{};
   }
   void on_sent(Instant now) { sent_at_ = now; }
@@ -43,6 +44,8 @@ class Gaps {
  private:
   // Some ticks: nobody calls us when the credit is there again.
   static constexpr Duration kCreditMax = std::chrono::milliseconds(500);
+  // What one that takes nothing can cost the others.
+  static constexpr Duration kDebtMax = std::chrono::seconds(30);
   static constexpr Duration kStarvedAfter = std::chrono::seconds(20);
   // What is queued is behind nothing, but all that comes is behind it.
   static constexpr int64_t kQueuedMax = 128 * 1024;
@@ -52,6 +55,7 @@ class Gaps {
   Duration credit_{};  // To send for so long.
   int64_t round_bytes_ = 0;
   int64_t other_bytes_ = 0;
+  Instant gap_at_ = Instant::min();  // When there was one the last time.
   std::optional<Instant> sent_at_;
 };
 
