@@ -210,14 +210,21 @@ struct DataHello {
 enum class WantKind : uint8_t {
   kContribution = 1,
   kResult = 2,
-  kState = 3
-};  // kState: authority.round = 0, chunk = block.
+  kState = 3,    // authority.round = 0, chunk = block.
+  kPast = 4,     // What a committed round did to a chunk; authority.term and attempt = 0.
+  kDigests = 5,  // Those that the digest of the state of version authority.round is made of.
+};
+// What is wanted to catch up, and not for a round that is open.
+constexpr bool is_for_catching_up(WantKind kind) {
+  return kind >= WantKind::kState;
+}
 struct Want {
   WantKind kind = WantKind::kContribution;
 };
 // Payload of kChunk: one byte WantKind, then the encoded chunk; for kResult: bit mask of the
 // contributors that are in it (u64, by index into Open::contributors), their weight (i64), the
-// encoded chunk; for kState: version (u64), the block.
+// encoded chunk; for kState: version (u64), the block; for kPast: the round's step (u64), whether
+// the chunk was refused (u8), and if not, the encoded chunk; for kDigests: the digests.
 struct Gone {
   WantKind kind = WantKind::kContribution;
 };

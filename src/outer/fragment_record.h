@@ -16,6 +16,7 @@
 #include "outer/fragments.h"
 #include "outer/outer_optimizer.h"
 #include "outer/outer_state.h"
+#include "outer/past_rounds.h"
 #include "outer/state_summary.h"
 
 namespace outer {
@@ -51,6 +52,8 @@ struct UnmergedRound {
 // net thread for a chunk or a block at a time. A fragment has its own, so that one that is applied
 // does not stop the traffic of another.
 struct FragmentRecord {
+  explicit FragmentRecord(int64_t results_kept) : past(results_kept) {}
+
   Fragment fragment;
   int64_t chunk_elements = 0;
   std::mutex mutex;
@@ -59,6 +62,7 @@ struct FragmentRecord {
   std::span<float> momentum;
   net::FragmentState state;
   std::vector<ChunkSquares> squares;  // Of that state.
+  std::vector<base::Digest> pieces;   // Of it, or of the one that was last found to be wrong.
   // While digest and squares of that state are being made from parameters and momentum, which do
   // not change before they are there: the work, and the thread that is at it.
   std::unique_ptr<SummaryWork> summary;
@@ -69,6 +73,7 @@ struct FragmentRecord {
   std::vector<net::Bytes> frozen;   // The contribution of the round to come, or open; or empty.
   std::vector<char> was_asked_for;  // Per chunk of it: it has left this node, or been summed here.
   std::optional<UnmergedRound> unmerged;
+  PastRounds past;
   std::map<net::PeerId, RoundFindings::Outlier> outliers;
   double reduce_seconds = 0;
   int64_t refused_chunks = 0;

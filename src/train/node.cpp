@@ -157,7 +157,8 @@ Node::Node(const RunConfig& config, base::Storage& storage,
                  model::parameter_count(config.model), ranks_.first().engine.backend.device->name(),
                  ranks_.count() == 1 ? "" : fmt::format(", {} ranks", ranks_.count()));
   if (!config.swarm.coordinator.empty())
-    outer_ = outer::OuterState::create(config.outer, ranks_.first().engine.layout, masters_, pool_);
+    outer_ = outer::OuterState::create(config.outer, ranks_.first().engine.layout, masters_, pool_,
+                                       config.node.results_kept);
   resume();
 }
 
@@ -231,7 +232,8 @@ bool Node::join() {
        .allowed = key_of_coordinator ? allowed : nullptr,
        .advertise = addresses.advertise,
        .samples = uint64_t(resumed_samples_),
-       .coordinator_patience = seconds(swarm.coordinator_patience_seconds)},
+       .coordinator_patience = seconds(swarm.coordinator_patience_seconds),
+       .gap_share = config_.node.gap_share},
       *outer_, outer_->states(), uint64_t(resumed_committed_step_));
   outer_loop_ = outer::OuterLoop::create({.config = config_.outer,
                                           .steps_total = config_.training.steps,

@@ -129,6 +129,12 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
   v.text("advertise", c.advertise,
          "host:port that other members dial; empty: the address the coordinator sees; auto: what "
          "the machine's provider tells in the environment (RunPod, Vast.ai), or else empty.");
+  v.integer("results_kept", c.results_kept, {0, 1024},
+            "Rounds of each fragment whose results stay in the host's memory (1 byte per parameter "
+            "and round in int8, half of it in int4), so that newcomers and those who were away "
+            "can bring an older state up to date.");
+  v.number("gap_share", c.gap_share, {0.01, 1},
+           "Of the time in which nothing of a round is sent: for those who fetch the state.");
   v.section("rehearse", "A worse line than the node has, to try out what a run would be over it.",
             [&] {
               v.number("rate_mbit", c.rehearse.rate_mbit, {0, 1e6},

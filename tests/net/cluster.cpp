@@ -31,7 +31,7 @@ Endpoint Cluster::address(HostId host) {
 base::Digest Cluster::disk_digest(HostId node, int64_t fragment) const {
   const Node& n = nodes_.at(node);
   const bool is_on = n.trainer && world.is_on(node);
-  return FakeTrainer::digest(is_on ? n.trainer->checkpoint() : n.disk, fragment);
+  return FakeTrainer::digest(options_.trainer, is_on ? n.trainer->checkpoint() : n.disk, fragment);
 }
 
 Cluster::Cluster(const ClusterOptions& options) : world(options.network), options_(options) {

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/math.h"
 #include "net/exchange/chunk.h"
 #include "net/frozen.h"
 
@@ -16,6 +17,10 @@ constexpr int64_t kHeldPatience = 10;
 
 uint64_t part_of(HostId host, int64_t chunk) {
   return (uint64_t{1} << host) * uint64_t(chunk + 1);
+}
+
+int64_t elements_of_block(const TrainerOptions& options) {
+  return base::div_ceil(options.chunk_count, options.block_count);
 }
 
 }  // namespace
@@ -138,6 +143,8 @@ FakeTrainer::FakeTrainer(World& world, HostId host, const TrainerOptions& option
   frozen_.resize(size_t(options.fragment_count));
   serials_.resize(size_t(options.fragment_count));
   ready_at_.resize(size_t(options.fragment_count));
+  past_.resize(size_t(options.fragment_count));
+  found_wrong_.resize(size_t(options.fragment_count));
 }
 
 Member& FakeTrainer::make_member(const MemberOptions& member_options) {
@@ -227,33 +234,106 @@ void FakeTrainer::falsify(std::vector<std::byte>& payload, uint32_t chunk, uint6
   std::memcpy(payload.data() + offset, &sum, is_result ? sizeof(sum) : sizeof(sum.value));
 }
 
-// Block b: the chunks whose number is b modulo the number of blocks.
+FragmentStore::Cut FakeTrainer::cut(int64_t) const {
+  return {.elements = options_.chunk_count,
+          .chunk_elements = 1,
+          .block_elements = elements_of_block(options_)};
+}
+
+// The last blocks may be empty.
+std::span<uint64_t> FakeTrainer::values_of_block(int64_t fragment, int64_t block) {
+  const int64_t first = std::min(block * cut(fragment).block_elements, options_.chunk_count);
+  const int64_t count = std::min(cut(fragment).block_elements, options_.chunk_count - first);
+  return std::span(live_.values[size_t(fragment)]).subspan(size_t(first), size_t(count));
+}
+
 std::optional<FragmentStore::StateBlock> FakeTrainer::read_block(int64_t fragment, int64_t block) {
   if (is_changing_[size_t(fragment)]) return std::nullopt;
   StateBlock read{.version = version(fragment), .bytes = {}};
-  for (int64_t chunk = block; chunk < options_.chunk_count; chunk += options_.block_count) {
-    const auto bytes = std::as_bytes(std::span(&live_.values[size_t(fragment)][size_t(chunk)], 1));
-    read.bytes.insert(read.bytes.end(), bytes.begin(), bytes.end());
-  }
-  read.bytes.resize(read.bytes.size() + size_t(options_.padding_bytes));
+  const auto bytes = std::as_bytes(values_of_block(fragment, block));
+  read.bytes.assign(bytes.begin(), bytes.end());
+  if (!bytes.empty() && spoiled_blocks_left_ > 0 && spoiled_blocks_left_-- > 0)
+    read.bytes[0] ^= std::byte{1};
+  read.bytes.resize(read.bytes.size() +
+                    size_t(options_.padding_bytes + options_.block_padding_bytes));
   return read;
 }
 
 base::Result<void> FakeTrainer::write_block(int64_t fragment, int64_t block,
                                             std::span<const std::byte> bytes) {
   if (is_running_) oracle_.violated(where(fragment, 0) + ": a block was written while it trains");
-  size_t offset = 0;
-  for (int64_t chunk = block; chunk < options_.chunk_count; chunk += options_.block_count) {
-    uint64_t& value = live_.values[size_t(fragment)][size_t(chunk)];
-    if (offset + sizeof(value) > bytes.size()) return base::Failure{"a block that is too short"};
-    std::memcpy(&value, bytes.data() + offset, sizeof(value));
-    offset += sizeof(value);
+  const auto values = std::as_writable_bytes(values_of_block(fragment, block));
+  if (values.size() > bytes.size()) return base::Failure{"a block that is too short"};
+  std::copy_n(bytes.begin(), values.size(), values.begin());
+  return {};
+}
+
+std::optional<FragmentStore::PastChunk> FakeTrainer::past_chunk(int64_t fragment, uint64_t round,
+                                                                int64_t chunk) {
+  const auto& past = past_[size_t(fragment)];
+  const auto found = past.find(round);
+  if (found == past.end()) return std::nullopt;
+  return PastChunk{.step = found->second.step, .result = found->second.results[size_t(chunk)]};
+}
+
+base::Result<void> FakeTrainer::replay_block(int64_t fragment, int64_t block, uint64_t round,
+                                             std::span<const PastChunk> chunks) {
+  if (is_running_) oracle_.violated(where(fragment, round) + " is replayed while it trains");
+  const std::span<uint64_t> values = values_of_block(fragment, block);
+  if (chunks.size() != values.size()) {
+    oracle_.violated(fmt::format("{}: replayed with {} chunks for {} values",
+                                 where(fragment, round), chunks.size(), values.size()));
+    return base::Failure{"another number of chunks"};
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    Encoded sum;
+    std::memcpy(&sum, chunks[i].result.encoded().data(), sizeof(sum));
+    if (sum.base_version + 1 != round)
+      oracle_.violated(where(fragment, round) + " is replayed with another round's result");
+    mix(values[i], sum);
   }
   return {};
 }
 
-base::Digest FakeTrainer::digest(const Checkpoint& checkpoint, int64_t fragment) {
-  return base::sha256(std::as_bytes(std::span(checkpoint.values[size_t(fragment)])));
+base::Digest FakeTrainer::digest(const TrainerOptions& options, const Checkpoint& checkpoint,
+                                 int64_t fragment) {
+  const std::vector<base::Digest> all = block_digests(options, checkpoint, fragment);
+  return base::sha256(std::as_bytes(std::span(all)));
+}
+
+std::vector<base::Digest> FakeTrainer::block_digests(const TrainerOptions& options,
+                                                     const Checkpoint& checkpoint,
+                                                     int64_t fragment) {
+  const std::span<const uint64_t> values = checkpoint.values[size_t(fragment)];
+  const auto count = size_t(elements_of_block(options));
+  std::vector<base::Digest> digests;
+  for (size_t first = 0; first < values.size(); first += count) {
+    digests.push_back(
+        base::sha256(std::as_bytes(values.subspan(first, std::min(count, values.size() - first)))));
+  }
+  return digests;
+}
+
+std::optional<std::vector<std::byte>> FakeTrainer::digests(int64_t fragment, uint64_t version) {
+  if (version != this->version(fragment) || is_changing_[size_t(fragment)]) return std::nullopt;
+  const std::vector<base::Digest> all = block_digests(options_, live_, fragment);
+  const auto bytes = std::as_bytes(std::span(all));
+  return std::vector<std::byte>(bytes.begin(), bytes.end());
+}
+
+// The state may have been brought on since it was found to be wrong.
+base::Result<std::vector<int64_t>> FakeTrainer::wrong_blocks(int64_t fragment,
+                                                             const FragmentState& expected,
+                                                             std::span<const std::byte> digests) {
+  if (base::sha256(digests) != expected.digest) return base::Failure{"digests of another state"};
+  const std::vector<base::Digest>& ours = found_wrong_[size_t(fragment)];
+  std::vector<int64_t> wrong;
+  for (size_t block = 0; block < ours.size(); ++block) {
+    const auto theirs = digests.subspan(block * sizeof(base::Digest), sizeof(base::Digest));
+    if (!std::ranges::equal(theirs, std::as_bytes(std::span(ours[block].bytes))))
+      wrong.push_back(int64_t(block));
+  }
+  return wrong;
 }
 
 uint64_t FakeTrainer::digest_word(int64_t fragment) const {
@@ -323,8 +403,10 @@ void FakeTrainer::on_fetched(const Fetched& fetched) {
   bool is_verified = true;
   for (int64_t f = 0; f < options_.fragment_count; ++f) {
     const FragmentState& expected = fetched.expected[size_t(f)];
+    if (version(f) != expected.version) past_[size_t(f)].clear();
     live_.versions[size_t(f)] = expected.version;
     if (!expected.digest.is_zero() && digest(f) != expected.digest) is_verified = false;
+    found_wrong_[size_t(f)] = block_digests(options_, live_, f);
   }
   later(milliseconds(5), [this, is_verified](Instant now, Outbox& out) {
     if (is_verified) {
@@ -364,12 +446,15 @@ void FakeTrainer::on_committed(const Committed& committed) {
     for (size_t chunk = 0; chunk < committed.results.size(); ++chunk) {
       Encoded sum;
       std::memcpy(&sum, committed.results[chunk].encoded().data(), sizeof(sum));
-      mix(size_t(f), chunk, sum);
+      mix(live_.values[size_t(f)][chunk], sum);
       for (const uint64_t serial : sum.serials) {
         if (serial != 0) counted.push_back(serial << 16 | chunk);
       }
     }
     live_.versions[size_t(f)] = committed.round;
+    auto& past = past_[size_t(f)];
+    past[committed.round] = committed;
+    while (int64_t(past.size()) > options_.results_kept) past.erase(past.begin());
     is_changing_[size_t(f)] = false;
     is_waiting_[size_t(f)] = false;
     // What was not in the round stays, and is brought to the next one.
@@ -385,8 +470,7 @@ void FakeTrainer::on_committed(const Committed& committed) {
 }
 
 // Two histories never lead to one value.
-void FakeTrainer::mix(size_t fragment, size_t chunk, const Encoded& sum) {
-  uint64_t& value = live_.values[fragment][chunk];
+void FakeTrainer::mix(uint64_t& value, const Encoded& sum) {
   value = value * 6364136223846793005 + sum.value + 1;
   for (const uint64_t serial : sum.serials) value = (value ^ serial) * 1442695040888963407;
 }

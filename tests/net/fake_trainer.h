@@ -30,6 +30,8 @@ struct TrainerOptions {
   int64_t padding_bytes = 0;  // After each encoded part and block, to make them large.
   // After each result: how it is encoded may differ from how contributions are.
   int64_t result_padding_bytes = 0;
+  int64_t block_padding_bytes = 0;  // More, after each block.
+  int64_t results_kept = 4;         // Of so many rounds. 0: a node cannot replay either.
   // A trainer goes on for so many steps after it said a fragment ready, then waits for the round.
   uint64_t overlap_steps_max = 0;
   uint64_t steps_per_round = 5;
@@ -93,7 +95,8 @@ class FakeTrainer : public FragmentStore {
     uint64_t heard = 0;                         // Samples that are handed out.
   };
   static Checkpoint fresh(const TrainerOptions& options);
-  static base::Digest digest(const Checkpoint& checkpoint, int64_t fragment);
+  static base::Digest digest(const TrainerOptions& options, const Checkpoint& checkpoint,
+                             int64_t fragment);
 
   FakeTrainer(World& world, HostId host, const TrainerOptions& options, Checkpoint checkpoint,
               Oracle& oracle);
@@ -113,6 +116,14 @@ class FakeTrainer : public FragmentStore {
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
   base::Result<void> write_block(int64_t fragment, int64_t block,
                                  std::span<const std::byte> bytes) override;
+  std::optional<std::vector<std::byte>> digests(int64_t fragment, uint64_t version) override;
+  base::Result<std::vector<int64_t>> wrong_blocks(int64_t fragment, const FragmentState& expected,
+                                                  std::span<const std::byte> digests) override;
+  Cut cut(int64_t fragment) const override;
+  int64_t replay_rounds_max(int64_t) const override { return options_.results_kept > 0 ? 8 : 0; }
+  std::optional<PastChunk> past_chunk(int64_t fragment, uint64_t round, int64_t chunk) override;
+  base::Result<void> replay_block(int64_t fragment, int64_t block, uint64_t round,
+                                  std::span<const PastChunk> chunks) override;
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   std::vector<FragmentState> states() const;
@@ -127,10 +138,12 @@ class FakeTrainer : public FragmentStore {
   const std::vector<Committed>& commits() const { return commits_; }
   uint64_t step() const { return live_.step; }
   bool contributes() const { return contributes_; }  // As the coordinator says.
-  base::Digest digest(int64_t fragment) const { return digest(live_, fragment); }
+  base::Digest digest(int64_t fragment) const { return digest(options_, live_, fragment); }
 
   // Faults and wishes.
   void spoil_state(int64_t fragment) { live_.values[size_t(fragment)][0] += 7777; }
+  // The next blocks that it gives to others are wrong.
+  void spoil_blocks(int64_t count) { spoiled_blocks_left_ = count; }
   void set_step_time(Duration step_time) { options_.step_time = step_time; }
   void spoil_contributions(int64_t count) {
     spoiled_left_ = count;
@@ -155,8 +168,11 @@ class FakeTrainer : public FragmentStore {
   void on_committed(const Committed& committed);
   void check_results(const Committed& committed);
   void check_result(const Committed& committed, size_t chunk, const Encoded& sum);
-  void mix(size_t fragment, size_t chunk, const Encoded& sum);
+  static void mix(uint64_t& value, const Encoded& sum);
   void ask_for_samples(Instant now, Outbox& out);
+  std::span<uint64_t> values_of_block(int64_t fragment, int64_t block);
+  static std::vector<base::Digest> block_digests(const TrainerOptions& options,
+                                                 const Checkpoint& checkpoint, int64_t fragment);
   void freeze(size_t fragment);
   bool is_held_up() const;
   void step();
@@ -186,6 +202,9 @@ class FakeTrainer : public FragmentStore {
   bool is_stepping_ = false;
   int64_t held_count_ = 0;  // So many steps could not be made.
   int64_t spoiled_left_ = 0;
+  int64_t spoiled_blocks_left_ = 0;
+  std::vector<std::map<uint64_t, Committed>> past_;     // Per fragment.
+  std::vector<std::vector<base::Digest>> found_wrong_;  // Of the blocks, when last verified.
   bool was_spoiled_ = false;
   bool is_lying_ = false;
   bool contributes_ = true;

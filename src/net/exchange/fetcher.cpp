@@ -28,6 +28,9 @@ constexpr int64_t kAllLinksMax = 64;
 constexpr int64_t kWantsMax = 2048;
 constexpr int64_t kWantsPerLink = 2;  // One that comes and the next, whatever their size.
 constexpr int64_t kChunkBytesGuess = 1024 * 1024;
+// A donor that brings nothing for so long may be in the middle of rounds; others may have time.
+// Longer each time that a chunk was moved.
+constexpr Duration kOwedMax = seconds(5);
 
 }  // namespace
 
@@ -98,6 +101,59 @@ void Fetcher::pump(Turn turn) {
         std::ranges::count_if(peer.lanes, [](const auto& lane) { return !lane.second.is_empty(); });
   }
   for (auto& [id, peer] : peers_) pump_peer(id, peer, turn);
+  for (const WantKind kind : {WantKind::kState, WantKind::kPast}) share_out(kind, turn);
+}
+
+// Blocks were dealt out to donors in equal parts, but donors are not equally quick.
+void Fetcher::share_out(WantKind kind, Turn turn) {
+  for (auto& [id, peer] : peers_) {
+    while (is_hungry(peer, kind)) {
+      const auto name = spare(kind, id, turn);
+      if (!name) break;
+      withdraw(*name);
+      Item& item = items_.at(*name);
+      item.turn =
+          size_t(std::ranges::find(item.providers, id, &Donor::peer) - item.providers.begin());
+      ++item.moved_count;
+      enqueue(*name);
+      pump_peer(id, peer, turn);
+    }
+  }
+}
+
+// It has a link that stands, brings something, and could be asked for more.
+bool Fetcher::is_hungry(const Peer& peer, WantKind kind) const {
+  const auto is_open = [](const auto& link) { return link.second.is_open; };
+  if (std::ranges::none_of(peer.links, is_open)) return false;
+  const auto lane = peer.lanes.find({kind, 0});
+  if (lane == peer.lanes.end()) return false;
+  return lane->second.pending.empty() && lane->second.paused.empty() &&
+         lane->second.wants_out() < kWantsPerLink;
+}
+
+// The last of what another one has not been asked for yet, of whoever has most of it; or else what
+// one owes and does not bring.
+std::optional<ChunkName> Fetcher::spare(WantKind kind, PeerId hungry, Turn turn) const {
+  const auto may_have = [&](const ChunkName& name) {
+    return std::ranges::find(items_.at(name).providers, hungry, &Donor::peer) !=
+           items_.at(name).providers.end();
+  };
+  const std::set<ChunkName>* most = nullptr;
+  std::optional<ChunkName> owed;
+  for (const auto& [id, peer] : peers_) {
+    const auto found = peer.lanes.find({kind, 0});
+    if (id == hungry || found == peer.lanes.end()) continue;
+    const Lane& lane = found->second;
+    if (!lane.pending.empty() && (!most || lane.pending.size() > most->size()))
+      most = &lane.pending;
+    for (const auto& [name, asked] : lane.in_flight) {
+      const Duration patience =
+          kOwedMax * (int64_t{1} << std::min<int64_t>(items_.at(name).moved_count, 6));
+      if (turn.now - peer.heard_at >= patience && may_have(name)) owed = name;
+    }
+  }
+  if (most && may_have(*most->rbegin())) return *most->rbegin();
+  return owed;
 }
 
 void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
@@ -305,7 +361,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   peer.links.at(link).has_answered = true;
   ChunkName name = chunk_name(*kind, message.authority);
   if (name.kind == WantKind::kContribution) name.contributor = id;
-  const auto lane = peer.lanes.find({name.kind, name.kind == WantKind::kState ? 0 : name.fragment});
+  const auto lane = peer.lanes.find(lane_key(name));
   if (lane == peer.lanes.end() || !take_from_flight(peer, lane->second, name)) return std::nullopt;
   if (message.type == MessageType::kGone) {
     probe<"a provider does not have what is wanted">();
@@ -325,7 +381,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
 void Fetcher::taken(const Delivery& delivery) {
   settle(delivery.name);
   items_.erase(delivery.name);
-  delivered_count_ += delivery.name.kind != WantKind::kState;
+  delivered_count_ += !is_for_catching_up(delivery.name.kind);
   Peer& peer = peers_.at(delivery.from);
   peer.has_sent = true;
   peer.pause = {};
@@ -350,6 +406,7 @@ void Fetcher::refused(const ChunkName& name, Turn turn) {
   if (++item.refusal_count % item.providers.size() == 0) {
     probe<"all providers have refused">();
     lane_of(name).paused[name] = turn.now + kRefusedPause;
+    if (name.kind >= WantKind::kPast) nobody_has_.push_back(name);
   } else {
     enqueue(name);
   }
@@ -361,7 +418,7 @@ Fetcher::Debts Fetcher::take_debts() {
     const uint64_t bit = uint64_t{1} << id;
     bool owes_some = false;
     for (const auto& [key, lane] : peer.lanes) {
-      if (lane.is_empty() || key.first == WantKind::kState) continue;
+      if (lane.is_empty() || is_for_catching_up(key.first)) continue;
       (key.first == WantKind::kContribution ? debts.contribution : debts.result) |= bit;
       owes_some = true;
     }
@@ -374,8 +431,7 @@ Fetcher::Debts Fetcher::take_debts() {
 
 Fetcher::Lane& Fetcher::lane_of(const ChunkName& name) {
   const Item& item = items_.at(name);
-  const uint32_t fragment = name.kind == WantKind::kState ? 0 : name.fragment;
-  return peers_.at(item.providers[item.turn].peer).lanes[{name.kind, fragment}];
+  return peers_.at(item.providers[item.turn].peer).lanes[lane_key(name)];
 }
 
 void Fetcher::enqueue(const ChunkName& name) {

@@ -116,7 +116,8 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       fetcher_(run_, {.wants_in_flight_max = options.wants_in_flight_max,
                       .links_per_peer_max = options.links_per_peer_max,
                       .window_bytes_max = options.window_bytes_max}),
-      server_(run_, options.node_key, [this](const ChunkName& name) { return answer(name); }),
+      server_(run_, options.node_key, options.gap_share,
+              [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
       rounds_(store, fetcher_),
       samples_(options.samples),
@@ -201,6 +202,7 @@ void MemberMachine::go_on(Turn turn) {
     tell(MessageType::kDone, authority, encode(Done{results}), turn);
   }
   work(turn);
+  act(state_sync_.on_nobody_has(fetcher_.take_nobody_has(), turn.now), turn);
   fetcher_.pump(turn);
 }
 
@@ -374,7 +376,7 @@ MemberMachine::Handled MemberMachine::on_commit(const Commit& commit, const Auth
 // --- Chunks.
 
 void MemberMachine::on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn) {
-  if (delivery.name.kind == WantKind::kState) {
+  if (is_for_catching_up(delivery.name.kind)) {
     act(state_sync_.deliver(delivery, payload, turn), turn);
   } else {
     rounds_.deliver(delivery, payload, turn);
@@ -382,7 +384,7 @@ void MemberMachine::on_chunk(const Fetcher::Delivery& delivery, const Bytes& pay
 }
 
 Answer MemberMachine::answer(const ChunkName& name) {
-  return name.kind == WantKind::kState ? state_sync_.answer(name) : rounds_.answer(name);
+  return is_for_catching_up(name.kind) ? state_sync_.answer(name) : rounds_.answer(name);
 }
 
 // --- The trainer's commands.

@@ -106,7 +106,7 @@ void MemberRounds::close_all() {
 void MemberRounds::close(int64_t fragment) {
   at(fragment).exchange.reset();
   fetcher_.forget_if([&](const ChunkName& name) {
-    return name.kind != WantKind::kState && name.fragment == fragment;
+    return !is_for_catching_up(name.kind) && name.fragment == fragment;
   });
 }
 
@@ -180,7 +180,7 @@ void MemberRounds::want_missing(int64_t fragment) {
   const auto missing = at(fragment).exchange->missing();
   for (const auto& [name, provider] : missing) names.insert(name);
   fetcher_.forget_if([&](const ChunkName& name) {
-    return name.kind != WantKind::kState && name.fragment == fragment && !names.contains(name);
+    return !is_for_catching_up(name.kind) && name.fragment == fragment && !names.contains(name);
   });
   for (const auto& [name, provider] : missing) fetcher_.want(name, {provider});
 }

@@ -45,7 +45,7 @@ void describe_samples(Wire& wire, uint64_t& samples) {
 template <class Wire>
 void describe_kind(Wire& wire, WantKind& kind) {
   wire.number(kind);
-  wire.require(kind >= WantKind::kContribution && kind <= WantKind::kState,
+  wire.require(kind >= WantKind::kContribution && kind <= WantKind::kDigests,
                "an unknown kind of chunk");
 }
 
