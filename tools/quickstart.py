@@ -105,6 +105,7 @@ class Run:
             "checkpoint.every_steps": max(self.inner_steps, self.steps // 6 // self.inner_steps * self.inner_steps),
             "data.sources": json.dumps([{"prefix": str(self.corpus)}]),
             "swarm.coordinator": self.address or "127.0.0.1:1",
+            "node.run_secret_file": self.directory / "run.secret",
             "node.ranks": self.ranks,
             "node.threads": self.threads,
         }
@@ -137,6 +138,7 @@ class Run:
               f"a round every {self.inner_steps}; {self.ranks} rank(s) and {max(self.threads, self.ranks)} thread(s) per node")
 
     def start_coordinator(self):
+        subprocess.run([self.atoll, "keys", "new-run", self.directory / "run.secret"], check=True, stdout=subprocess.DEVNULL)
         with open(self.directory / "coordinator.txt", "wb") as log:
             self.coordinator = subprocess.Popen(
                 [self.atoll, "coordinate", "--config", CONFIG, "--listen", "127.0.0.1:0", "--json"] + self.settings(),

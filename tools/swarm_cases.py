@@ -18,6 +18,11 @@ RUN = run_hash(TINY["name"])
 CASES = {}
 
 
+def node_number(directory):
+    """By which others know the node; its file says it beside the public key."""
+    return int(re.search("^# [0-9a-f]{64} ([0-9a-f]{16})$", (directory / "node_key").read_text(), re.MULTILINE)[1], 16)
+
+
 def case(function):
     CASES[function.__name__] = function
     return function
@@ -190,7 +195,7 @@ def liar_replay(trial):
     """Somebody says a healthy node's Hello again and again."""
     trial.start()
     trial.begin()
-    key = int((trial.folder / "a" / "node_key").read_text(), 16)
+    key = node_number(trial.folder / "a")
     for _ in range(5):
         copy = fake(trial, "a", hello={"node_key": key})
         trial.wait(lambda: copy.is_over, "the end of the copy")

@@ -9,7 +9,9 @@ processors, so that steps take as long as with all of them at work; they stand s
 
 import argparse
 import json
+import os
 import pathlib
+import secrets
 import statistics
 import subprocess
 import sys
@@ -37,6 +39,10 @@ def arguments():
     parser.add_argument("--shares", default=[0.5, 1, 2, 3], type=float, nargs="+", help="of the floor")
     parser.add_argument("--svg", help="draw the curves into this file")
     return parser.parse_args()
+
+
+# Of the nodes of each run.
+os.environ.setdefault("ATOLL_RUN_SECRET", secrets.token_hex(32))
 
 
 def overrides_of(options, mode):

@@ -40,6 +40,10 @@ class Storage {
  public:
   virtual ~Storage() = default;
   virtual std::unique_ptr<OutputFile> create(const std::string& path) = 0;
+  // Nobody but the owner can read it, where the storage knows owners.
+  virtual std::unique_ptr<OutputFile> create_private(const std::string& path) {
+    return create(path);
+  }
   virtual std::unique_ptr<MappedFile> map(const std::string& path) = 0;
   virtual std::string read_text(const std::string& path) = 0;
   virtual bool exists(const std::string& path) = 0;
@@ -55,6 +59,7 @@ class Storage {
   // create, write, commit.
   void write_atomically(const std::string& path, std::span<const std::byte> bytes);
   void write_atomically(const std::string& path, const std::string& text);
+  void write_private(const std::string& path, const std::string& text);
 };
 
 // The real one: POSIX files.

@@ -62,6 +62,9 @@ struct CoordinatorOptions {
   Duration stall_after = std::chrono::seconds(30);
   Duration heartbeat_interval = std::chrono::seconds(1);
   Duration dead_after = std::chrono::seconds(15);
+  // In a run with a list of keys: what the host's links are held against. Members are told at once
+  // what changes in it.
+  std::shared_ptr<const AllowedKeys> allowed;
 };
 
 // What happened, for logs, metrics and tests.

@@ -86,6 +86,54 @@ class FragmentStore {
   // digest was compared.
   virtual base::Result<void> write_block(int64_t fragment, int64_t block,
                                          std::span<const std::byte> bytes) = 0;
+
+  // What the digest of the state of this version is made of, as it travels. Nothing if the state is
+  // not of this version, or its digest is still being made.
+  virtual std::optional<std::vector<std::byte>> digests(int64_t /*fragment*/,
+                                                        uint64_t /*version*/) {
+    return std::nullopt;
+  }
+  // Where the state that was found last not to be `expected` differs from what is. Fails if
+  // `digests` are not what makes the expected one.
+  virtual base::Result<std::vector<int64_t>> wrong_blocks(int64_t /*fragment*/,
+                                                          const FragmentState& /*expected*/,
+                                                          std::span<const std::byte> /*digests*/) {
+    return base::Failure{"this node cannot compare digests"};
+  }
+
+  // The results of the last rounds, which bring an older state up to date: applying a round changes
+  // an element by that element's state and result alone, and whether its chunk was refused. A store
+  // need not keep any: then no block can be brought on.
+
+  // Chunks and blocks cut the same elements, each into equal parts of which the last may be
+  // smaller.
+  struct Cut {
+    int64_t elements = 1;
+    int64_t chunk_elements = 1;
+    int64_t block_elements = 1;
+  };
+  virtual Cut cut(int64_t /*fragment*/) const { return {}; }
+  // The results of so many rounds are no more bytes than the state.
+  virtual int64_t replay_rounds_max(int64_t /*fragment*/) const { return 0; }
+  // What a round did to a chunk.
+  struct PastChunk {
+    uint64_t step = 0;        // The round's global step.
+    bool is_refused = false;  // It changed nothing, and there are no bytes.
+    Part result;
+  };
+  // Of the round that made this version. Nothing if it is not kept, or not applied yet.
+  virtual std::optional<PastChunk> past_chunk(int64_t /*fragment*/, uint64_t /*round*/,
+                                              int64_t /*chunk*/) {
+    return std::nullopt;
+  }
+  // Brings a block that was written, or was there when the state began to be replaced, from the
+  // version before `round` to it. `chunks` are those that have elements in common with the block,
+  // in their order; what is not refused passed check_result().
+  virtual base::Result<void> replay_block(int64_t /*fragment*/, int64_t /*block*/,
+                                          uint64_t /*round*/,
+                                          std::span<const PastChunk> /*chunks*/) {
+    return base::Failure{"this node cannot replay"};
+  }
 };
 
 }  // namespace net

@@ -1,6 +1,9 @@
 // A thread with a libuv loop that runs one machine over TCP: listening, dialling, framing, timers.
 // Nothing here decides.
 //
+// Links are secured by TLS if the options say how. A link that was accepted is the machine's only
+// once its other side has proved who it is; until then it may send 1 KiB, in 5 s.
+//
 // Frames: a fixed header of 64 bytes (docs/formats/wire.md) and the payload, both with CRC-32C. A
 // link that sends anything else is closed with a reason; no other link notices.
 //
@@ -11,6 +14,7 @@
 #include <memory>
 
 #include "net/machine.h"
+#include "net/security.h"
 
 namespace net {
 
@@ -37,14 +41,17 @@ struct HostOptions {
   // fewer descriptors, fewer links; some are kept back for its files.
   int64_t links_max = 1024;
   int64_t links_per_address_max = 256;
-  Duration first_frame_timeout =
-      std::chrono::seconds(5);  // An incoming link that sent none is closed.
-  Duration dial_timeout =
-      std::chrono::seconds(10);  // To look up a name, and for each address of it.
+  // Of accepted links that have not proved who they are. One more, and the oldest one goes.
+  int64_t half_open_max = 64;
+  // An incoming link that has proved nothing, and then one that sent no frame, is closed.
+  Duration first_frame_timeout = std::chrono::seconds(5);
+  // To look up a name, for each address of it, and to secure the connection.
+  Duration dial_timeout = std::chrono::seconds(10);
   int64_t queued_bytes_hard_max =
       64 * 1024 * 1024;  // Per link; a machine that queues more has a bug: the link is closed.
   // A link whose other side has taken nothing of what is queued for so long is closed.
   Duration write_stall_timeout = std::chrono::seconds(60);
+  std::shared_ptr<const Security> security;  // Null: plain TCP.
   RehearsalOptions rehearsal;
 };
 
@@ -62,7 +69,7 @@ class Host {
   // Runs on the loop thread, soon; before start(): after the machine's on_start.
   using Call = std::function<void(Instant now, Outbox& out)>;
   virtual void post(Call call) = 0;
-  virtual int64_t bytes_sent() const = 0;  // All links, frames included. Any thread.
+  virtual int64_t bytes_sent() const = 0;  // All links, with what TLS adds. Any thread.
   virtual int64_t bytes_received() const = 0;
 };
 

@@ -7,9 +7,17 @@
 #include <functional>
 #include <string>
 
+#include "net/keys.h"
 #include "net/message.h"
 
 namespace net {
+
+// The other side of a link.
+struct Remote {
+  Endpoint endpoint;
+  // Whose key it has proved to have; zero on links that are not secured.
+  NodeId node{};
+};
 
 class Outbox;
 
@@ -48,9 +56,8 @@ class Machine {
  public:
   virtual ~Machine() = default;
   virtual void on_start(Instant now, Outbox& out) = 0;
-  // A link we dialled stands, or one was accepted (`incoming`); `remote` is the other side's
-  // address.
-  virtual void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+  // A link we dialled stands, or one was accepted (`incoming`).
+  virtual void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                             Outbox& out) = 0;
   // It could not be made, broke, was closed by the other side, or sent something that is no frame.
   virtual void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) = 0;

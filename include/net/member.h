@@ -23,6 +23,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -38,6 +39,10 @@ struct MemberOptions {
   std::string node_name;
   uint64_t node_key = 0;
   Endpoint coordinator;
+  // In a run with a list of keys: the coordinator's key, and what our host's links are held
+  // against, which is what the coordinator tells and its own key.
+  std::optional<NodeId> coordinator_key;
+  std::shared_ptr<AllowedKeys> allowed;
   // Where others reach my data port; empty host: the address the coordinator sees.
   Endpoint advertise;
   uint64_t samples = 0;  // Of the run's data, that are handed out as far as we have heard.
@@ -50,6 +55,8 @@ struct MemberOptions {
   int64_t window_bytes_max = 128 * 1024 * 1024;
   // Connections to fetch from one peer; how many it takes is measured.
   int64_t links_per_peer_max = 16;
+  // Of the time in which no chunk of a round is sent, for those who catch up: above 0, at most 1.
+  double gap_share = 0.75;
   // Of every committed round that we contributed to: sums of others that we make again, to see
   // whether they are right (net/exchange/audit.h).
   int64_t audit_chunks = 0;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "net/keys.h"
 #include "net/types.h"
 
 namespace net {
@@ -44,6 +45,7 @@ enum class MessageType : uint16_t {
   kHeartbeatReply = 25,
   kNotice = 26,   // How we stand with it, and why: before a link is closed, or when it changes.
   kSamples = 27,  // A range of the run's data is yours; or how much of it has been handed out.
+  kKeys = 28,     // Who may speak to you, in a run with a list of keys.
   kAudit = 30,    // Make the sum of a chunk of the last round again.
   // Data.
   kDataHello = 32,
@@ -163,6 +165,7 @@ struct Notice {
 struct Donor {
   PeerId peer = kNobody;
   Endpoint data;
+  uint64_t node_key = 0;  // Which whoever answers there must have proved, on secured links.
 };
 struct CatchUp {
   std::vector<FragmentState> states;  // A zero digest: not known yet, nothing to compare.
@@ -183,11 +186,15 @@ struct Samples {
 struct Membership {
   std::vector<PeerId> members;
 };
+struct Keys {
+  std::vector<NodeId> allowed;  // At most kAllowedKeysMax.
+};
 
 struct Contributor {
   PeerId peer = kNobody;
   int64_t weight_tokens = 0;
   Endpoint data;
+  uint64_t node_key = 0;      // As in Donor.
   base::Digest contribution;  // As in its Ready.
 };
 struct Open {
@@ -214,16 +221,27 @@ struct DataHello {
 enum class WantKind : uint8_t {
   kContribution = 1,
   kResult = 2,
-  kState = 3,  // authority.round = 0, chunk = block.
-  kProof = 4   // A contribution of the last committed round: who sums must not know of it before.
+  kState = 3,    // authority.round = 0, chunk = block.
+  kPast = 4,     // What a committed round did to a chunk; authority.term and attempt = 0.
+  kDigests = 5,  // Those that the digest of the state of version authority.round is made of.
+  kProof = 6,    // A contribution of the last committed round: who sums must not know of it before.
 };
+// What is wanted for a round that is open.
+constexpr bool is_of_round(WantKind kind) {
+  return kind == WantKind::kContribution || kind == WantKind::kResult;
+}
+// What is wanted to catch up.
+constexpr bool is_for_catching_up(WantKind kind) {
+  return kind >= WantKind::kState && kind <= WantKind::kDigests;
+}
 struct Want {
   WantKind kind = WantKind::kContribution;
 };
 // Payload of kChunk: one byte WantKind, then for kContribution and kProof: the path to the root,
 // the encoded chunk; for kResult: bit mask of the contributors that are in it (u64, by index into
 // Open::contributors), of those that were judged out, their weight (i64), the encoded chunk; for
-// kState: version (u64), the block.
+// kState: version (u64), the block; for kPast: the round's step (u64), whether the chunk was
+// refused (u8), and if not, the encoded chunk; for kDigests: the digests.
 struct Gone {
   WantKind kind = WantKind::kContribution;
 };

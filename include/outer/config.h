@@ -36,5 +36,7 @@ void validate(const OuterConfig& config, const std::string& path);
 
 // The name of the codec of results.
 const std::string& result_codec(const OuterConfig& config);
+// Of a round's results for so many elements.
+int64_t result_bytes(const OuterConfig& config, int64_t element_count);
 
 }  // namespace outer

@@ -19,14 +19,15 @@
 //     it is, on every node alike, and the nodes keep their own progress in it.
 //
 // Memory: 8 bytes per parameter, the encoded bytes of what is in flight twice (what this node sent
-// and what came back), and scratch of LocalParameters::elements_at_a_time() per thread.
+// and what came back) and of the last rounds' results, and scratch of
+// LocalParameters::elements_at_a_time() per thread.
 //
-// Threads: contribution(), check_contribution(), check_result(), reduce(), read_block() and
-// write_block() may be called by any threads, several at once, beside the trainer's. The trainer's
-// thread calls the rest, for which it has the pool to itself. Only it touches the local parameters.
-// A lock covers each fragment, and is held for as long as it takes to find or copy something; the
-// trainer holds it for a whole outer step. Whoever asks for a contribution meanwhile waits;
-// read_block answers "not now".
+// Threads: contribution(), check_contribution(), check_result(), reduce(), and what is for those
+// who catch up (read_block() to replay_block()) may be called by any threads, several at once,
+// beside the trainer's. The trainer's thread calls the rest, for which it has the pool to itself.
+// Only it touches the local parameters. A lock covers each fragment, and is held for as long as it
+// takes to find or copy something; the trainer holds it for a whole outer step. Whoever asks for a
+// contribution meanwhile waits; read_block answers "not now".
 #pragma once
 
 #include <cstdint>
@@ -130,10 +131,16 @@ struct RoundFindings {
 
 class OuterState : public net::FragmentStore {
  public:
+  // A newcomer fetches results as they are made, so a few are enough; more are for those who were
+  // away for a while.
+  static constexpr int64_t kResultsKept = 4;
+
   // Starts at version 0 with outer parameters = local parameters and zero momentum. Arguments
-  // outlive the object.
+  // outlive the object. The results of `results_kept` rounds of each fragment are kept for those
+  // who catch up.
   static std::unique_ptr<OuterState> create(const OuterConfig& config, const shard::Layout& layout,
-                                            LocalParameters& local, base::ThreadPool& pool);
+                                            LocalParameters& local, base::ThreadPool& pool,
+                                            int64_t results_kept = kResultsKept);
 
   virtual const Fragment& fragment(int64_t index) const = 0;
   // Version and digest of each fragment. A digest that is still being made is finished with all

@@ -15,7 +15,8 @@ struct AllReduceBenchOptions {
   // Of each peer's line, in each direction; 0: whatever the machine carries.
   double rate_mbit = 0;
   double round_trip_ms = 0;
-  double loss = 0;  // Share of packets.
+  double loss = 0;        // Share of packets.
+  bool is_plain = false;  // Without TLS.
 };
 
 struct AllReduceBenchReport {

@@ -36,7 +36,9 @@ struct TrainingConfig {
 };
 
 struct SwarmConfig {
-  std::string coordinator;  // "host:port"; empty: a solo run without outer loop.
+  std::string coordinator;          // "host:port"; empty: a solo run without outer loop.
+  std::string security = "secret";  // secret | keys | none
+  std::string coordinator_key;      // With "keys": the coordinator's public key.
   int64_t start_members = 1;
   int64_t members_min = 1;
   double start_grace_seconds = 120;
@@ -76,8 +78,15 @@ struct NodeConfig {
   bool deterministic = false;                 // Of GPUs; CPUs always are.
   int64_t communication_multiprocessors = 0;  // That products leave to NCCL; with several GPUs.
   bool weight_gradient_stream = false;
+  std::string run_secret_file = "run.secret";
+  std::string key_file;           // Empty: one that is made in the run directory.
+  std::string allowed_keys_file;  // Of the coordinator of a run with "keys".
   std::string listen = "0.0.0.0:0";
-  std::string advertise;  // "host:port" that others dial; empty: the address the coordinator sees.
+  // "host:port" that others dial; empty: the address the coordinator sees; "auto": as the provider
+  // of the machine tells (train/port_map.h), or else empty.
+  std::string advertise = "auto";
+  int64_t results_kept = 4;  // Of so many rounds of each fragment, for those who catch up.
+  double gap_share = 0.75;   // Of the time in which nothing of a round is sent, for them.
   // A worse line than there is, see net::RehearsalOptions; 0: not.
   struct Rehearse {
     double rate_mbit = 0;
@@ -85,6 +94,8 @@ struct NodeConfig {
     double cut_seconds = 0;
   } rehearse;
 };
+
+inline constexpr const char* kAdvertiseAuto = "auto";
 
 struct RunConfig {
   std::string comment;         // For people: the arithmetic behind the numbers.

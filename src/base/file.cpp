@@ -102,10 +102,10 @@ std::string folder_of(const std::string& path) {
 
 class DiskOutputFile : public OutputFile {
  public:
-  explicit DiskOutputFile(const std::string& path)
+  DiskOutputFile(const std::string& path, mode_t mode)
       : path_(path),
         partial_path_(path + ".partial"),
-        file_(::open(partial_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)) {
+        file_(::open(partial_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode)) {
     if (!file_.is_open()) throw cannot_write("create", partial_path_, errno);
   }
 
@@ -168,7 +168,13 @@ class DiskMappedFile : public MappedFile {
 class DiskStorage : public Storage {
  public:
   std::unique_ptr<OutputFile> create(const std::string& path) override {
-    return std::make_unique<DiskOutputFile>(path);
+    return std::make_unique<DiskOutputFile>(path, 0644);
+  }
+
+  // One that lies there could be readable.
+  std::unique_ptr<OutputFile> create_private(const std::string& path) override {
+    ::unlink((path + ".partial").c_str());
+    return std::make_unique<DiskOutputFile>(path, 0600);
   }
 
   std::unique_ptr<MappedFile> map(const std::string& path) override {
@@ -244,6 +250,12 @@ void Storage::write_atomically(const std::string& path, std::span<const std::byt
 
 void Storage::write_atomically(const std::string& path, const std::string& text) {
   write_atomically(path, std::as_bytes(std::span(text)));
+}
+
+void Storage::write_private(const std::string& path, const std::string& text) {
+  const auto file = create_private(path);
+  file->write(std::as_bytes(std::span(text)));
+  file->commit();
 }
 
 std::unique_ptr<Storage> make_disk_storage() {

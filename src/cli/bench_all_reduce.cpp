@@ -27,6 +27,7 @@ void print_json(const AllReduceBenchOptions& options, const AllReduceBenchReport
       .field("rate_mbit", options.rate_mbit)
       .field("rtt_ms", options.round_trip_ms)
       .field("loss", options.loss)
+      .field("tls", !options.is_plain)
       .field("network", report.network);
   if (!report.network_problem.empty()) out.field("network_problem", report.network_problem);
   out.field("packets_overflowed", report.packets_overflowed)
@@ -98,6 +99,7 @@ void add_bench_all_reduce(CLI::App& bench) {
       ->check(CLI::NonNegativeNumber);
   command->add_option("--loss", options->loss, "Share of packets that are lost")
       ->check(CLI::Range(0.0, 1.0));
+  command->add_flag("--plain", options->is_plain, "Without TLS, to see what that costs");
   command->add_flag("--json", *json, "Print the report as JSON");
   command->callback([options, json] {
     const AllReduceBenchReport report = train::bench_all_reduce(*options);

@@ -81,6 +81,7 @@ int main(int argument_count, char** arguments) {
   cli::add_evaluate(app);
   cli::add_generate(app);
   cli::add_inspect(app);
+  cli::add_keys(app);
   cli::add_bench(app);
   cli::add_simulate(app);
   try {

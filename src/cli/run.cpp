@@ -112,7 +112,7 @@ void add_coordinate(CLI::App& app, const WatchForStop& watch_for_stop) {
     if (!listen) throw base::bad_input("--listen: " + listen.reason(), "write it as host:port");
     base::configure_log({.prefix = "coordinator", .file = {}});
     const auto report = train::run_coordinator(
-        config, *listen,
+        config, *storage, *listen,
         [&](const net::Endpoint& endpoint) { print_listening(endpoint, options->json); },
         stop_requested);
     print_coordination(report, options->json);

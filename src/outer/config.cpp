@@ -1,5 +1,7 @@
 #include "outer/config.h"
 
+#include "outer/codec.h"
+
 namespace outer {
 
 void describe(base::ConfigVisitor& v, OuterConfig& config) {
@@ -69,6 +71,10 @@ void validate(const OuterConfig& config, const std::string& path) {
 
 const std::string& result_codec(const OuterConfig& config) {
   return config.result_codec == "same" ? config.codec : config.result_codec;
+}
+
+int64_t result_bytes(const OuterConfig& config, int64_t element_count) {
+  return make_codec(result_codec(config))->encoded_bytes(element_count);
 }
 
 }  // namespace outer

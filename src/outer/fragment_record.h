@@ -15,6 +15,7 @@
 #include "outer/fragments.h"
 #include "outer/outer_optimizer.h"
 #include "outer/outer_state.h"
+#include "outer/past_rounds.h"
 #include "outer/round_findings.h"
 #include "outer/state_summary.h"
 
@@ -51,6 +52,8 @@ struct UnmergedRound {
 // net thread for a chunk or a block at a time. A fragment has its own, so that one that is applied
 // does not stop the traffic of another.
 struct FragmentRecord {
+  explicit FragmentRecord(int64_t results_kept) : past(results_kept) {}
+
   Fragment fragment;
   int64_t chunk_elements = 0;
   std::mutex mutex;
@@ -60,6 +63,7 @@ struct FragmentRecord {
   net::FragmentState state;
   std::vector<ChunkSquares> squares;         // Of that state.
   std::vector<ChunkSquares> squares_before;  // Of the one before; empty: it was not here.
+  std::vector<base::Digest> pieces;  // Of it, or of the one that was last found to be wrong.
   // While digest and squares of that state are being made from parameters and momentum, which do
   // not change before they are there: the work, and the thread that is at it.
   std::unique_ptr<SummaryWork> summary;
@@ -72,6 +76,7 @@ struct FragmentRecord {
   std::vector<char> was_asked_for;  // Per chunk of it: it has left this node, or been summed here.
   std::optional<UnmergedRound> unmerged;
   EffectsByChunk effects;  // Of the chunks that were summed here.
+  PastRounds past;
   double reduce_seconds = 0;
   int64_t refused_chunks = 0;
 

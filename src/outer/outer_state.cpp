@@ -19,12 +19,13 @@ namespace {
 void take(FragmentRecord& record, uint64_t version, StateSummary summary) {
   record.state = {.version = version, .digest = summary.digest};
   record.squares = std::move(summary.squares);
+  record.pieces = std::move(summary.pieces);
 }
 
 class HostOuterState final : public OuterState {
  public:
   HostOuterState(const OuterConfig& config, const shard::Layout& layout, LocalParameters& local,
-                 base::ThreadPool& pool);
+                 base::ThreadPool& pool, int64_t results_kept);
 
   int64_t fragment_count() const override { return int64_t(records_.size()); }
   int64_t chunk_count(int64_t fragment) const override { return record(fragment).chunk_count(); }
@@ -50,6 +51,26 @@ class HostOuterState final : public OuterState {
                                  std::span<const std::byte> bytes) override {
     return outer::write_block(record(fragment), fragment, block, bytes);
   }
+  Cut cut(int64_t fragment) const override {
+    const FragmentRecord& r = record(fragment);
+    return {.elements = r.element_count(),
+            .chunk_elements = r.chunk_elements,
+            .block_elements = kBlockElements};
+  }
+  std::optional<std::vector<std::byte>> digests(int64_t fragment, uint64_t version) override {
+    return outer::digests(record(fragment), version);
+  }
+  base::Result<std::vector<int64_t>> wrong_blocks(int64_t fragment,
+                                                  const net::FragmentState& expected,
+                                                  std::span<const std::byte> digests) override {
+    return outer::wrong_blocks(record(fragment), fragment, expected, digests);
+  }
+  int64_t replay_rounds_max(int64_t fragment) const override;
+  std::optional<PastChunk> past_chunk(int64_t fragment, uint64_t round, int64_t chunk) override {
+    return record(fragment).past.find(round, chunk);
+  }
+  base::Result<void> replay_block(int64_t fragment, int64_t block, uint64_t round,
+                                  std::span<const PastChunk> chunks) override;
 
   const Fragment& fragment(int64_t index) const override { return record(index).fragment; }
   std::vector<net::FragmentState> states() const override;
@@ -110,7 +131,7 @@ class HostOuterState final : public OuterState {
 };
 
 HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& layout,
-                               LocalParameters& local, base::ThreadPool& pool)
+                               LocalParameters& local, base::ThreadPool& pool, int64_t results_kept)
     : config_(config),
       layout_(layout),
       pool_(pool),
@@ -119,7 +140,7 @@ HostOuterState::HostOuterState(const OuterConfig& config, const shard::Layout& l
       result_codec_(make_codec(outer::result_codec(config), config.codebook_sigmas)),
       step_(config_, {*codec_, *result_codec_}, local_) {
   for (Fragment& fragment : make_fragments(layout, config.fragments)) {
-    auto record = std::make_unique<FragmentRecord>();
+    auto record = std::make_unique<FragmentRecord>(results_kept);
     record->chunk_elements = chunk_elements(fragment.element_count);
     record->fragment = std::move(fragment);
     const int64_t count = record->element_count();
@@ -210,6 +231,27 @@ base::Digest HostOuterState::contribution_root(int64_t fragment) const {
   FragmentRecord& r = record(fragment);
   std::lock_guard lock(r.mutex);
   return r.frozen.empty() ? base::Digest{} : r.frozen_root;
+}
+
+// For those who catch up.
+
+int64_t HostOuterState::replay_rounds_max(int64_t fragment) const {
+  const FragmentRecord& r = record(fragment);
+  const int64_t state_bytes = r.element_count() * int64_t{2 * sizeof(float)};
+  int64_t result_bytes = 0;
+  for (int64_t chunk = 0; chunk < r.chunk_count(); ++chunk)
+    result_bytes += result_codec_->encoded_bytes(r.chunk(chunk).count);
+  return state_bytes / result_bytes;
+}
+
+base::Result<void> HostOuterState::replay_block(int64_t fragment, int64_t block, uint64_t round,
+                                                std::span<const PastChunk> chunks) {
+  FragmentRecord& r = record(fragment);
+  CHECK(block >= 0 && block < r.block_count());
+  std::lock_guard lock(r.mutex);
+  if (!r.is_being_replaced) return base::Failure{"the fragment's state is not being replaced"};
+  step_.replay(r, fragment, r.block(block), round, chunks);
+  return {};
 }
 
 // The trainer's side.
@@ -333,9 +375,12 @@ base::Result<void> HostOuterState::end_replace(const std::vector<net::FragmentSt
     FragmentRecord& r = record(f);
     std::lock_guard lock(r.mutex);
     CHECK(r.is_being_replaced);
+    found.push_back(summary_of(r.view(f, expected[size_t(f)].version)));
+    r.pieces = found.back().pieces;
+  }
+  for (int64_t f = 0; f < fragment_count(); ++f) {
     const net::FragmentState& wanted = expected[size_t(f)];
-    found.push_back(summary_of(r.view(f, wanted.version)));
-    const base::Digest& digest = found.back().digest;
+    const base::Digest& digest = found[size_t(f)].digest;
     if (!wanted.digest.is_zero() && wanted.digest != digest) {
       return base::Failure{fmt::format("fragment {} at version {}: expected digest {}, found {}", f,
                                        wanted.version, wanted.digest.hex(), digest.hex())};
@@ -351,8 +396,10 @@ base::Result<void> HostOuterState::end_replace(const std::vector<net::FragmentSt
         std::ranges::copy(outer, local.begin());
       });
     }
+    const net::FragmentState old = r.state;
     take(r, expected[size_t(f)].version, std::move(found[size_t(f)]));
     r.squares_before.clear();
+    if (r.state != old) r.past.clear();
     r.is_being_replaced = false;
   }
   return {};
@@ -406,8 +453,8 @@ bool HostOuterState::settle_frozen(int64_t fragment, bool is_all_counted) {
 
 std::unique_ptr<OuterState> OuterState::create(const OuterConfig& config,
                                                const shard::Layout& layout, LocalParameters& local,
-                                               base::ThreadPool& pool) {
-  return std::make_unique<HostOuterState>(config, layout, local, pool);
+                                               base::ThreadPool& pool, int64_t results_kept) {
+  return std::make_unique<HostOuterState>(config, layout, local, pool, results_kept);
 }
 
 }  // namespace outer

@@ -30,14 +30,12 @@ void report_refused(FragmentRecord& record, const net::Committed& commit) {
 
 void OuterStep::step(FragmentRecord& record, const net::Committed& commit) const {
   CHECK(!record.unmerged && int64_t(commit.results.size()) == record.chunk_count());
-  const int64_t covered =
-      steps_covered(int64_t(commit.step), config_.inner_steps, config_.fragments, commit.fragment);
   record.unmerged.emplace();
   UnmergedRound& round = *record.unmerged;
   round.results = commit.results;
   round.has_ours = commit.has_ours;
   round.is_refused.resize(commit.results.size());
-  round.is_short = covered < config_.inner_steps;
+  round.is_short = is_short(commit.fragment, commit.step);
   round.optimizer = optimizer_of(commit.round);
   if (commit.contributed) round.ours = std::exchange(record.frozen, {});
   if (round.ours.empty()) round.has_ours.clear();
@@ -48,6 +46,35 @@ void OuterStep::step(FragmentRecord& record, const net::Committed& commit) const
         !step_chunk(record, chunk, commit.results[size_t(chunk)].encoded(), bound);
   });
   report_refused(record, commit);
+  record.past.add(commit.round,
+                  {.step = commit.step, .results = commit.results, .is_refused = round.is_refused});
+}
+
+// Whether a chunk is refused depends on all of the fragment, so that is told; what is done to an
+// element is not.
+void OuterStep::replay(FragmentRecord& record, int64_t fragment, Slice slice, uint64_t round,
+                       std::span<const net::FragmentStore::PastChunk> chunks) const {
+  const int64_t end = slice.first + slice.count;
+  int64_t chunk = slice.first / record.chunk_elements;
+  for (const net::FragmentStore::PastChunk& past : chunks) {
+    const int64_t index = chunk++;
+    if (past.is_refused) continue;
+    const UnmergedRound rule{.is_short = is_short(fragment, past.step),
+                             .optimizer = optimizer_of(round)};
+    for_each_piece(record, index, slice, past.result.encoded(),
+                   [&](std::span<float> mean, Slice piece) {
+                     const int64_t first = std::max(piece.first, slice.first);
+                     const int64_t count = std::min(piece.first + piece.count, end) - first;
+                     const Slice both{.first = first, .count = count};
+                     step_piece(rule, mean.subspan(size_t(first - piece.first), size_t(count)),
+                                part_of(record.parameters, both), part_of(record.momentum, both));
+                   });
+  }
+}
+
+bool OuterStep::is_short(int64_t fragment, uint64_t step) const {
+  return steps_covered(int64_t(step), config_.inner_steps, config_.fragments, fragment) <
+         config_.inner_steps;
 }
 
 OuterOptimizer OuterStep::optimizer_of(uint64_t round) const {
@@ -78,21 +105,25 @@ bool OuterStep::step_chunk(FragmentRecord& record, int64_t chunk,
   if (!is_far_from_infinity(record, chunk, mean_norm) && !would_be_finite(record, chunk, encoded)) {
     return false;
   }
-  for_each_piece(record, chunk, encoded, [&](std::span<float> mean, Slice slice) {
+  const auto step = [&](std::span<float> mean, Slice slice) {
     step_piece(*record.unmerged, mean, part_of(record.parameters, slice),
                part_of(record.momentum, slice));
-  });
+  };
+  for_each_piece(record, chunk, record.chunk(chunk), encoded, step);
   return true;
 }
 
-// body(their decoded mean, elements of the fragment), for as many as stay in a core's caches.
+// body(their decoded mean, elements of the fragment), for as many as stay in a core's caches: all
+// pieces of the chunk with elements of `part`.
 template <class Body>
-void OuterStep::for_each_piece(const FragmentRecord& record, int64_t chunk,
+void OuterStep::for_each_piece(const FragmentRecord& record, int64_t chunk, Slice part,
                                std::span<const std::byte> encoded, const Body& body) const {
   const Slice all = record.chunk(chunk);
   for (int64_t first = 0; first < all.count; first += kPieceElements) {
     const Slice slice{.first = all.first + first,
                       .count = std::min(kPieceElements, all.count - first)};
+    const bool is_before = slice.first + slice.count <= part.first;
+    if (is_before || slice.first >= part.first + part.count) continue;
     float memory[kPieceElements];
     const std::span<float> mean(memory, size_t(slice.count));
     codecs_.result.decode_piece(encoded, {.first = first, .chunk_elements = all.count}, mean);
@@ -125,14 +156,15 @@ bool OuterStep::is_far_from_infinity(const FragmentRecord& record, int64_t chunk
 bool OuterStep::would_be_finite(const FragmentRecord& record, int64_t chunk,
                                 std::span<const std::byte> encoded) const {
   bool is_finite = true;
-  for_each_piece(record, chunk, encoded, [&](std::span<float> mean, Slice slice) {
+  const auto try_step = [&](std::span<float> mean, Slice slice) {
     const std::span<const float> old_parameters = part_of(record.parameters, slice);
     const std::span<const float> old_momentum = part_of(record.momentum, slice);
     std::vector<float> parameters(old_parameters.begin(), old_parameters.end());
     std::vector<float> momentum(old_momentum.begin(), old_momentum.end());
     step_piece(*record.unmerged, mean, parameters, momentum);
     is_finite = is_finite && all_finite(parameters) && all_finite(momentum);
-  });
+  };
+  for_each_piece(record, chunk, record.chunk(chunk), encoded, try_step);
   return is_finite;
 }
 

@@ -34,6 +34,10 @@ class OuterStep {
   // Changes parameters and momentum, and leaves in the record what merge() needs. The digest of the
   // new state is not made here. REQUIRES: what the step before left is merged.
   void step(FragmentRecord& record, const net::Committed& commit) const;
+  // What step() did to a slice of the parameters and of the momentum elsewhere. `round` is the
+  // version that it made; `chunks` are those with elements of the slice, in their order.
+  void replay(FragmentRecord& record, int64_t fragment, Slice slice, uint64_t round,
+              std::span<const net::FragmentStore::PastChunk> chunks) const;
   // REQUIRES: there is something to merge.
   void merge(FragmentRecord& record, Merge how) const;
 
@@ -47,8 +51,9 @@ class OuterStep {
   bool step_chunk(FragmentRecord& record, int64_t chunk, std::span<const std::byte> encoded,
                   double mean_rms_max) const;
   template <class Body>
-  void for_each_piece(const FragmentRecord& record, int64_t chunk,
+  void for_each_piece(const FragmentRecord& record, int64_t chunk, Slice part,
                       std::span<const std::byte> encoded, const Body& body) const;
+  bool is_short(int64_t fragment, uint64_t step) const;
   static void step_piece(const UnmergedRound& round, std::span<const float> mean,
                          std::span<float> parameters, std::span<float> momentum);
   static bool is_far_from_infinity(const FragmentRecord& record, int64_t chunk, double mean_norm);

@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
-#include "base/math.h"
 #include "outer/codec.h"
 #include "outer/fragment_record.h"
 
 namespace outer {
 
 namespace {
-
-constexpr int64_t kPieceFloats = base::kMiB / int64_t{sizeof(float)};
 
 std::span<const float> slice_of(std::span<const float> all, int64_t index, int64_t elements) {
   const Slice slice = slice_at(index, elements, int64_t(all.size()));
@@ -27,7 +24,9 @@ SummaryWork::SummaryWork(const StateView& state)
 void SummaryWork::work() {
   for (int64_t item = next_++; item < item_count(); item = next_++) {
     make(item);
-    if (++done_ == item_count()) made_.set_value(digest_of_pieces());
+    if (++done_ == item_count()) {
+      made_.set_value(digest_of_pieces(state_.version, state_.fragment, digests_));
+    }
   }
 }
 
@@ -49,12 +48,13 @@ void SummaryWork::hash_piece(int64_t index) {
       base::sha256(std::as_bytes(slice_of(all, index % pieces, kPieceFloats)));
 }
 
-base::Digest SummaryWork::digest_of_pieces() const {
+base::Digest digest_of_pieces(uint64_t version, int64_t fragment,
+                              std::span<const base::Digest> pieces) {
   // Little endian, like everything that peers compare.
-  const uint64_t header[2] = {state_.version, uint64_t(state_.fragment)};
+  const uint64_t header[2] = {version, uint64_t(fragment)};
   base::Sha256 whole;
   whole.update(std::as_bytes(std::span(header)));
-  whole.update(std::as_bytes(std::span(digests_)));
+  whole.update(std::as_bytes(pieces));
   return whole.finish();
 }
 

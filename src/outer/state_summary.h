@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/hash.h"
+#include "base/math.h"
 
 namespace outer {
 
@@ -29,8 +30,13 @@ struct ChunkSquares {
 };
 struct StateSummary {
   base::Digest digest;
+  std::vector<base::Digest> pieces;   // Of the parameters, then of the momentum.
   std::vector<ChunkSquares> squares;  // Per chunk.
 };
+inline constexpr int64_t kPieceFloats = base::kMiB / int64_t{sizeof(float)};
+// Of the state of a fragment whose pieces have these digests.
+base::Digest digest_of_pieces(uint64_t version, int64_t fragment,
+                              std::span<const base::Digest> pieces);
 
 // Threads: any, several at once.
 class SummaryWork {
@@ -45,13 +51,14 @@ class SummaryWork {
     return digest_.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
   }
   // Until all is done. REQUIRES: somebody works.
-  StateSummary wait() const { return {.digest = digest_.get(), .squares = squares_}; }
+  StateSummary wait() const {
+    return {.digest = digest_.get(), .pieces = digests_, .squares = squares_};
+  }
 
  private:
   int64_t item_count() const { return int64_t(digests_.size() + squares_.size()); }
   void make(int64_t item);
   void hash_piece(int64_t index);
-  base::Digest digest_of_pieces() const;
 
   const StateView state_;
   std::vector<base::Digest> digests_;  // Of the pieces of the parameters, then of the momentum.

@@ -12,5 +12,9 @@ namespace outer {
 std::optional<net::FragmentStore::StateBlock> read_block(FragmentRecord& record, int64_t block);
 base::Result<void> write_block(FragmentRecord& record, int64_t fragment, int64_t block,
                                std::span<const std::byte> bytes);
+std::optional<std::vector<std::byte>> digests(FragmentRecord& record, uint64_t version);
+base::Result<std::vector<int64_t>> wrong_blocks(FragmentRecord& record, int64_t fragment,
+                                                const net::FragmentState& expected,
+                                                std::span<const std::byte> digests);
 
 }  // namespace outer

@@ -147,6 +147,23 @@ net::CoordinatorOptions coordinator_options(const AllReduceBenchOptions& options
 }
 
 // One peer: its numbers, its outer state and its place in the swarm.
+net::NodeKey bench_key(int64_t self) {
+  net::KeyBytes seed{};
+  seed[0] = uint8_t(self);
+  return net::NodeKey(seed);
+}
+
+// A secret that everybody knows: the peers are this program's own.
+std::shared_ptr<const net::Security> bench_security(const AllReduceBenchOptions& options,
+                                                    int64_t self) {
+  if (options.is_plain) return nullptr;
+  return std::make_shared<const net::Security>(
+      net::Security{.run_name = kRunName,
+                    .key = bench_key(self),
+                    .secret = net::RunSecret(net::KeyBytes{}),
+                    .allowed = nullptr});
+}
+
 class BenchPeer {
  public:
   BenchPeer(const AllReduceBenchOptions& options, int64_t self, net::Endpoint coordinator,
@@ -164,10 +181,11 @@ class BenchPeer {
     state_ = outer::OuterState::create(config_, local_.layout(), local_, pool_);
     net::HostOptions host_options;
     host_options.listen = {host, 0};
+    host_options.security = bench_security(options, self);
     swarm_ = net::Swarm::join(host_options,
                               {.run_name = kRunName,
                                .node_name = fmt::format("peer-{}", self),
-                               .node_key = uint64_t(self) + 1,
+                               .node_key = bench_key(self).id().number(),
                                .coordinator = std::move(coordinator)},
                               *state_, state_->states(), 0);
     loop_ =
@@ -259,6 +277,7 @@ void run_bench_coordinator(const AllReduceBenchOptions& options, const std::stri
   const auto coordinator = net::Coordinator::create(coordinator_options(options));
   net::HostOptions host_options;
   host_options.listen = {host, 0};
+  host_options.security = bench_security(options, options.peers);
   const auto machine_host = net::Host::create(host_options, *coordinator);
   machine_host->start();
   board.coordinator_port = machine_host->listening_on().port;

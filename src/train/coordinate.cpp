@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "net/host.h"
 #include "outer/fragments.h"
+#include "train/swarm_security.h"
 
 namespace train {
 namespace {
@@ -43,6 +44,23 @@ net::CoordinatorOptions coordinator_options(const RunConfig& config) {
           .dead_after = seconds(swarm.dead_seconds)};
 }
 
+// Any will do where the run's secret lets it in: nobody asks for the coordinator's.
+net::NodeKey load_key(const RunConfig& config, base::Storage& storage) {
+  if (!config.node.key_file.empty()) return load_node_key(storage, config.node.key_file);
+  if (config.swarm.security != "keys") return net::NodeKey::make();
+  throw base::bad_input("node.key_file is missing: nodes know the coordinator by its key",
+                        "make one with `atoll keys new-node FILE`");
+}
+
+std::unique_ptr<KeyListFile> load_key_list(const RunConfig& config, base::Storage& storage) {
+  if (config.swarm.security != "keys") return nullptr;
+  if (!config.node.allowed_keys_file.empty())
+    return std::make_unique<KeyListFile>(storage, config.node.allowed_keys_file,
+                                         std::time(nullptr));
+  throw base::bad_input("node.allowed_keys_file is missing: nobody would be let in",
+                        "it has a line `KEY NAME` for each node, see `atoll keys`");
+}
+
 // What the coordinator's thread last told, handed to the waiting main thread.
 class ReportBox {
  public:
@@ -66,16 +84,23 @@ class ReportBox {
 }  // namespace
 
 net::CoordinatorReport run_coordinator(
-    const RunConfig& config, const net::Endpoint& listen,
+    const RunConfig& config, base::Storage& storage, const net::Endpoint& listen,
     const std::function<void(const net::Endpoint&)>& on_listening,
     const std::function<bool()>& stop_requested) {
-  const auto coordinator = net::Coordinator::create(coordinator_options(config));
+  const auto key_list = load_key_list(config, storage);
+  net::CoordinatorOptions options = coordinator_options(config);
+  if (key_list) options.allowed = key_list->allowed();
+  const auto coordinator = net::Coordinator::create(options);
   ReportBox box;
-  const auto host =
-      net::Host::create({.listen = listen, .thread_name = "atoll-coord"}, *coordinator);
+  const auto host = net::Host::create(
+      {.listen = listen,
+       .thread_name = "atoll-coord",
+       .security = load_security(config, storage, load_key(config, storage), options.allowed)},
+      *coordinator);
   host->start();
   on_listening(host->listening_on());
   while (!stop_requested()) {
+    if (key_list) key_list->refresh(std::time(nullptr));
     host->post([&](net::Instant, net::Outbox&) { box.put(coordinator->report()); });
     const auto report = box.wait(std::chrono::milliseconds(250));
     if (report.finished) return report;

@@ -139,8 +139,12 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
   const shard::ParameterBytes parameters =
       shard::planned_bytes(layout, options, int(machine.gpus), machine.compute_dtype);
   plan.parts = parameter_parts(parameters);
-  // Outer parameters and momentum.
+  // Outer parameters and momentum, and the results of the last rounds.
   plan.host_bytes = 8 * layout.element_count();
+  if (!config.swarm.coordinator.empty()) {
+    plan.host_bytes +=
+        config.node.results_kept * outer::result_bytes(config.outer, layout.element_count());
+  }
   const int64_t master_bytes = backend::bytes_per_element(
       options.memory == Memory::kLean ? machine.compute_dtype : DType::kFloat32);
   const int64_t moments = moment_bytes(options.memory, parameters.masters / master_bytes);

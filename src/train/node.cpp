@@ -17,12 +17,14 @@
 #include "train/failure_record.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
+#include "train/port_map.h"
 #include "train/resume.h"
 #include "train/run_data.h"
 #include "train/run_directory.h"
 #include "train/run_metrics.h"
 #include "train/save_schedule.h"
 #include "train/shared_config.h"
+#include "train/swarm_security.h"
 #include "train/trainer.h"
 
 namespace train {
@@ -54,6 +56,20 @@ auto differences_to(const RunConfig& config) {
   return [here = shared_config(config)](const std::string& there) {
     return difference_lines(shared_config_differences(here, there));
   };
+}
+
+PortMap addresses_of(const NodeConfig& node) {
+  const net::Endpoint listen = endpoint_of(node.listen);
+  if (node.advertise != kAdvertiseAuto) {
+    const auto advertise = node.advertise.empty() ? net::Endpoint{} : endpoint_of(node.advertise);
+    return {.listen = listen, .advertise = advertise, .source = {}, .problem = {}};
+  }
+  const PortMap map = map_port(listen, process_environment());
+  if (!map.problem.empty()) base::log_warning("{}", map.problem);
+  if (!map.source.empty()) {
+    base::log_info("others dial this node at {}, as {} says", map.advertise.text(), map.source);
+  }
+  return map;
 }
 
 // Everything of one node, in the order in which it is built.
@@ -141,7 +157,8 @@ Node::Node(const RunConfig& config, base::Storage& storage,
                  model::parameter_count(config.model), ranks_.first().engine.backend.device->name(),
                  ranks_.count() == 1 ? "" : fmt::format(", {} ranks", ranks_.count()));
   if (!config.swarm.coordinator.empty())
-    outer_ = outer::OuterState::create(config.outer, ranks_.first().engine.layout, masters_, pool_);
+    outer_ = outer::OuterState::create(config.outer, ranks_.first().engine.layout, masters_, pool_,
+                                       config.node.results_kept);
   resume();
 }
 
@@ -189,7 +206,7 @@ void Node::claim_directory() {
 // False if a stop was requested before the swarm took us.
 bool Node::join() {
   // Its own rounding errors: the same ones whenever this node computes a step.
-  const uint64_t node_key = outer_ ? directory_.node_key() : uint64_t{0};
+  const uint64_t node_key = outer_ ? directory_.node_key().id().number() : uint64_t{0};
   ranks_.run(
       [&](Rank& rank) { rank.optimizer.set_rounding_seed(uint64_t(config_.seed), node_key); });
   if (!outer_) {
@@ -198,17 +215,25 @@ bool Node::join() {
     return true;
   }
   const SwarmConfig& swarm = config_.swarm;
+  const PortMap addresses = addresses_of(config_.node);
+  const auto allowed = std::make_shared<net::AllowedKeys>();
+  const auto key_of_coordinator = coordinator_key(config_);
+  if (key_of_coordinator) allowed->set({*key_of_coordinator});
   swarm_ = net::Swarm::join(
-      {.listen = endpoint_of(config_.node.listen), .rehearsal = rehearsal_of(config_.node)},
+      {.listen = addresses.listen,
+       .security = load_security(config_, storage_, directory_.node_key(), allowed),
+       .rehearsal = rehearsal_of(config_.node)},
       {.run_name = config_.name,
        .config = digest_,
        .node_name = config_.node.name,
        .node_key = node_key,
        .coordinator = endpoint_of(swarm.coordinator),
-       .advertise =
-           config_.node.advertise.empty() ? net::Endpoint{} : endpoint_of(config_.node.advertise),
+       .coordinator_key = key_of_coordinator,
+       .allowed = key_of_coordinator ? allowed : nullptr,
+       .advertise = addresses.advertise,
        .samples = uint64_t(resumed_samples_),
        .coordinator_patience = seconds(swarm.coordinator_patience_seconds),
+       .gap_share = config_.node.gap_share,
        .audit_chunks = swarm.audit_chunks},
       *outer_, outer_->states(), uint64_t(resumed_committed_step_));
   outer_loop_ = outer::OuterLoop::create({.config = config_.outer,

@@ -55,6 +55,11 @@ void describe_training(base::ConfigVisitor& v, TrainingConfig& c) {
 void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
   v.text("coordinator", c.coordinator,
          "host:port of the coordinator; empty: a solo run without outer loop.");
+  v.choice("security", c.security, {{"secret", "keys", "none"}},
+           "How links are secured. secret: TLS, for whoever has the run's secret; keys: TLS, for "
+           "the keys on the coordinator's list; none: not at all.");
+  v.text("coordinator_key", c.coordinator_key,
+         "With security keys, for nodes: the public key of the coordinator.");
   v.integer("start_members", c.start_members, {1, double(net::kMembersMax)},
             "Training starts when so many are there.");
   v.integer("members_min", c.members_min, {1, double(net::kMembersMax)},
@@ -114,9 +119,25 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
   v.integer("communication_multiprocessors", c.communication_multiprocessors, {0, 64},
             "With several GPUs: multiprocessors of each that products leave to NCCL's collectives, "
             "which then start at once. Products are slower by their share.");
+  v.text("run_secret_file", c.run_secret_file,
+         "The run's secret, from `atoll keys new-run`; ATOLL_RUN_SECRET in the environment goes "
+         "before.");
+  v.text("key_file", c.key_file,
+         "The node's private key, from `atoll keys new-node`; empty: node_key in the run "
+         "directory.");
+  v.text("allowed_keys_file", c.allowed_keys_file,
+         "With security keys, for the coordinator: the list of keys that are let in. It is read "
+         "again all the time.");
   v.text("listen", c.listen, "host:port for other members; port 0: any free one.");
   v.text("advertise", c.advertise,
-         "host:port that other members dial; empty: the address the coordinator sees.");
+         "host:port that other members dial; empty: the address the coordinator sees; auto: what "
+         "the machine's provider tells in the environment (RunPod, Vast.ai), or else empty.");
+  v.integer("results_kept", c.results_kept, {0, 1024},
+            "Rounds of each fragment whose results stay in the host's memory (1 byte per parameter "
+            "and round in int8, half of it in int4), so that newcomers and those who were away "
+            "can bring an older state up to date.");
+  v.number("gap_share", c.gap_share, {0.01, 1},
+           "Of the time in which nothing of a round is sent: for those who fetch the state.");
   v.section("rehearse", "A worse line than the node has, to try out what a run would be over it.",
             [&] {
               v.number("rate_mbit", c.rehearse.rate_mbit, {0, 1e6},
@@ -154,7 +175,8 @@ void check_listen_addresses(const std::string& path, const RunConfig& config) {
                       "write it as host:port");
   };
   check("node.listen", config.node.listen);
-  if (!config.node.advertise.empty()) check("node.advertise", config.node.advertise);
+  if (!config.node.advertise.empty() && config.node.advertise != kAdvertiseAuto)
+    check("node.advertise", config.node.advertise);
   if (!config.swarm.coordinator.empty()) check("swarm.coordinator", config.swarm.coordinator);
 }
 

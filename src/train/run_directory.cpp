@@ -1,41 +1,30 @@
 #include "train/run_directory.h"
 
-#include <charconv>
-#include <fmt/format.h>
-#include <random>
-
 #include "base/log.h"
 #include "checkpoint/checkpoint.h"
+#include "train/swarm_security.h"
 
 namespace train {
-namespace {
-
-// 0: not a key.
-uint64_t parse_key(const std::string& text) {
-  uint64_t key = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), key, 16);
-  return error == std::errc() ? key : 0;
-}
-
-uint64_t make_key() {
-  std::random_device random;
-  return (uint64_t{random()} << 32 | random()) | 1;
-}
-
-}  // namespace
 
 RunDirectory::RunDirectory(const RunConfig& config, base::Storage& storage)
     : config_(config), storage_(storage) {
   base::configure_log({.prefix = config.node.name, .file = {}, .keep_lines = true});
   lock_ = base::DirectoryLock::take_existing(config.node.run_directory);
-  const std::string key_path = path("node_key");
-  if (storage_.exists(key_path)) {
-    node_key_ = parse_key(storage_.read_text(key_path));
-    if (node_key_ == 0)
-      base::log_warning("{} does not hold a node key; a new one is made", key_path);
+  load_key();
+}
+
+void RunDirectory::load_key() {
+  const std::string given = config_.node.key_file;
+  const std::string own = path("node_key");
+  if (!given.empty()) {
+    node_key_ = load_node_key(storage_, given);
+  } else if (storage_.exists(own)) {
+    const auto key = net::parse_node_key(storage_.read_text(own));
+    if (key.ok()) node_key_ = *key;
+    if (!key.ok()) base::log_warning("{} does not hold a node key; a new one is made", own);
   }
-  is_key_stored_ = node_key_ != 0;
-  if (!is_key_stored_) node_key_ = make_key();
+  is_key_stored_ = node_key_.has_value();
+  if (!is_key_stored_) node_key_ = net::NodeKey::make();
 }
 
 void RunDirectory::claim(const std::vector<std::string>& abandoned) {
@@ -43,8 +32,7 @@ void RunDirectory::claim(const std::vector<std::string>& abandoned) {
   if (!lock_) lock_ = base::DirectoryLock::take(config_.node.run_directory);
   base::configure_log({.prefix = config_.node.name, .file = path("log.txt")});
   storage_.write_atomically(path("config.json"), to_json(config_) + "\n");
-  if (!is_key_stored_)
-    storage_.write_atomically(path("node_key"), fmt::format("{:016x}\n", node_key_));
+  if (!is_key_stored_) storage_.write_private(path("node_key"), node_key_->file_text());
   for (const std::string& folder : abandoned) {
     base::log_warning("{} is set aside as {}", folder, checkpoint::set_aside(storage_, folder));
   }

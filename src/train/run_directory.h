@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/directory_lock.h"
 #include "base/file.h"
+#include "net/keys.h"
 #include "train/run_config.h"
 
 namespace train {
@@ -20,9 +22,9 @@ class RunDirectory {
   // uses it. The log goes to stderr, and is kept for the folder's. `config` outlives the object.
   RunDirectory(const RunConfig& config, base::Storage& storage);
 
-  // The same number after every restart in the folder, so that the coordinator knows the node
-  // again.
-  uint64_t node_key() const { return node_key_; }
+  // The same one after every restart in the folder, so that the coordinator knows the node again;
+  // that of node.key_file, if there is one.
+  const net::NodeKey& node_key() const { return *node_key_; }
 
   // Makes the folder its own: log.txt, config.json, node_key. Sets aside the checkpoints of these
   // folders. Throws as the constructor, and resource_lost.
@@ -31,10 +33,12 @@ class RunDirectory {
   std::string path(const std::string& name) const;
 
  private:
+  void load_key();
+
   const RunConfig& config_;
   base::Storage& storage_;
   std::unique_ptr<base::DirectoryLock> lock_;
-  uint64_t node_key_ = 0;
+  std::optional<net::NodeKey> node_key_;
   bool is_key_stored_ = false;
 };
 

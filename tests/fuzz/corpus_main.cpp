@@ -9,43 +9,15 @@
 #include <vector>
 
 #include "base/hash.h"
-#include "net/parse_frames.h"
-#include "net/sample_payloads.h"
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t byte_count);
+#include "fuzz/target.h"
 
 namespace {
 
-using Input = std::vector<std::byte>;
-
-void run(const Input& input) {
+void run(const FuzzInput& input) {
   LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
 }
 
-Input with_selector(size_t selector, const Input& bytes) {
-  Input input(1 + bytes.size(), std::byte(uint8_t(selector)));
-  std::ranges::copy(bytes, input.begin() + 1);
-  return input;
-}
-
-// Each sample payload alone for its decoder, and in a frame for the parser.
-std::vector<Input> valid_inputs() {
-  std::vector<Input> inputs;
-  const auto samples = net::sample_payloads();
-  Input stream;
-  for (size_t i = 0; i < samples.size(); ++i) {
-    inputs.push_back(with_selector(2 + i, *samples[i].bytes));
-    const Input frame =
-        net::frame_of({.type = net::MessageType::kChunk, .payload = samples[i].bytes});
-    inputs.push_back(with_selector(0, frame));
-    inputs.push_back(with_selector(1, frame));
-    stream.insert(stream.end(), frame.begin(), frame.end());
-  }
-  inputs.push_back(with_selector(0, stream));
-  return inputs;
-}
-
-Input damaged(Input input, base::Random& random) {
+FuzzInput damaged(FuzzInput input, base::Random& random) {
   for (uint64_t i = 0; i <= random.below(5); ++i) {
     const auto place = ptrdiff_t(random.below(input.size()));
     switch (random.below(4)) {
@@ -65,7 +37,7 @@ Input damaged(Input input, base::Random& random) {
   return input;
 }
 
-Input read_file(const char* path) {
+FuzzInput read_file(const char* path) {
   std::ifstream file(path, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(file)), {});
   const auto bytes = std::as_bytes(std::span(text));
@@ -79,10 +51,10 @@ int main(int argument_count, char** arguments) {
   if (argument_count > 1) return 0;
 
   constexpr uint64_t kSeed = 11;
-  constexpr int kVariants = 200;
+  constexpr int kVariants = 1000;
   base::Random random(kSeed);
   int64_t input_count = 0;
-  for (const Input& input : valid_inputs()) {
+  for (const FuzzInput& input : valid_fuzz_inputs()) {
     run(input);
     for (int i = 0; i < kVariants; ++i) run(damaged(input, random));
     input_count += 1 + kVariants;

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "fuzz/target.h"
 #include "net/parse_frames.h"
 #include "net/sample_payloads.h"
 
@@ -89,6 +90,23 @@ void check_input(std::span<const std::byte> input) {
 
 }  // namespace
 }  // namespace net
+
+// Each sample payload alone for its decoder, and in a frame for the parser.
+std::vector<FuzzInput> valid_fuzz_inputs() {
+  std::vector<FuzzInput> inputs;
+  const auto samples = net::sample_payloads();
+  FuzzInput stream;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    inputs.push_back(with_selector(2 + i, *samples[i].bytes));
+    const FuzzInput frame =
+        net::frame_of({.type = net::MessageType::kChunk, .payload = samples[i].bytes});
+    inputs.push_back(with_selector(0, frame));
+    inputs.push_back(with_selector(1, frame));
+    stream.insert(stream.end(), frame.begin(), frame.end());
+  }
+  inputs.push_back(with_selector(0, stream));
+  return inputs;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t byte_count) {
   net::check_input(std::as_bytes(std::span(data, byte_count)));

@@ -14,6 +14,8 @@ import time
 import unittest
 
 ATOLL = os.environ["ATOLL"]
+# Every process finds the secret of its run here, unless a test says otherwise.
+os.environ["ATOLL_RUN_SECRET"] = "5" * 64
 DEADLINE_SECONDS = float(os.environ.get("ATOLL_TEST_DEADLINE", 240))
 
 # Small enough that a step takes some ten milliseconds, and large enough that a round is not over before a joiner has its state.

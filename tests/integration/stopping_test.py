@@ -58,7 +58,7 @@ class SparingCoordinator:
 
     def replace_state(self):
         states = [{"version": 7, "digest": bytes(range(32))} for _ in self.hello.states]
-        self.tell("CatchUp", states=states, donors=[{"peer": 1, "data": self.donor.getsockname()}], step=35)
+        self.tell("CatchUp", states=states, donors=[{"peer": 1, "data": self.donor.getsockname(), "node_key": 0}], step=35)
 
     def close(self):
         for one in (self.server, self.donor, self.control):
@@ -72,8 +72,12 @@ class StoppingTest(ClusterTest):
         self.addCleanup(coordinator.close)
         self.address = coordinator.address
         # All samples are used up where the fragment is due, and its round may run beside further steps.
-        node = self.start_node("run", outer__overlap_steps=1, outer__overlap_steps_max=3, **FOREVER)
-        heard = lambda text: wait_until(lambda: node.is_over() or text in node.tail(), lambda: f"{text}:\n{node.tail()}")
+        node = self.start_node("run", outer__overlap_steps=1, outer__overlap_steps_max=3, swarm__security="none", **FOREVER)
+
+        def heard(text):
+            wait_until(lambda: node.is_over() or text in node.tail(), lambda: f"{text}:\n{node.tail()}")
+            self.assertFalse(node.is_over(), node.tail())
+
         heard("waiting at step 5 for samples")
         coordinator.replace_state()
         heard("fetching the state in force; own progress is kept")

@@ -9,14 +9,6 @@ namespace net {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-namespace {
-
-Endpoint address_of(HostId host) {
-  return {fmt::format("10.0.0.{}", host + 1), 4000};
-}
-
-}  // namespace
-
 ClusterOptions quick_cluster(uint64_t seed, int64_t node_count) {
   ClusterOptions options;
   options.network.seed = seed;
@@ -27,7 +19,19 @@ ClusterOptions quick_cluster(uint64_t seed, int64_t node_count) {
   options.coordinator.round_timeout = seconds(40);
   options.coordinator.stall_after = seconds(6);
   options.coordinator.dead_after = seconds(4);
+  options.member.coordinator_patience = seconds(60);
+  options.member.fetch_patience = seconds(30);
   return options;
+}
+
+Endpoint Cluster::address(HostId host) {
+  return {fmt::format("10.0.0.{}", host + 1), 4000};
+}
+
+base::Digest Cluster::disk_digest(HostId node, int64_t fragment) const {
+  const Node& n = nodes_.at(node);
+  const bool is_on = n.trainer && world.is_on(node);
+  return FakeTrainer::digest(options_.trainer, is_on ? n.trainer->checkpoint() : n.disk, fragment);
 }
 
 Cluster::Cluster(const ClusterOptions& options) : world(options.network), options_(options) {
@@ -37,8 +41,9 @@ Cluster::Cluster(const ClusterOptions& options) : world(options.network), option
   options_.coordinator.chunk_counts.assign(size_t(options.trainer.fragment_count),
                                            options.trainer.chunk_count);
   for (HostId host = 0; host <= options.node_count; ++host) {
-    world.add_host(host, address_of(host));
-    if (host > 0) nodes_[host].disk = FakeTrainer::fresh(options.trainer);
+    world.add_host(host, address(host));
+    if (host == 0) continue;
+    nodes_[host].disk = nodes_[host].older_disk = FakeTrainer::fresh(options.trainer);
   }
   // The trainer learns only the round; the term of a commit is read from the wire.
   first_on_delivery = [this](HostId, HostId to, Message& message) {
@@ -55,8 +60,11 @@ void Cluster::start_all() {
   for (HostId node = 1; node <= options_.node_count; ++node) start_node(node);
 }
 
-void Cluster::start_coordinator() {
-  options_.coordinator.term += 1000;  // As time would do it.
+void Cluster::start_coordinator(Term term) {
+  // As time would do it. No two have the same.
+  ++coordinator_count_;
+  options_.coordinator.term =
+      1 + 1000 * coordinator_count_ - (term == Term::kLower && coordinator_count_ > 1 ? 1500 : 0);
   coordinator_ = Coordinator::create(options_.coordinator);
   world.turn_on(kCoordinatorHost, *coordinator_);
 }
@@ -66,22 +74,29 @@ void Cluster::crash_coordinator() {
 }
 
 MemberOptions Cluster::member_options(HostId node) const {
-  MemberOptions options;
+  MemberOptions options = options_.member;
   options.run_name = options_.coordinator.run_name;
   options.config = options_.coordinator.config;
   options.node_name = fmt::format("node-{}", node);
   options.node_key = 1000 + uint64_t(node);
-  options.coordinator = address_of(kCoordinatorHost);
-  options.advertise = {"", address_of(node).port};
-  options.coordinator_patience = seconds(60);
-  options.fetch_patience = seconds(30);
+  options.coordinator = address(kCoordinatorHost);
+  options.advertise = {"", address(node).port};
   return options;
 }
 
 void Cluster::start_node(HostId node, Memory memory) {
   Node& n = nodes_.at(node);
   if (memory == Memory::kLost) n.disk = FakeTrainer::fresh(options_.trainer);
-  n.trainer = std::make_unique<FakeTrainer>(world, node, options_.trainer, n.disk, oracle);
+  if (memory == Memory::kStale) n.disk = n.older_disk;
+  TrainerOptions trainer = options_.trainer;
+  if (const auto times = slowness_.find(node); times != slowness_.end()) {
+    trainer.step_time *= times->second;
+    trainer.apply_time *= times->second;
+  }
+  n.trainer = std::make_unique<FakeTrainer>(world, node, trainer, n.disk, oracle);
+  if (const auto weight = weights_.find(node); weight != weights_.end()) {
+    n.trainer->set_weight(weight->second);
+  }
   const auto special = special_.find(node);
   world.turn_on(node, n.trainer->make_member(special == special_.end() ? member_options(node)
                                                                        : special->second));
@@ -89,7 +104,9 @@ void Cluster::start_node(HostId node, Memory memory) {
 
 void Cluster::crash_node(HostId node, bool is_silent) {
   world.turn_off(node, is_silent);
-  nodes_.at(node).disk = nodes_.at(node).trainer->checkpoint();
+  Node& n = nodes_.at(node);
+  n.older_disk = std::move(n.disk);
+  n.disk = n.trainer->checkpoint();
 }
 
 void Cluster::restart_stopped() {
@@ -117,8 +134,8 @@ bool Cluster::all_active(Duration limit) {
 uint64_t Cluster::lowest_version() const {
   uint64_t lowest = kNoVersion;
   for (const HostId node : running_nodes()) {
-    for (const FragmentState& state : nodes_.at(node).trainer->states()) {
-      lowest = std::min(lowest, state.version);
+    for (const uint64_t version : nodes_.at(node).trainer->versions()) {
+      lowest = std::min(lowest, version);
     }
   }
   return lowest;
@@ -127,8 +144,8 @@ uint64_t Cluster::lowest_version() const {
 uint64_t Cluster::highest_version() const {
   uint64_t highest = 0;
   for (const HostId node : running_nodes()) {
-    for (const FragmentState& state : nodes_.at(node).trainer->states()) {
-      highest = std::max(highest, state.version);
+    for (const uint64_t version : nodes_.at(node).trainer->versions()) {
+      highest = std::max(highest, version);
     }
   }
   return highest;

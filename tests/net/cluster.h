@@ -20,6 +20,7 @@ struct ClusterOptions {
   NetworkOptions network;
   TrainerOptions trainer;
   CoordinatorOptions coordinator;  // Names, digests and chunk counts are filled in.
+  MemberOptions member;            // Only its limits count.
   int64_t node_count = 3;
 };
 // Times that suit a round of a second.
@@ -35,17 +36,25 @@ class Cluster {
   std::function<void(HostId, HostId, Message&)> first_on_delivery;
 
   void start_all();
-  void start_coordinator();
+  // With a term above those of its predecessors; or, where its machine's clock is wrong, below.
+  enum class Term { kHigher, kLower };
+  void start_coordinator(Term term = Term::kHigher);
   void crash_coordinator();
+  // What the next one is to do about a newer state.
+  void set_adopt_newer(bool adopt_newer) { options_.coordinator.adopt_newer = adopt_newer; }
   Coordinator& coordinator() { return *coordinator_; }
   bool has_coordinator() const { return coordinator_ != nullptr; }
 
-  enum class Memory { kKept, kLost };
-  // With the state that it had at its last commit, or with none.
+  enum class Memory { kKept, kStale, kLost };
+  // With the state that it had at its last commit, or when it crashed the time before, or with
+  // none.
   void start_node(HostId node, Memory memory = Memory::kKept);
   void crash_node(HostId node, bool is_silent = false);
   bool is_running(HostId node) const { return nodes_.contains(node) && world.is_on(node); }
   FakeTrainer& node(HostId node) { return *nodes_.at(node).trainer; }
+  // Of what it would begin with, were it started again.
+  base::Digest disk_digest(HostId node, int64_t fragment) const;
+  static Endpoint address(HostId host);
   // A node that has stopped by itself is started again, as a service manager would, if that makes
   // sense; those that are rejected stay down.
   void restart_stopped();
@@ -55,6 +64,10 @@ class Cluster {
   void change_member_options(HostId node, const MemberOptions& options) {
     special_[node] = options;
   }
+  void forget_member_options(HostId node) { special_.erase(node); }
+  // Of every life of the node.
+  void set_weight(HostId node, int64_t weight_tokens) { weights_[node] = weight_tokens; }
+  void set_slowness(HostId node, int64_t times) { slowness_[node] = times; }
 
   bool run_until(const std::function<bool()>& is_true, Duration limit);
   // All nodes that run have at least this version of every fragment.
@@ -70,12 +83,16 @@ class Cluster {
   struct Node {
     std::unique_ptr<FakeTrainer> trainer;
     FakeTrainer::Checkpoint disk;
+    FakeTrainer::Checkpoint older_disk;
   };
 
   ClusterOptions options_;
   std::unique_ptr<Coordinator> coordinator_;
   std::map<HostId, Node> nodes_;
   std::map<HostId, MemberOptions> special_;
+  std::map<HostId, int64_t> weights_;
+  std::map<HostId, int64_t> slowness_;
+  uint32_t coordinator_count_ = 0;
 };
 
 }  // namespace net

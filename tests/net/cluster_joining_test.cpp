@@ -34,6 +34,7 @@ TEST_CASE("cluster: a newcomer's donor dies") {
     ClusterOptions options = quick_cluster(6, 4);
     options.coordinator.start_members = 3;
     options.trainer.padding_bytes = 20000;
+    options.trainer.results_kept = 0;
     options.trainer.step_time = milliseconds(1000);
     options.network.bytes_per_second = 100e3;
     Cluster cluster(options);
@@ -56,9 +57,122 @@ TEST_CASE("cluster: a newcomer's donor dies") {
   }
 }
 
+// Three nodes that make a round every 1.2 s or so, and a fourth one for which the state of 3 MB
+// takes 10 s or longer.
+ClusterOptions outrunning_cluster(uint64_t seed) {
+  ClusterOptions options = quick_cluster(seed, 4);
+  options.coordinator.start_members = 3;
+  options.trainer.chunk_count = options.trainer.block_count = 30;
+  options.trainer.block_padding_bytes = 100'000;
+  options.network.bytes_per_second = 100e3;
+  return options;
+}
+
+struct ChunkCount {
+  int64_t blocks = 0, results = 0;
+};
+// Of what comes to a node from now on, to catch up.
+std::shared_ptr<ChunkCount> count_chunks(Cluster& cluster, HostId node) {
+  auto count = std::make_shared<ChunkCount>();
+  cluster.world.on_delivery = [=, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                      Message& message) {
+    before(from, to, message);
+    if (to != node) return;
+    count->blocks += is_chunk_of(message, WantKind::kState);
+    count->results += is_chunk_of(message, WantKind::kPast);
+  };
+  return count;
+}
+
+TEST_CASE("cluster: a newcomer gets in while rounds are quicker than its transfer") {
+  for (const int64_t results_kept : {0, 4}) {
+    ClusterOptions options = outrunning_cluster(20);
+    options.trainer.results_kept = results_kept;
+    Cluster cluster(options);
+    MemberOptions thin = cluster.member_options(4);
+    thin.links_per_peer_max = 1;
+    cluster.change_member_options(4, thin);
+    cluster.start_coordinator();
+    for (const HostId node : {1, 2, 3}) cluster.start_node(node);
+    REQUIRE(cluster.reaches(12, minutes(1)));
+    const auto count = count_chunks(cluster, 4);
+    cluster.start_node(4);
+    const uint64_t version = cluster.highest_version();
+    const bool is_in = cluster.run_until([&] { return cluster.node(4).is_active(); }, minutes(1));
+    REQUIRE(is_in == (results_kept > 0));
+    REQUIRE(cluster.highest_version() > version + 5);  // Rounds went on meanwhile.
+    if (!is_in) continue;
+    REQUIRE(count->blocks == 30);
+    REQUIRE(count->results > 30);
+    REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(1)));
+    REQUIRE(cluster.node(4).commits().back().contributed);
+    for (const HostId node : {1, 2, 3}) REQUIRE(cluster.node(node).catch_up_count() == 0);
+    REQUIRE(cluster.violations() == "");
+  }
+}
+
+TEST_CASE("cluster: a donor dies while results are replayed") {
+  for (const bool is_silent : {false, true}) {
+    Cluster cluster(outrunning_cluster(21));
+    cluster.start_coordinator();
+    for (const HostId node : {1, 2, 3}) cluster.start_node(node);
+    REQUIRE(cluster.reaches(12, minutes(1)));
+    HostId donor = 0;
+    cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                        Message& message) {
+      before(from, to, message);
+      if (donor != 0 || !is_chunk_of(message, WantKind::kPast)) return;
+      donor = from;
+      cluster.crash_node(from, is_silent);
+    };
+    cluster.start_node(4);
+    REQUIRE(cluster.run_until([&] { return donor != 0; }, minutes(1)));
+    REQUIRE(cluster.run_until([&] { return cluster.node(4).is_active(); }, minutes(2)));
+    REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(1)));
+    REQUIRE(cluster.violations() == "");
+  }
+}
+
+TEST_CASE("cluster: who comes back soon fetches what it missed, and who comes late the state") {
+  for (const bool is_late : {false, true}) {
+    ClusterOptions options = outrunning_cluster(22);
+    options.coordinator.start_members = 4;
+    Cluster cluster(options);
+    cluster.start_all();
+    REQUIRE(cluster.reaches(12, minutes(1)));
+    cluster.crash_node(4);
+    const uint64_t missed = is_late ? 6 : 3;
+    REQUIRE(cluster.reaches(cluster.highest_version() + missed, minutes(1)));
+    const auto count = count_chunks(cluster, 4);
+    cluster.start_node(4);
+    REQUIRE(cluster.run_until([&] { return cluster.node(4).is_active(); }, minutes(1)));
+    REQUIRE(count->blocks == (is_late ? 30 : 0));
+    REQUIRE(count->results > 0);
+    REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(1)));
+    REQUIRE(cluster.violations() == "");
+  }
+}
+
+TEST_CASE("cluster: a wrong block is found by its digest, and only it is fetched again") {
+  ClusterOptions options = outrunning_cluster(23);
+  options.trainer.step_time = seconds(1);
+  Cluster cluster(options);
+  cluster.start_coordinator();
+  for (const HostId node : {1, 2, 3}) cluster.start_node(node);
+  REQUIRE(cluster.reaches(12, minutes(3)));
+  const auto count = count_chunks(cluster, 4);
+  cluster.node(2).spoil_blocks(1);
+  cluster.start_node(4);
+  REQUIRE(cluster.run_until([&] { return cluster.node(4).is_active(); }, minutes(1)));
+  REQUIRE(count->blocks == 31);
+  REQUIRE(cluster.reaches(cluster.highest_version() + 2, minutes(1)));
+  REQUIRE(cluster.violations() == "");
+}
+
 TEST_CASE("cluster: the last one that has the state dies while another fetches it") {
   ClusterOptions options = quick_cluster(7, 2);
   options.coordinator.start_members = 1;
+  options.trainer.results_kept = 0;
   options.coordinator.start_grace = minutes(2);
   options.trainer.padding_bytes = 20000;
   options.network.bytes_per_second = 100e3;
@@ -83,6 +197,7 @@ TEST_CASE("cluster: the last one that has the state dies while another fetches i
 TEST_CASE("cluster: who cannot get the state gives up and is started again") {
   ClusterOptions options = quick_cluster(8, 2);
   options.coordinator.start_members = 1;
+  options.trainer.results_kept = 0;
   options.trainer.padding_bytes = 20000;
   options.network.bytes_per_second = 100e3;
   Cluster cluster(options);

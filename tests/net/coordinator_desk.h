@@ -51,8 +51,9 @@ class Desk {
     hello.states.assign(size_t(options_.fragment_count), {version, digest_of(digest)});
     return hello;
   }
-  LinkId connect() {
-    coordinator->on_link_open(++last_link_, true, {"10.1.1.1", 5555}, now, out);
+  LinkId connect(const NodeId& node = {}) {
+    const Remote remote{.endpoint = {"10.1.1.1", 5555}, .node = node};
+    coordinator->on_link_open(++last_link_, true, remote, now, out);
     return last_link_;
   }
   void send(LinkId link, MessageType type, Bytes payload, Authority authority = {}) {

@@ -349,6 +349,30 @@ TEST_CASE("coordinator: an older or different state is never activated") {
   REQUIRE(desk.is_told(c, MessageType::kStart));
 }
 
+TEST_CASE("coordinator: a version that another coordinator has made is not taken for the run's") {
+  CoordinatorOptions options = small_options();
+  options.start_members = 1;
+  Desk desk(options);
+  const LinkId a = desk.join_active(1);
+  desk.ready(a, 500);
+  desk.done(a, 5);
+  REQUIRE(desk.is_told(a, MessageType::kCommit));
+  // The first one has not yet said which state its version 1 is. Two come with another.
+  const LinkId b = desk.join(desk.hello(2, 1, 9)), c = desk.join(desk.hello(3, 1, 9));
+  for (const LinkId link : {b, c}) {
+    desk.send(link, MessageType::kSynced, encode(Synced{desk.hello(2, 1, 9).states}));
+    REQUIRE(!desk.is_told(link, MessageType::kStart));
+  }
+  desk.send(a, MessageType::kApplied, encode(Applied{digest_of(7)}), {.round = 1});
+  for (const LinkId link : {b, c}) {
+    REQUIRE(!desk.is_told(link, MessageType::kStart));
+    const auto catch_up = desk.out.last<CatchUp>(link, MessageType::kCatchUp);
+    REQUIRE(catch_up->states[0] == FragmentState{1, digest_of(7)});
+    desk.sync(link);
+    REQUIRE(desk.is_told(link, MessageType::kStart));
+  }
+}
+
 TEST_CASE("coordinator: who has only parts of a state that is lost is sent to its checkpoint") {
   Desk desk;
   const LinkId first = desk.join(desk.hello(1, kNoVersion));

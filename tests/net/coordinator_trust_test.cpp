@@ -1,5 +1,6 @@
 // What the coordinator does not believe, and who does not contribute.
 #include "net/coordinator_desk.h"
+#include "net/security_rig.h"
 
 namespace net {
 namespace {
@@ -30,6 +31,35 @@ struct Members {
     }
   }
 };
+
+// --- Who is let in.
+
+TEST_CASE("trust: members are told who is on the list, and at once what changes in it") {
+  CoordinatorOptions options = strict_options(1);
+  const auto allowed = allowing({1, 2});
+  options.allowed = allowed;
+  Desk desk(options);
+  const LinkId a = desk.join(desk.hello(1));
+  const auto told = [&] { return desk.out.last<Keys>(a, MessageType::kKeys)->allowed; };
+  REQUIRE(told() == allowed->list());
+  allowed->set({node_key(2).id()});
+  desk.pass(milliseconds(100));
+  REQUIRE(told() == std::vector<NodeId>{node_key(2).id()});
+  const int64_t count = desk.out.count(a, MessageType::kKeys);
+  desk.pass(milliseconds(100));
+  REQUIRE(desk.out.count(a, MessageType::kKeys) == count);
+}
+
+TEST_CASE("trust: a node has the number of the key that it has proved") {
+  Desk desk(strict_options(1));
+  const NodeId node = node_key(5).id();
+  const LinkId liar = desk.connect(node);
+  desk.send(liar, MessageType::kHello, encode(desk.hello(node_key(6).id().number())));
+  REQUIRE(desk.reject_reason(liar).find("node key") != std::string::npos);
+  const LinkId honest = desk.connect(node);
+  desk.send(honest, MessageType::kHello, encode(desk.hello(node.number())));
+  REQUIRE(desk.is_told(honest, MessageType::kWelcome));
+}
 
 // --- Who contributes.
 
@@ -101,6 +131,9 @@ TEST_CASE("trust: who was left out keeps up first, and is not waited for meanwhi
   REQUIRE(notice->reason.find("does not deliver its contribution") != std::string::npos);
   for (const size_t m : {0, 1}) desk.done(links[m], 5);
   REQUIRE(desk.is_told(links[0], MessageType::kCommit));
+  for (const size_t m : {0, 1}) {
+    desk.send(links[m], MessageType::kApplied, encode(Applied{digest_of(7)}), {.round = 1});
+  }
   desk.sync(links[2]);
   // The next round opens without waiting for it; it is in time, and contributes to the one after.
   members.round(2, {links[0], links[1]});

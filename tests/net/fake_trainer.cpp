@@ -4,6 +4,9 @@
 #include <bit>
 #include <cstring>
 
+#include "base/math.h"
+#include "net/exchange/chunk.h"
+
 namespace net {
 namespace {
 
@@ -13,6 +16,10 @@ constexpr int64_t kHeldPatience = 10;
 
 uint64_t part_of(HostId host, int64_t chunk) {
   return (uint64_t{1} << host) * uint64_t(chunk + 1);
+}
+
+int64_t elements_of_block(const TrainerOptions& options) {
+  return base::div_ceil(options.chunk_count, options.block_count);
 }
 
 }  // namespace
@@ -25,8 +32,18 @@ int64_t weight_of(HostId host) {
 struct FakeTrainer::Encoded {
   uint64_t value = 0;
   int64_t weight = 0;
-  uint64_t base_version = 0;  // The state that it belongs to:
-  uint64_t base_digest = 0;   // a stale part or one of another lineage would show.
+  uint64_t base_version = 0;                  // The state that it belongs to:
+  uint64_t base_digest = 0;                   // a stale part or one of another lineage would show.
+  std::array<uint64_t, kNodesMax> serials{};  // Of the work of each node that is in it.
+  uint64_t is_lie = 0;                        // Made wrong on purpose.
+
+  uint64_t hosts() const {
+    uint64_t mask = 0;
+    for (size_t host = 0; host < serials.size(); ++host) {
+      if (serials[host] != 0) mask |= uint64_t{1} << host;
+    }
+    return mask;
+  }
 };
 
 namespace {
@@ -35,6 +52,12 @@ std::vector<std::byte> bytes_of(const FakeTrainer::Encoded& encoded, int64_t pad
   std::vector<std::byte> bytes(sizeof(encoded) + size_t(padding_bytes));
   std::memcpy(bytes.data(), &encoded, sizeof(encoded));
   return bytes;
+}
+
+void add(FakeTrainer::Encoded& sum, const FakeTrainer::Encoded& part, int64_t weight_tokens) {
+  sum.value += part.value;
+  sum.weight += weight_tokens;
+  for (size_t host = 0; host < kNodesMax; ++host) sum.serials[host] |= part.serials[host];
 }
 
 base::Result<void> check_chunk(std::span<const std::byte> encoded, int64_t chunk,
@@ -58,12 +81,48 @@ void Oracle::saw_commit(const RoundKey& key, const base::Digest& results) {
   }
 }
 
-void Oracle::saw_state(const RoundKey& key, const base::Digest& before, const base::Digest& after) {
+void Oracle::saw_state(const RoundKey& key, const base::Digest& before, const base::Digest& after,
+                       std::vector<uint64_t> counted) {
   const auto [seen, is_first] = states_.emplace(key, std::pair(before, after));
   if (!is_first && seen->second != std::pair(before, after)) {
     violated(
         fmt::format("version {} of fragment {} differs between members", key.round, key.fragment));
   }
+  if (is_first) check_neighbours(key);
+  steps_.try_emplace({key.fragment, after}, Step{before, std::move(counted)});
+}
+
+// What one coordinator commits follows from what it had committed before.
+void Oracle::check_neighbours(const RoundKey& key) {
+  for (const RoundKey& later : {key, RoundKey{key.term, key.fragment, key.round + 1}}) {
+    const auto next = states_.find(later);
+    const auto last = states_.find({later.term, later.fragment, later.round - 1});
+    if (next == states_.end() || last == states_.end()) continue;
+    if (next->second.first == last->second.second) continue;
+    violated(fmt::format("version {} of fragment {} does not follow from the one before",
+                         later.round, later.fragment));
+  }
+}
+
+std::vector<base::Digest> Oracle::history(int64_t fragment, const base::Digest& state) const {
+  std::vector<base::Digest> history{state};
+  for (auto step = steps_.find({fragment, state}); step != steps_.end();
+       step = steps_.find({fragment, step->second.before})) {
+    history.push_back(step->second.before);
+  }
+  return history;
+}
+
+void Oracle::check_work(int64_t fragment, const base::Digest& state) {
+  std::vector<uint64_t> all;
+  for (const base::Digest& one : history(fragment, state)) {
+    const auto step = steps_.find({fragment, one});
+    if (step == steps_.end()) continue;
+    all.insert(all.end(), step->second.counted.begin(), step->second.counted.end());
+  }
+  std::ranges::sort(all);
+  if (std::ranges::adjacent_find(all) == all.end()) return;
+  violated(fmt::format("work is counted twice in fragment {}", fragment));
 }
 
 FakeTrainer::Checkpoint FakeTrainer::fresh(const TrainerOptions& options) {
@@ -87,10 +146,15 @@ FakeTrainer::FakeTrainer(World& world, HostId host, const TrainerOptions& option
   is_changing_.resize(size_t(options.fragment_count));
   synced_at_.resize(size_t(options.fragment_count), live_.step);
   frozen_.resize(size_t(options.fragment_count));
+  serials_.resize(size_t(options.fragment_count));
   ready_at_.resize(size_t(options.fragment_count));
+  past_.resize(size_t(options.fragment_count));
+  found_wrong_.resize(size_t(options.fragment_count));
 }
 
-Member& FakeTrainer::make_member(const MemberOptions& options) {
+Member& FakeTrainer::make_member(const MemberOptions& member_options) {
+  MemberOptions options = member_options;
+  options.samples = live_.heard;
   member_ = Member::create(options, *this, states(), live_.step,
                            [this](MemberEvent event) { handle(std::move(event)); });
   return *member_;
@@ -114,13 +178,15 @@ Bytes FakeTrainer::contribution(int64_t fragment, int64_t chunk) {
 
 void FakeTrainer::freeze(size_t fragment) {
   is_waiting_[fragment] = true;
+  serials_[fragment] = oracle_.next_serial();
   ready_at_[fragment] = live_.step;
   std::vector<std::vector<std::byte>> chunks;
   for (int64_t chunk = 0; chunk < options_.chunk_count; ++chunk) {
-    const Encoded encoded{.value = part_of(host_, chunk),
-                          .weight = weight_,
-                          .base_version = version(int64_t(fragment)),
-                          .base_digest = digest_word(int64_t(fragment))};
+    Encoded encoded{.value = part_of(host_, chunk),
+                    .weight = weight_,
+                    .base_version = version(int64_t(fragment)),
+                    .base_digest = digest_word(int64_t(fragment))};
+    encoded.serials[size_t(host_)] = serials_[fragment];
     chunks.push_back(bytes_of(encoded, options_.padding_bytes));
   }
   frozen_[fragment] = sealed(chunks);
@@ -144,21 +210,24 @@ FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
     Encoded content;
     std::memcpy(&content, part.encoded().data(), sizeof(content));
     const bool is_in_order = &part == &parts.front() || part.peer > last;
-    const bool has_weight = content.weight == part.weight_tokens;
+    const bool has_weight = content.weight == part.weight_tokens || !oracle_.are_weights_exact();
+    const bool is_twice = (content.hosts() & sum.hosts()) != 0;
     const bool has_base =
         content.base_version == sum.base_version && content.base_digest == sum.base_digest;
-    if (!is_in_order || !has_weight || !has_base) {
-      oracle_.violated(fmt::format("{}: part of peer {} of chunk {}: order {} weight {} base {}",
-                                   where(fragment, sum.base_version + 1), part.peer, chunk,
-                                   is_in_order, has_weight, has_base));
+    if (!is_in_order || !has_weight || !has_base || is_twice) {
+      oracle_.violated(
+          fmt::format("{}: part of peer {} of chunk {}: order {} weight {} base {} twice {}",
+                      where(fragment, sum.base_version + 1), part.peer, chunk, is_in_order,
+                      has_weight, has_base, is_twice));
     }
     last = part.peer;
-    sum.value += content.value;
-    sum.weight += part.weight_tokens;
+    add(sum, content, part.weight_tokens);
   }
-  Mean mean{bytes_of(sum, options_.result_padding_bytes), {}};
-  if (lies_about_sums_) mean.encoded.back() = std::byte{1};
-  return mean;
+  if (lies_about_sums_) {
+    sum.value += uint64_t(chunk + 1);
+    sum.is_lie = 1;
+  }
+  return {bytes_of(sum, options_.result_padding_bytes), {}};
 }
 
 // The parts say on which state they are.
@@ -171,41 +240,123 @@ std::optional<FragmentStore::Mean> FakeTrainer::repeat(int64_t, uint64_t, int64_
     std::memcpy(&content, part.encoded().data(), sizeof(content));
     sum.base_version = content.base_version;
     sum.base_digest = content.base_digest;
-    sum.value += content.value;
-    sum.weight += part.weight_tokens;
+    add(sum, content, part.weight_tokens);
   }
-  Mean mean{bytes_of(sum, options_.result_padding_bytes), {}};
-  if (lies_about_repeats_) mean.encoded.back() = std::byte{2};
-  return mean;
+  if (lies_about_repeats_) sum.is_lie = 2;
+  return Mean{bytes_of(sum, options_.result_padding_bytes), {}};
 }
 
-// Block b: the chunks whose number is b modulo the number of blocks.
+void FakeTrainer::falsify(std::vector<std::byte>& payload, uint32_t chunk, uint64_t salt) {
+  const bool is_result = payload[0] == std::byte(WantKind::kResult);
+  const size_t offset = is_result ? size_t(kResultOffset) : size_t(kStateOffset);
+  if (payload.size() < offset + (is_result ? sizeof(Encoded) : sizeof(uint64_t))) return;
+  Encoded sum;
+  std::memcpy(&sum, payload.data() + offset, is_result ? sizeof(sum) : sizeof(sum.value));
+  sum.value += (chunk + 1) * (1 + salt);
+  sum.is_lie = 1;
+  std::memcpy(payload.data() + offset, &sum, is_result ? sizeof(sum) : sizeof(sum.value));
+}
+
+FragmentStore::Cut FakeTrainer::cut(int64_t) const {
+  return {.elements = options_.chunk_count,
+          .chunk_elements = 1,
+          .block_elements = elements_of_block(options_)};
+}
+
+// The last blocks may be empty.
+std::span<uint64_t> FakeTrainer::values_of_block(int64_t fragment, int64_t block) {
+  const int64_t first = std::min(block * cut(fragment).block_elements, options_.chunk_count);
+  const int64_t count = std::min(cut(fragment).block_elements, options_.chunk_count - first);
+  return std::span(live_.values[size_t(fragment)]).subspan(size_t(first), size_t(count));
+}
+
 std::optional<FragmentStore::StateBlock> FakeTrainer::read_block(int64_t fragment, int64_t block) {
   if (is_changing_[size_t(fragment)]) return std::nullopt;
   StateBlock read{.version = version(fragment), .bytes = {}};
-  for (int64_t chunk = block; chunk < options_.chunk_count; chunk += options_.block_count) {
-    const auto bytes = std::as_bytes(std::span(&live_.values[size_t(fragment)][size_t(chunk)], 1));
-    read.bytes.insert(read.bytes.end(), bytes.begin(), bytes.end());
-  }
-  read.bytes.resize(read.bytes.size() + size_t(options_.padding_bytes));
+  const auto bytes = std::as_bytes(values_of_block(fragment, block));
+  read.bytes.assign(bytes.begin(), bytes.end());
+  if (!bytes.empty() && spoiled_blocks_left_ > 0 && spoiled_blocks_left_-- > 0)
+    read.bytes[0] ^= std::byte{1};
+  read.bytes.resize(read.bytes.size() +
+                    size_t(options_.padding_bytes + options_.block_padding_bytes));
   return read;
 }
 
 base::Result<void> FakeTrainer::write_block(int64_t fragment, int64_t block,
                                             std::span<const std::byte> bytes) {
   if (is_running_) oracle_.violated(where(fragment, 0) + ": a block was written while it trains");
-  size_t offset = 0;
-  for (int64_t chunk = block; chunk < options_.chunk_count; chunk += options_.block_count) {
-    uint64_t& value = live_.values[size_t(fragment)][size_t(chunk)];
-    if (offset + sizeof(value) > bytes.size()) return base::Failure{"a block that is too short"};
-    std::memcpy(&value, bytes.data() + offset, sizeof(value));
-    offset += sizeof(value);
+  const auto values = std::as_writable_bytes(values_of_block(fragment, block));
+  if (values.size() > bytes.size()) return base::Failure{"a block that is too short"};
+  std::copy_n(bytes.begin(), values.size(), values.begin());
+  return {};
+}
+
+std::optional<FragmentStore::PastChunk> FakeTrainer::past_chunk(int64_t fragment, uint64_t round,
+                                                                int64_t chunk) {
+  const auto& past = past_[size_t(fragment)];
+  const auto found = past.find(round);
+  if (found == past.end()) return std::nullopt;
+  return PastChunk{.step = found->second.step, .result = found->second.results[size_t(chunk)]};
+}
+
+base::Result<void> FakeTrainer::replay_block(int64_t fragment, int64_t block, uint64_t round,
+                                             std::span<const PastChunk> chunks) {
+  if (is_running_) oracle_.violated(where(fragment, round) + " is replayed while it trains");
+  const std::span<uint64_t> values = values_of_block(fragment, block);
+  if (chunks.size() != values.size()) {
+    oracle_.violated(fmt::format("{}: replayed with {} chunks for {} values",
+                                 where(fragment, round), chunks.size(), values.size()));
+    return base::Failure{"another number of chunks"};
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    Encoded sum;
+    std::memcpy(&sum, chunks[i].result.encoded().data(), sizeof(sum));
+    if (sum.base_version + 1 != round)
+      oracle_.violated(where(fragment, round) + " is replayed with another round's result");
+    mix(values[i], sum);
   }
   return {};
 }
 
-base::Digest FakeTrainer::digest(int64_t fragment) const {
-  return base::sha256(std::as_bytes(std::span(live_.values[size_t(fragment)])));
+base::Digest FakeTrainer::digest(const TrainerOptions& options, const Checkpoint& checkpoint,
+                                 int64_t fragment) {
+  const std::vector<base::Digest> all = block_digests(options, checkpoint, fragment);
+  return base::sha256(std::as_bytes(std::span(all)));
+}
+
+std::vector<base::Digest> FakeTrainer::block_digests(const TrainerOptions& options,
+                                                     const Checkpoint& checkpoint,
+                                                     int64_t fragment) {
+  const std::span<const uint64_t> values = checkpoint.values[size_t(fragment)];
+  const auto count = size_t(elements_of_block(options));
+  std::vector<base::Digest> digests;
+  for (size_t first = 0; first < values.size(); first += count) {
+    digests.push_back(
+        base::sha256(std::as_bytes(values.subspan(first, std::min(count, values.size() - first)))));
+  }
+  return digests;
+}
+
+std::optional<std::vector<std::byte>> FakeTrainer::digests(int64_t fragment, uint64_t version) {
+  if (version != this->version(fragment) || is_changing_[size_t(fragment)]) return std::nullopt;
+  const std::vector<base::Digest> all = block_digests(options_, live_, fragment);
+  const auto bytes = std::as_bytes(std::span(all));
+  return std::vector<std::byte>(bytes.begin(), bytes.end());
+}
+
+// The state may have been brought on since it was found to be wrong.
+base::Result<std::vector<int64_t>> FakeTrainer::wrong_blocks(int64_t fragment,
+                                                             const FragmentState& expected,
+                                                             std::span<const std::byte> digests) {
+  if (base::sha256(digests) != expected.digest) return base::Failure{"digests of another state"};
+  const std::vector<base::Digest>& ours = found_wrong_[size_t(fragment)];
+  std::vector<int64_t> wrong;
+  for (size_t block = 0; block < ours.size(); ++block) {
+    const auto theirs = digests.subspan(block * sizeof(base::Digest), sizeof(base::Digest));
+    if (!std::ranges::equal(theirs, std::as_bytes(std::span(ours[block].bytes))))
+      wrong.push_back(int64_t(block));
+  }
+  return wrong;
 }
 
 uint64_t FakeTrainer::digest_word(int64_t fragment) const {
@@ -238,6 +389,12 @@ void FakeTrainer::handle(MemberEvent event) {
 }
 
 void FakeTrainer::handle_next() {
+  // A commit waits until the one before is applied, and what comes after it waits with it.
+  const auto* const next = std::get_if<Committed>(&events_.front().first);
+  if (next && is_changing_[size_t(next->fragment)]) {
+    ++postponed_count_;
+    return;
+  }
   const auto [event, term] = std::move(events_.front());
   events_.pop_front();
   commit_term_ = term;
@@ -245,6 +402,13 @@ void FakeTrainer::handle_next() {
   if (const auto* fetched = std::get_if<Fetched>(&event)) on_fetched(*fetched);
   if (const auto* started = std::get_if<Started>(&event)) on_started(*started);
   if (const auto* committed = std::get_if<Committed>(&event)) on_committed(*committed);
+  if (const auto* granted = std::get_if<SamplesGranted>(&event)) {
+    live_.heard = std::max(live_.heard, granted->first + granted->count);
+    if (granted->count > 0) is_asking_ = false;
+  }
+  if (const auto* standing = std::get_if<StandingChanged>(&event)) {
+    contributes_ = standing->contributes;
+  }
   if (const auto* stopped = std::get_if<Stopped>(&event)) {
     is_running_ = false;
     stopped_ = *stopped;
@@ -262,8 +426,10 @@ void FakeTrainer::on_fetched(const Fetched& fetched) {
   bool is_verified = true;
   for (int64_t f = 0; f < options_.fragment_count; ++f) {
     const FragmentState& expected = fetched.expected[size_t(f)];
+    if (version(f) != expected.version) past_[size_t(f)].clear();
     live_.versions[size_t(f)] = expected.version;
     if (!expected.digest.is_zero() && digest(f) != expected.digest) is_verified = false;
+    found_wrong_[size_t(f)] = block_digests(options_, live_, f);
   }
   later(milliseconds(5), [this, is_verified](Instant now, Outbox& out) {
     if (is_verified) {
@@ -278,10 +444,14 @@ void FakeTrainer::on_started(const Started& started) {
   peer_ = started.peer;
   ++start_count_;
   last_start_step_ = started.step;
-  if (!is_running_) {
+  // Further than that from the run there is no round that it could be ready for.
+  const uint64_t far = options_.steps_per_round + options_.overlap_steps_max;
+  const bool is_far = live_.step > started.step + far;
+  if (!is_running_ || is_far) {
     live_.step = started.step;
     synced_at_.assign(synced_at_.size(), live_.step);
   }
+  if (is_far) withdraw();
   is_running_ = true;
   if (!is_stepping_) step();
 }
@@ -295,19 +465,43 @@ void FakeTrainer::on_committed(const Committed& committed) {
   is_changing_[size_t(f)] = true;
   later(options_.apply_time, [=, this](Instant now, Outbox& out) {
     const base::Digest before = digest(f);
+    std::vector<uint64_t> counted;
     for (size_t chunk = 0; chunk < committed.results.size(); ++chunk) {
       Encoded sum;
       std::memcpy(&sum, committed.results[chunk].encoded().data(), sizeof(sum));
-      live_.values[size_t(f)][chunk] += sum.value;
+      mix(live_.values[size_t(f)][chunk], sum);
+      for (const uint64_t serial : sum.serials) {
+        if (serial != 0) counted.push_back(serial << 16 | chunk);
+      }
     }
     live_.versions[size_t(f)] = committed.round;
+    auto& past = past_[size_t(f)];
+    past[committed.round] = committed;
+    while (int64_t(past.size()) > options_.results_kept) past.erase(past.begin());
     is_changing_[size_t(f)] = false;
     is_waiting_[size_t(f)] = false;
-    synced_at_[size_t(f)] = live_.step;
-    oracle_.saw_state(key, before, digest(f));
+    // What was not in the round stays, and is brought to the next one.
+    if (committed.contributed) synced_at_[size_t(f)] = live_.step;
+    oracle_.saw_state(key, before, digest(f), std::move(counted));
     checkpoint_ = live_;
     member_->applied(f, {committed.round, digest(f)}, now, out);
+    ask_for_samples(now, out);
+    for (; postponed_count_ > 0; --postponed_count_) {
+      later(Duration(1), [this](Instant, Outbox&) { handle_next(); });
+    }
   });
+}
+
+// Two histories never lead to one value.
+void FakeTrainer::mix(uint64_t& value, const Encoded& sum) {
+  value = value * 6364136223846793005 + sum.value + 1;
+  for (const uint64_t serial : sum.serials) value = (value ^ serial) * 1442695040888963407;
+}
+
+void FakeTrainer::ask_for_samples(Instant now, Outbox& out) {
+  if (!options_.asks_for_samples || is_asking_) return;
+  is_asking_ = true;
+  member_->need_samples(options_.steps_per_round, now, out);
 }
 
 void FakeTrainer::check_results(const Committed& committed) {
@@ -321,33 +515,48 @@ void FakeTrainer::check_results(const Committed& committed) {
   }
   uint64_t in_any = 0;
   for (size_t chunk = 0; chunk < committed.results.size(); ++chunk) {
-    const Part& part = committed.results[chunk];
     Encoded sum;
-    std::memcpy(&sum, part.encoded().data(), sizeof(sum));
-    uint64_t mask = 0;
-    std::memcpy(&mask, part.bytes->data() + 1, sizeof(mask));
-    const uint64_t hosts = sum.value / (chunk + 1);
-    const int64_t weight = 1000 * std::popcount(hosts) + int64_t(hosts);
-    const bool is_legal = sum.value % (chunk + 1) == 0 && hosts != 0;
-    const bool has_weight =
-        sum.weight == part.weight_tokens &&
-        (sum.weight == weight || sum.weight == 0 || weight_ != weight_of(host_));
-    const bool has_count = std::popcount(mask) == std::popcount(hosts);
-    const bool has_base =
-        sum.base_version + 1 == committed.round && sum.base_digest == digest_word(f);
-    const bool has_ours =
-        committed.has_ours[chunk] == 0 || was_spoiled_ || (hosts >> host_ & 1) != 0;
-    if (!is_legal || !has_weight || !has_count || !has_base || !has_ours) {
-      oracle_.violated(fmt::format(
-          "{}: chunk {} has value {} and weight {} (said: {}) of contributors {:x}, base {}, ours "
-          "{}",
-          place, chunk, sum.value, sum.weight, part.weight_tokens, mask, has_base, has_ours));
-    }
-    in_any |= hosts;
+    std::memcpy(&sum, committed.results[chunk].encoded().data(), sizeof(sum));
+    check_result(committed, chunk, sum);
+    in_any |= sum.hosts();
   }
   if (int64_t(committed.members.size()) != std::popcount(in_any)) {
     oracle_.violated(fmt::format("{} names {} members", place, committed.members.size()));
   }
+}
+
+void FakeTrainer::check_result(const Committed& committed, size_t chunk, const Encoded& sum) {
+  if (sum.is_lie != 0) return;
+  const int64_t f = committed.fragment;
+  const Part& part = committed.results[chunk];
+  uint64_t mask = 0;
+  std::memcpy(&mask, part.bytes->data() + 1, sizeof(mask));
+  const uint64_t hosts = sum.hosts();
+  const int64_t weight = 1000 * std::popcount(hosts) + int64_t(hosts);
+  const bool is_legal = sum.value == hosts * (chunk + 1) && hosts != 0;
+  const bool has_weight = sum.weight == part.weight_tokens &&
+                          (sum.weight == weight || sum.weight == 0 || weight_ != weight_of(host_) ||
+                           !oracle_.are_weights_exact());
+  const bool has_count = std::popcount(mask) == std::popcount(hosts);
+  const bool has_base =
+      sum.base_version + 1 == committed.round && sum.base_digest == digest_word(f);
+  // What we are told is counted; what we are not told is not, or it would be brought again.
+  const uint64_t ours = sum.serials[size_t(host_)];
+  const bool is_new = is_waiting_[size_t(f)] && ours == serials_[size_t(f)];
+  const bool has_ours = committed.has_ours[chunk] != 0 ? ours != 0 || was_spoiled_ : !is_new;
+  if (is_legal && has_weight && has_count && has_base && has_ours) return;
+  oracle_.violated(
+      fmt::format("{}: chunk {} has value {} and weight {} (said: {}) of contributors {:x}, base "
+                  "{}, ours {}",
+                  where(f, committed.round), chunk, sum.value, sum.weight, part.weight_tokens, mask,
+                  has_base, has_ours));
+}
+
+void FakeTrainer::leave(const std::string& reason) {
+  world_.call(host_, [this, reason](Instant now, Outbox& out) {
+    is_running_ = false;
+    member_->leave(reason, now, out);
+  });
 }
 
 void FakeTrainer::withdraw() {
@@ -387,7 +596,7 @@ void FakeTrainer::step() {
       const bool is_due = live_.step >= synced_at_[f] + options_.steps_per_round +
                                             (version(int64_t(f)) == 0 ? start : 0);
       // Two that wait for each other's fragments meet where both have said all.
-      if (!is_due && held_count_ < kHeldPatience) continue;
+      if (!is_due && held_count_ != kHeldPatience) continue;
       freeze(f);
       member_->ready(int64_t(f), weight_, live_.step, now, out);
     }

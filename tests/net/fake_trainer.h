@@ -1,11 +1,13 @@
 // A node's trainer and its numbers, small enough to check every one of them.
 //
-// The oracle: node i contributes 2^i * (chunk + 1) with weight 1000 + 2^i, and applying a round
-// adds its sums to the state. So a result says whose parts are in it, each at most once, and
-// everything that net says about it (contributors, weight, order, base) can be compared with that.
-// What does not fit goes to a list of violations.
+// The oracle: node i contributes 2^i * (chunk + 1) with weight 1000 + 2^i, and a number that only
+// this piece of its work has. So a result says which work is in it, and everything that net says
+// about it (contributors, weight, order, base) can be compared with that. A state is mixed from all
+// results that made it, in their order: from its digest the history can be walked back, and no work
+// may be in it twice. What does not fit goes to a list of violations.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -21,6 +23,8 @@
 
 namespace net {
 
+inline constexpr size_t kNodesMax = 16;
+
 struct TrainerOptions {
   int64_t fragment_count = 1;
   int64_t chunk_count = 6;
@@ -28,11 +32,14 @@ struct TrainerOptions {
   int64_t padding_bytes = 0;  // After each encoded part and block, to make them large.
   // After each result: how it is encoded may differ from how contributions are.
   int64_t result_padding_bytes = 0;
+  int64_t block_padding_bytes = 0;  // More, after each block.
+  int64_t results_kept = 4;         // Of so many rounds. 0: a node cannot replay either.
   // A trainer goes on for so many steps after it said a fragment ready, then waits for the round.
   uint64_t overlap_steps_max = 0;
   uint64_t steps_per_round = 5;
   Duration step_time = std::chrono::milliseconds(200);
   Duration apply_time = std::chrono::milliseconds(30);
+  bool asks_for_samples = false;
 };
 
 // What all trainers of a cluster find wrong, and what they must agree on.
@@ -49,13 +56,34 @@ class Oracle {
   };
   // One member's view of a commit: everybody's must be the same.
   void saw_commit(const RoundKey& key, const base::Digest& results);
-  void saw_state(const RoundKey& key, const base::Digest& before, const base::Digest& after);
+  // `counted`: the work that the round brought, chunk by chunk.
+  void saw_state(const RoundKey& key, const base::Digest& before, const base::Digest& after,
+                 std::vector<uint64_t> counted);
   int64_t round_count() const { return int64_t(results_.size()); }
 
+  // Of a piece of work; never 0, never given twice.
+  uint64_t next_serial() { return ++last_serial_; }
+  // The history of a state, itself included, the newest first, as far back as it was seen.
+  std::vector<base::Digest> history(int64_t fragment, const base::Digest& state) const;
+  // Nothing that is in the state may be in it twice.
+  void check_work(int64_t fragment, const base::Digest& state);
+  // Members say weights that the coordinator does not believe: they are not what is summed.
+  void distrust_weights() { are_weights_exact_ = false; }
+  bool are_weights_exact() const { return are_weights_exact_; }
+
  private:
+  void check_neighbours(const RoundKey& key);
+
+  struct Step {  // From one state to the next.
+    base::Digest before;
+    std::vector<uint64_t> counted;
+  };
   std::map<RoundKey, base::Digest> results_;
   std::map<RoundKey, std::pair<base::Digest, base::Digest>> states_;
+  std::map<std::pair<int64_t, base::Digest>, Step> steps_;  // By fragment and what they led to.
   std::vector<std::string> violations_;
+  uint64_t last_serial_ = 0;
+  bool are_weights_exact_ = true;
 };
 
 class FakeTrainer : public FragmentStore {
@@ -66,8 +94,11 @@ class FakeTrainer : public FragmentStore {
     uint64_t step = 0;
     std::vector<uint64_t> versions;             // Per fragment.
     std::vector<std::vector<uint64_t>> values;  // Per fragment and chunk.
+    uint64_t heard = 0;                         // Samples that are handed out.
   };
   static Checkpoint fresh(const TrainerOptions& options);
+  static base::Digest digest(const TrainerOptions& options, const Checkpoint& checkpoint,
+                             int64_t fragment);
 
   FakeTrainer(World& world, HostId host, const TrainerOptions& options, Checkpoint checkpoint,
               Oracle& oracle);
@@ -92,9 +123,18 @@ class FakeTrainer : public FragmentStore {
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
   base::Result<void> write_block(int64_t fragment, int64_t block,
                                  std::span<const std::byte> bytes) override;
+  std::optional<std::vector<std::byte>> digests(int64_t fragment, uint64_t version) override;
+  base::Result<std::vector<int64_t>> wrong_blocks(int64_t fragment, const FragmentState& expected,
+                                                  std::span<const std::byte> digests) override;
+  Cut cut(int64_t fragment) const override;
+  int64_t replay_rounds_max(int64_t) const override { return options_.results_kept > 0 ? 8 : 0; }
+  std::optional<PastChunk> past_chunk(int64_t fragment, uint64_t round, int64_t chunk) override;
+  base::Result<void> replay_block(int64_t fragment, int64_t block, uint64_t round,
+                                  std::span<const PastChunk> chunks) override;
 
   const Checkpoint& checkpoint() const { return checkpoint_; }
   std::vector<FragmentState> states() const;
+  const std::vector<uint64_t>& versions() const { return live_.versions; }
   uint64_t version(int64_t fragment) const { return live_.versions[size_t(fragment)]; }
   bool is_active() const { return is_running_; }
   int64_t catch_up_count() const { return catch_up_count_; }
@@ -104,23 +144,29 @@ class FakeTrainer : public FragmentStore {
   const std::optional<Stopped>& stopped() const { return stopped_; }
   const std::vector<Committed>& commits() const { return commits_; }
   uint64_t step() const { return live_.step; }
+  bool contributes() const { return contributes_; }  // As the coordinator says.
+  base::Digest digest(int64_t fragment) const { return digest(options_, live_, fragment); }
 
   // Faults and wishes.
   void spoil_state(int64_t fragment) { live_.values[size_t(fragment)][0] += 7777; }
+  // The next blocks that it gives to others are wrong.
+  void spoil_blocks(int64_t count) { spoiled_blocks_left_ = count; }
   void set_step_time(Duration step_time) { options_.step_time = step_time; }
   void spoil_contributions(int64_t count) {
     spoiled_left_ = count;
     was_spoiled_ |= count > 0;
   }
-  // Results have another byte in what stands behind the number, which the oracle does not mind:
-  // those that it publishes, and those that it says the parts make.
+  // Sums that it makes are wrong, for all alike; or what it says that others' parts make.
   void lie_about_sums(bool lies) { lies_about_sums_ = lies; }
   void lie_about_repeats(bool lies) { lies_about_repeats_ = lies; }
   int64_t repeat_count() const { return repeat_count_; }
+  // Makes a result or a block of state wrong, in a way that its receiver cannot see.
+  static void falsify(std::vector<std::byte>& payload, uint32_t chunk, uint64_t salt);
   // Takes back what it said, whatever was made of it meanwhile.
   void withdraw();
   void set_weight(int64_t weight_tokens) { weight_ = weight_tokens; }
   void set_commit_term(uint32_t term) { commit_term_ = term; }
+  void leave(const std::string& reason);
 
  private:
   void handle(MemberEvent event);
@@ -130,11 +176,16 @@ class FakeTrainer : public FragmentStore {
   void on_started(const Started& started);
   void on_committed(const Committed& committed);
   void check_results(const Committed& committed);
+  void check_result(const Committed& committed, size_t chunk, const Encoded& sum);
+  static void mix(uint64_t& value, const Encoded& sum);
+  void ask_for_samples(Instant now, Outbox& out);
+  std::span<uint64_t> values_of_block(int64_t fragment, int64_t block);
+  static std::vector<base::Digest> block_digests(const TrainerOptions& options,
+                                                 const Checkpoint& checkpoint, int64_t fragment);
   void freeze(size_t fragment);
   bool is_held_up() const;
   void step();
   void later(Duration delay, std::function<void(Instant now, Outbox& out)> call);
-  base::Digest digest(int64_t fragment) const;
   uint64_t digest_word(int64_t fragment) const;
   std::string where(int64_t fragment, uint64_t round) const;
 
@@ -146,21 +197,28 @@ class FakeTrainer : public FragmentStore {
   Checkpoint checkpoint_;
   std::unique_ptr<Member> member_;
   std::deque<std::pair<MemberEvent, uint32_t>> events_;
+  int64_t postponed_count_ = 0;  // Of them, that were due and had to wait.
   std::shared_ptr<bool> is_alive_ = std::make_shared<bool>(true);
 
   int64_t weight_;
   std::vector<bool> is_waiting_;            // Said ready; no event yet.
   std::vector<SealedContribution> frozen_;  // Then: what it offers.
-  std::vector<uint64_t> ready_at_;          // Then: the step.
+  std::vector<uint64_t> ready_at_;          // Then: the step,
+  std::vector<uint64_t> serials_;           // and the number of this work.
   std::vector<bool> is_changing_;           // The state is being changed.
   std::vector<uint64_t> synced_at_;         // Step of the last round.
   bool is_running_ = false;
   bool is_stepping_ = false;
   int64_t held_count_ = 0;  // So many steps could not be made.
   int64_t spoiled_left_ = 0;
+  int64_t spoiled_blocks_left_ = 0;
+  std::vector<std::map<uint64_t, Committed>> past_;     // Per fragment.
+  std::vector<std::vector<base::Digest>> found_wrong_;  // Of the blocks, when last verified.
   bool was_spoiled_ = false;
   bool lies_about_sums_ = false, lies_about_repeats_ = false;
   std::atomic<int64_t> repeat_count_ = 0;
+  bool contributes_ = true;
+  bool is_asking_ = false;
   uint32_t commit_term_ = 0;
   PeerId peer_ = kNobody;
   int64_t catch_up_count_ = 0;

@@ -6,6 +6,7 @@
 
 #include "net/quiet_log.h"
 #include "net/recording_outbox.h"
+#include "net/security_rig.h"
 
 #undef CHECK
 #include "support/catch.h"
@@ -48,8 +49,8 @@ class Pull {
       messages.clear();
     }
   }
-  void open(LinkId link) {
-    fetcher.on_link_open(link, now);
+  void open(LinkId link, const NodeId& node = {}) {
+    fetcher.on_link_open(link, node, {now, out});
     opened_.insert(link);
     pump();
   }
@@ -130,6 +131,22 @@ class Pull {
   uint32_t next_ = 0;
   std::set<LinkId> opened_;
 };
+
+TEST_CASE("fetcher: only the node that was named is asked, where links prove who answers") {
+  Donor donor = Pull::donor(0);
+  donor.node_key = node_key(1).id().number();
+  Pull pull({donor});
+  const LinkId first = pull.links().front();
+  pull.open(first, node_key(2).id());
+  REQUIRE(pull.out.closed.contains(first));
+  REQUIRE(!pull.fetcher.owns(first));  // What it answers to what was asked meanwhile is nobody's.
+  pull.now += seconds(1);
+  pull.pump();
+  const LinkId second = pull.links().front();
+  REQUIRE(second != first);
+  pull.open(second, node_key(1).id());
+  REQUIRE(!pull.asked[second].empty());
+}
 
 TEST_CASE("fetcher: it begins with one link, and gets more where they bring more") {
   Pull pull({Pull::donor(0)}, {.links_per_peer_max = 8});

@@ -17,7 +17,7 @@ struct OneLink : LinkObserver {
   std::optional<Endpoint> remote;
   std::optional<std::string> end;
 
-  void link_opened(LinkId, const Endpoint& endpoint) override { remote = endpoint; }
+  void link_opened(LinkId, const Remote& other) override { remote = other.endpoint; }
   void link_received(LinkId, Message) override {}
   void link_drained(LinkId) override {}
   void link_ended(LinkId, const std::string& reason) override { end = reason; }

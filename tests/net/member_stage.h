@@ -126,7 +126,10 @@ class Stage {
     Open open;
     for (PeerId peer = 0; peer < 3; ++peer) {
       const base::Digest root = peer == 1 ? TinyStore::ours().root : contribution_of(peer).root;
-      open.contributors.push_back({peer, 100 + int64_t(peer), address(peer), root});
+      open.contributors.push_back({.peer = peer,
+                                   .weight_tokens = 100 + int64_t(peer),
+                                   .data = address(peer),
+                                   .contribution = root});
     }
     open.owners = {0, 1, 2, 0};
     tell(MessageType::kOpen, encode(open), round());

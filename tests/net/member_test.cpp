@@ -1,5 +1,6 @@
 // The member's link to the coordinator: registering, losing it, finding it again.
 #include "net/member_stage.h"
+#include "net/security_rig.h"
 
 namespace net {
 namespace {
@@ -19,6 +20,29 @@ TEST_CASE("member: it registers and is heard from") {
   const auto beat = stage.out.last<Heartbeat>(stage.coordinator(), MessageType::kHeartbeat);
   REQUIRE(beat->step == 12);
   REQUIRE(beat->loss == 2.5f);
+}
+
+TEST_CASE("member: with a list of keys it registers only with the coordinator's, and follows it") {
+  MemberOptions options = Stage::default_options();
+  options.coordinator_key = node_key(9).id();
+  options.allowed = allowing({9});
+  Stage stage(options);
+  const auto open_as = [&](uint8_t node) {
+    stage.member->on_link_open(stage.coordinator(), false,
+                               {.endpoint = {}, .node = node_key(node).id()}, stage.now, stage.out);
+  };
+  const LinkId impostor = stage.coordinator();
+  open_as(8);
+  REQUIRE(stage.out.closed.contains(impostor));
+  REQUIRE(stage.out.last(impostor, MessageType::kHello) == nullptr);
+  stage.pass(milliseconds(250));
+  REQUIRE(stage.coordinator() != impostor);
+  open_as(9);
+  REQUIRE(stage.out.last(stage.coordinator(), MessageType::kHello) != nullptr);
+  stage.tell(MessageType::kKeys, encode(Keys{.allowed = {node_key(1).id(), node_key(2).id()}}));
+  for (const uint8_t node : {1, 2, 9}) REQUIRE(options.allowed->contains(node_key(node).id()));
+  stage.tell(MessageType::kKeys, encode(Keys{.allowed = {node_key(2).id()}}));
+  REQUIRE(!options.allowed->contains(node_key(1).id()));
 }
 
 TEST_CASE("member: a silent coordinator is dialled again") {

@@ -185,7 +185,7 @@ TEST_CASE("values that no peer can mean are refused") {
   REQUIRE(is_refused<DataHello>(fields(kNobody)));
   REQUIRE(is_refused<DataHello>(fields(PeerId(64))));
   REQUIRE(is_refused<Want>(fields(uint8_t(0))));
-  REQUIRE(is_refused<Want>(fields(uint8_t(4))));
+  REQUIRE(is_refused<Want>(fields(uint8_t(6))));
   REQUIRE(is_refused<Welcome>(fields(PeerId(1), uint32_t(0), uint32_t(1))));
   REQUIRE(is_refused<Ready>(fields(std::numeric_limits<int64_t>::max(), uint64_t(0))));
   REQUIRE(is_refused<Ready>(fields(std::numeric_limits<int64_t>::min(), uint64_t(0))));
@@ -202,7 +202,7 @@ TEST_CASE("values that no peer can mean are refused") {
 
 TEST_CASE("rounds whose owners, order or weights contradict each other are refused") {
   const auto contributor = [](PeerId peer, int64_t weight_tokens) {
-    return fields(peer, weight_tokens, uint16_t(0), uint16_t(7000));
+    return fields(peer, weight_tokens, uint16_t(0), uint16_t(7000), uint64_t(0));
   };
   const auto open = [&](const std::vector<std::byte>& first, const std::vector<std::byte>& second,
                         uint8_t owner) {

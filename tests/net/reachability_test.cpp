@@ -21,7 +21,7 @@ class Watching {
   LinkId link() const { return out.dialled.rbegin()->first; }
   size_t dial_count() const { return out.dialled.size(); }
   void answer(uint64_t key, uint64_t run = kRun) {
-    reachability.on_link_open(link(), turn());
+    reachability.on_link_open(link(), {}, turn());
     const auto asked = out.last<DialBack>(link(), MessageType::kDialBack);
     REQUIRE(asked);
     reachability.on_message(link(),
@@ -54,6 +54,12 @@ TEST_CASE("reachability: the port must be the node's own") {
     watching.pass(seconds(600));
     REQUIRE(watching.dial_count() == 1);
   }
+  SECTION("another node's, which has proved its key") {
+    watching.reachability.on_link_open(watching.link(), NodeId{{1}}, watching.turn());
+    REQUIRE(watching.out.closed.contains(watching.link()));
+    REQUIRE(!watching.reachability.finding(0)->is_reachable);
+    REQUIRE(watching.reachability.finding(0)->reason == "another node answers there");
+  }
   SECTION("another node's") {
     watching.answer(kKey + 1);
     REQUIRE(!watching.reachability.finding(0)->is_reachable);
@@ -85,7 +91,7 @@ TEST_CASE("reachability: nobody answers: tried again, less and less often") {
 
 TEST_CASE("reachability: a port that takes the connection and says nothing") {
   Watching watching;
-  watching.reachability.on_link_open(watching.link(), watching.turn());
+  watching.reachability.on_link_open(watching.link(), {}, watching.turn());
   watching.pass(seconds(11));
   REQUIRE(!watching.reachability.finding(0)->is_reachable);
   REQUIRE(watching.out.closed.contains(watching.link()));

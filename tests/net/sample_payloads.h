@@ -118,6 +118,8 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Samples", Samples{.first = 3000, .count = 4000}),
       sample("Samples of others", Samples{.first = 7000}),
       sample("Membership", Membership{.members = {0, 1, 63}}),
+      sample("Keys", Keys{.allowed = {NodeId{{1, 2, 3}}, NodeId{{255}}}}),
+      sample("Keys of nobody", Keys{}),
       sample("Open", sample_open()),
       sample("Open without chunks", Open{}),
       sample("Reown", Reown{.excluded = {5},

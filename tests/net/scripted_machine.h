@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <chrono>
 #include <condition_variable>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -37,6 +38,7 @@ class ScriptedMachine : public Machine {
     std::vector<LinkId> incoming;
     std::vector<LinkId> outgoing;
     std::map<LinkId, Endpoint> remotes;
+    std::map<LinkId, NodeId> nodes;
     std::map<LinkId, std::string> closed;  // With the reason.
     std::map<LinkId, std::vector<Message>> received;
     int64_t ticks = 0;
@@ -59,11 +61,12 @@ class ScriptedMachine : public Machine {
              if (start) start(out);
            });
   }
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant,
                     Outbox& out) override {
     const auto note = [&](Story& story) {
       (incoming ? story.incoming : story.outgoing).push_back(link);
-      story.remotes[link] = remote;
+      story.remotes[link] = remote.endpoint;
+      story.nodes[link] = remote.node;
     };
     happen(note, [&] {
       if (opened) opened(link, out);
@@ -125,6 +128,7 @@ struct TestNode {
 class PlainSocket {
  public:
   PlainSocket() : descriptor_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {}
+  explicit PlainSocket(int descriptor) : descriptor_(descriptor) {}
   ~PlainSocket() { ::close(descriptor_); }
   PlainSocket(const PlainSocket&) = delete;
   PlainSocket& operator=(const PlainSocket&) = delete;
@@ -146,17 +150,39 @@ class PlainSocket {
   bool send(std::span<const std::byte> bytes) {
     return ::send(descriptor_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == ssize_t(bytes.size());
   }
+  // What comes next; empty at the end.
+  std::vector<std::byte> receive() {
+    be_patient();
+    std::vector<std::byte> buffer(4096);
+    const ssize_t byte_count = ::recv(descriptor_, buffer.data(), buffer.size(), 0);
+    buffer.resize(size_t(std::max<ssize_t>(byte_count, 0)));
+    return buffer;
+  }
   // Reads until the other side closes; false if it does not.
-  bool is_closed_by_peer() {
-    const timeval patience{.tv_sec = std::chrono::seconds(kTestPatience).count(), .tv_usec = 0};
-    ::setsockopt(descriptor_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-    std::byte buffer[4096];
-    ssize_t byte_count = 0;
-    while ((byte_count = ::recv(descriptor_, buffer, sizeof(buffer), 0)) > 0) continue;
-    return byte_count == 0 || errno == ECONNRESET;
+  bool is_closed_by_peer() { return read_to_end() == 0 || errno == ECONNRESET; }
+  // The same, and this side stays open.
+  bool is_shut_by_peer() { return read_to_end() == 0; }
+  uint16_t listen() {
+    const uint16_t port = bind_to_free_port();
+    return ::listen(descriptor_, 8) == 0 ? port : uint16_t{0};
+  }
+  int accept() {
+    be_patient();
+    return ::accept4(descriptor_, nullptr, nullptr, SOCK_CLOEXEC);
   }
 
  private:
+  void be_patient() {
+    const timeval patience{.tv_sec = std::chrono::seconds(kTestPatience).count(), .tv_usec = 0};
+    ::setsockopt(descriptor_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  }
+  ssize_t read_to_end() {
+    be_patient();
+    std::byte buffer[4096];
+    ssize_t byte_count = 0;
+    while ((byte_count = ::recv(descriptor_, buffer, sizeof(buffer), 0)) > 0) continue;
+    return byte_count;
+  }
   static sockaddr_in loopback(uint16_t port) {
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -165,6 +191,17 @@ class PlainSocket {
     return address;
   }
   const int descriptor_;
+};
+
+class PlainListener {
+ public:
+  uint16_t port() const { return port_; }
+  PlainSocket& accept() { return accepted_.emplace_back(listener_.accept()); }
+
+ private:
+  PlainSocket listener_;
+  const uint16_t port_ = listener_.listen();
+  std::deque<PlainSocket> accepted_;
 };
 
 }  // namespace net

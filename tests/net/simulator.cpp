@@ -1,7 +1,7 @@
 #include "net/simulator.h"
 
 #include <algorithm>
-#include <tuple>
+#include <utility>
 
 namespace net {
 namespace {
@@ -35,7 +35,8 @@ World::World(const NetworkOptions& options)
 World::~World() = default;
 
 void World::after(Duration delay, std::function<void()> call) {
-  events_.push({.at = now_ + delay, .order = ++event_count_, .call = std::move(call)});
+  events_.push_back({.at = now_ + delay, .order = ++event_count_, .call = std::move(call)});
+  std::ranges::push_heap(events_, std::less<>{});
 }
 
 void World::run_for(Duration duration) {
@@ -45,12 +46,13 @@ void World::run_for(Duration duration) {
 bool World::run_until(const std::function<bool()>& is_true, Duration limit) {
   const Instant end = now_ + limit;
   while (!is_true()) {
-    if (events_.empty() || events_.top().at > end) {
+    if (events_.empty() || events_.front().at > end) {
       now_ = end;
       return is_true();
     }
-    Event event = events_.top();
-    events_.pop();
+    std::ranges::pop_heap(events_, std::less<>{});
+    const Event event = std::move(events_.back());
+    events_.pop_back();
     now_ = event.at;
     event.call();
   }
@@ -80,14 +82,15 @@ void World::turn_off(HostId host, bool is_silent) {
   h.machine = nullptr;
   h.held.clear();
   ++h.incarnation;
-  for (auto& [id, link] : links_) {
+  for (LinkId id = 1; id <= links_.size(); ++id) {
+    Link& l = link(id);
     for (const int side : {0, 1}) {
-      if (link.ends[side] != host || !link.is_alive[side]) continue;
-      link.is_alive[side] = false;
-      const HostId other = link.ends[1 - side];
+      if (l.ends[side] != host || !l.is_alive[side]) continue;
+      l.is_alive[side] = false;
+      const HostId other = l.ends[1 - side];
       const bool is_noticed = !is_silent && !is_cut(host, other);
       after(is_noticed ? latency(host, other) : kGiveUpAfter,
-            [this, id = id, side] { end(id, 1 - side, "the other side is gone"); });
+            [this, id, side] { end(id, 1 - side, "the other side is gone"); });
     }
   }
 }
@@ -102,11 +105,16 @@ void World::thaw(HostId host) {
   }
 }
 
+void World::cut(HostId a, HostId b) {
+  cut_one_way(a, b);
+  cut_one_way(b, a);
+}
+
 void World::heal(HostId a, HostId b) {
-  if (cuts_.erase(std::minmax(a, b)) == 0) return;
-  for (auto& [id, link] : links_) {
-    if (std::minmax(link.ends[0], link.ends[1]) != std::minmax(a, b)) continue;
-    for (Direction& direction : link.directions) {
+  if (cuts_.erase({a, b}) + cuts_.erase({b, a}) == 0) return;
+  for (Link& l : links_) {
+    if (std::minmax(l.ends[0], l.ends[1]) != std::minmax(a, b)) continue;
+    for (Direction& direction : l.directions) {
       for (auto& deliver : direction.held) after(latency(a, b), std::move(deliver));
       direction.last_arrival = std::max(direction.last_arrival, now_ + latency(a, b));
       direction.held.clear();
@@ -117,6 +125,24 @@ void World::heal(HostId a, HostId b) {
 void World::heal_all() {
   const auto cuts = cuts_;
   for (const auto& [a, b] : cuts) heal(a, b);
+}
+
+void World::clog(HostId a, HostId b, Duration duration) {
+  Instant& until = clogged_until_[std::minmax(a, b)];
+  until = std::max(until, now_ + duration);
+}
+
+// The hands do not move, only their speed changes.
+void World::set_clock_rate(HostId host, double rate) {
+  Host& h = hosts_.at(host);
+  const Instant shown = clock(h);
+  h.clock_rate = rate;
+  h.clock_offset += shown - clock(h);
+}
+
+Instant World::clock(const Host& host) const {
+  if (host.clock_rate == 1) return now_ + host.clock_offset;
+  return Duration(int64_t(double(now_.count()) * host.clock_rate)) + host.clock_offset;
 }
 
 void World::break_links(HostId a, HostId b) {
@@ -134,10 +160,10 @@ int64_t World::link_count(HostId a, HostId b) const {
 
 std::vector<LinkId> World::links_between(HostId a, HostId b) const {
   std::vector<LinkId> between;
-  for (const auto& [id, link] : links_) {
-    const bool is_alive = link.is_alive[0] || link.is_alive[1];
-    if (is_alive && std::minmax(link.ends[0], link.ends[1]) == std::minmax(a, b))
-      between.push_back(id);
+  for (LinkId id = 1; id <= links_.size(); ++id) {
+    const Link& l = link(id);
+    const bool is_alive = l.is_alive[0] || l.is_alive[1];
+    if (is_alive && std::minmax(l.ends[0], l.ends[1]) == std::minmax(a, b)) between.push_back(id);
   }
   return between;
 }
@@ -153,7 +179,7 @@ void World::call(HostId host, std::function<void(Instant now, Outbox& out)> call
   const int64_t incarnation = hosts_.at(host).incarnation;
   call_later(host, incarnation, [this, host, call = std::move(call)] {
     Host& h = hosts_.at(host);
-    call(now_ + h.clock_offset, *h.out);
+    call(clock(h), *h.out);
   });
 }
 
@@ -170,31 +196,33 @@ void World::call_later(HostId host, int64_t incarnation, std::function<void()> c
 void World::tick(HostId host, int64_t incarnation) {
   call_later(host, incarnation, [=, this] {
     Host& h = hosts_.at(host);
-    h.machine->on_tick(now_ + h.clock_offset, *h.out);
+    h.machine->on_tick(clock(h), *h.out);
     after(kTick, [=, this] { tick(host, incarnation); });
   });
 }
 
 LinkId World::connect(HostId from, const Endpoint& endpoint) {
-  const LinkId id = ++last_link_;
+  const LinkId id = links_.size() + 1;
   const auto found = std::ranges::find_if(
       hosts_, [&](const auto& entry) { return entry.second.address == endpoint; });
-  Link& link = links_[id];
-  link.ends[0] = from;
-  link.ends[1] = found == hosts_.end() ? from : found->first;
-  const HostId to = link.ends[1];
-  const bool is_unlucky = random_.uniform() < options_.connect_failure_chance;
+  Link& made = links_.emplace_back();
+  made.ends[0] = from;
+  made.ends[1] = found == hosts_.end() ? from : found->first;
+  made.detour = uniform(Duration(0), options_.detour_max);
+  const HostId to = made.ends[1];
+  const bool is_unlucky =
+      random_.uniform() < options_.connect_failure_chance || blocked_dials_.contains({from, to});
   if (found == hosts_.end() || is_unlucky || is_cut(from, to)) {
     after(is_cut(from, to) ? kGiveUpAfter : latency(from, to),
           [this, id] { end(id, 0, "it could not be connected"); });
-    link.open_at = now_ + seconds(1'000'000);
+    made.open_at = now_ + seconds(1'000'000);
     return id;
   }
-  const Duration way = latency(from, to);
-  link.open_at = now_ + 2 * way;
-  for (Direction& direction : link.directions) direction.free_at = link.open_at;
+  const Duration way = latency(from, to) + made.detour;
+  made.open_at = now_ + 2 * way;
+  for (Direction& direction : made.directions) direction.free_at = made.open_at;
   after(way, [this, id, way] {
-    Link& l = links_.at(id);
+    Link& l = link(id);
     Host& listener = hosts_.at(l.ends[1]);
     if (listener.machine == nullptr) {
       after(way, [this, id] { end(id, 0, "it was refused"); });
@@ -202,17 +230,17 @@ LinkId World::connect(HostId from, const Endpoint& endpoint) {
     }
     l.is_alive[1] = true;
     call(l.ends[1], [this, id](Instant now, Outbox& out) {
-      Link& opened = links_.at(id);
+      Link& opened = link(id);
       if (!opened.is_alive[1]) return;
-      const Endpoint remote{hosts_.at(opened.ends[0]).address.host, 50000};
+      const Remote remote{{hosts_.at(opened.ends[0]).address.host, 50000}};
       hosts_.at(opened.ends[1]).machine->on_link_open(id, true, remote, now, out);
     });
     after(way, [this, id] {
-      if (!links_.at(id).is_alive[0]) return;
-      call(links_.at(id).ends[0], [this, id](Instant now, Outbox& out) {
-        Link& opened = links_.at(id);
+      if (!link(id).is_alive[0]) return;
+      call(link(id).ends[0], [this, id](Instant now, Outbox& out) {
+        Link& opened = link(id);
         if (!opened.is_alive[0]) return;
-        const Endpoint remote = hosts_.at(opened.ends[1]).address;
+        const Remote remote{hosts_.at(opened.ends[1]).address};
         hosts_.at(opened.ends[0]).machine->on_link_open(id, false, remote, now, out);
       });
     });
@@ -221,36 +249,45 @@ LinkId World::connect(HostId from, const Endpoint& endpoint) {
 }
 
 void World::send(HostId from, LinkId id, Message message) {
-  Link& link = links_.at(id);
-  const int side = link.ends[0] == from ? 0 : 1;
-  if (!link.is_alive[side]) return;
-  Direction& direction = link.directions[side];
+  Link& l = link(id);
+  const int side = l.ends[0] == from ? 0 : 1;
+  if (!l.is_alive[side]) return;
+  Direction& direction = l.directions[side];
   const int64_t bytes = kHeaderBytes + int64_t(message.payload->size());
   direction.queued_bytes += bytes;
   queued_bytes_max_ = std::max(queued_bytes_max_, direction.queued_bytes);
   direction.was_above |= direction.queued_bytes > kQueuedBytesMax;
-  const Instant start = std::max({now_, direction.free_at, link.open_at});
+  const Instant start = std::max({now_, direction.free_at, l.open_at});
   direction.free_at = start + Duration(int64_t(double(bytes) / options_.bytes_per_second * 1e9));
   after(direction.free_at - now_, [=, this] { sent(id, side, bytes); });
-  const HostId to = link.ends[1 - side];
-  const Instant arrival =
-      direction.free_at + latency(from, to) + uniform(Duration(0), options_.jitter);
+  const HostId to = l.ends[1 - side];
+  Instant arrival =
+      direction.free_at + latency(from, to) + l.detour + uniform(Duration(0), options_.jitter);
+  if (!clogged_until_.empty()) arrival = std::max(arrival, clogged_until_[std::minmax(from, to)]);
   direction.last_arrival = std::max(direction.last_arrival + Duration(1), arrival);
   after(direction.last_arrival - now_, [=, this, message = std::move(message)]() mutable {
     arrive(id, side, [=, this]() mutable {
-      if (!links_.at(id).is_alive[1 - side]) {
+      if (!link(id).is_alive[1 - side]) {
         // A system that has been started again does not know the link, and says so.
         if (hosts_.at(to).machine != nullptr) end(id, side, "it was reset");
         return;
       }
       call(to, [=, this](Instant now, Outbox& out) mutable {
-        if (!links_.at(id).is_alive[1 - side]) return;
-        if (on_delivery) on_delivery(from, to, message);
-        if (!links_.at(id).is_alive[1 - side] || hosts_.at(to).machine == nullptr) return;
-        hosts_.at(to).machine->on_message(id, message, now, out);
+        const bool is_repeated_now = is_repeated && is_repeated(from, to, message);
+        for (int time = 0; time < (is_repeated_now ? 2 : 1); ++time) {
+          deliver(from, to, id, message, now, out);
+        }
       });
     });
   });
+}
+
+void World::deliver(HostId from, HostId to, LinkId id, Message& message, Instant now, Outbox& out) {
+  const int side = link(id).ends[0] == to ? 0 : 1;
+  if (!link(id).is_alive[side] || hosts_.at(to).machine == nullptr) return;
+  if (on_delivery) on_delivery(from, to, message);
+  if (!link(id).is_alive[side] || hosts_.at(to).machine == nullptr) return;
+  hosts_.at(to).machine->on_message(id, message, now, out);
 }
 
 void World::start(HostId host, Job job) {
@@ -259,59 +296,61 @@ void World::start(HostId host, Job job) {
   after(uniform(Duration(0), options_.work_time_max), [=, this, done = std::move(job.done)] {
     call_later(host, incarnation, [=, this] {
       Host& h = hosts_.at(host);
-      done(now_ + h.clock_offset, *h.out);
+      done(clock(h), *h.out);
     });
   });
 }
 
 void World::sent(LinkId id, int side, int64_t bytes) {
-  Link& link = links_.at(id);
-  Direction& direction = link.directions[side];
+  Link& l = link(id);
+  Direction& direction = l.directions[side];
   direction.queued_bytes -= bytes;
   if (!direction.was_above || direction.queued_bytes > kQueuedBytesMax / 2) return;
   direction.was_above = false;
-  if (!link.is_alive[side]) return;
-  call(link.ends[side], [=, this](Instant now, Outbox& out) {
-    if (links_.at(id).is_alive[side]) {
-      hosts_.at(links_.at(id).ends[side]).machine->on_drained(id, now, out);
-    }
+  if (!l.is_alive[side]) return;
+  call(l.ends[side], [=, this](Instant now, Outbox& out) {
+    if (link(id).is_alive[side]) hosts_.at(link(id).ends[side]).machine->on_drained(id, now, out);
   });
 }
 
+// What is lost on its way, or is never confirmed, ends the link after a while.
 void World::arrive(LinkId id, int side, std::function<void()> deliver) {
-  Link& link = links_.at(id);
-  Direction& direction = link.directions[side];
-  if (!is_cut(link.ends[0], link.ends[1])) return deliver();
-  direction.held.push_back([=, this] { arrive(id, side, deliver); });
-  if (link.is_giving_up) return;
-  link.is_giving_up = true;
+  Link& l = link(id);
+  const HostId from = l.ends[side], to = l.ends[1 - side];
+  if (is_cut(from, to)) watch(id);
+  if (!is_cut_one_way(from, to)) return deliver();
+  l.directions[side].held.push_back([=, this] { arrive(id, side, deliver); });
+}
+
+void World::watch(LinkId id) {
+  if (std::exchange(link(id).is_giving_up, true)) return;
   after(kGiveUpAfter, [this, id] { give_up(id); });
 }
 
 void World::give_up(LinkId id) {
-  Link& link = links_.at(id);
-  link.is_giving_up = false;
-  if (!is_cut(link.ends[0], link.ends[1])) return;
+  Link& l = link(id);
+  l.is_giving_up = false;
+  if (!is_cut(l.ends[0], l.ends[1])) return;
   for (const int side : {0, 1}) end(id, side, "it timed out");
 }
 
 void World::close(HostId from, LinkId id) {
-  Link& link = links_.at(id);
-  const int side = link.ends[0] == from ? 0 : 1;
-  if (!link.is_alive[side]) return;
-  link.is_alive[side] = false;
+  Link& l = link(id);
+  const int side = l.ends[0] == from ? 0 : 1;
+  if (!l.is_alive[side]) return;
+  l.is_alive[side] = false;
   const Instant last =
-      std::max(link.directions[side].last_arrival, now_ + latency(link.ends[0], link.ends[1]));
+      std::max(l.directions[side].last_arrival, now_ + latency(l.ends[0], l.ends[1]));
   after(last - now_ + Duration(1), [=, this] {
     arrive(id, side, [=, this] { end(id, 1 - side, "the other side closed it"); });
   });
 }
 
 void World::end(LinkId id, int side, const std::string& reason) {
-  Link& link = links_.at(id);
-  if (!link.is_alive[side]) return;
-  call(link.ends[side], [=, this](Instant now, Outbox& out) {
-    Link& ended = links_.at(id);
+  const Link& l = link(id);
+  if (!l.is_alive[side]) return;
+  call(l.ends[side], [=, this](Instant now, Outbox& out) {
+    Link& ended = link(id);
     if (!ended.is_alive[side]) return;
     ended.is_alive[side] = false;
     hosts_.at(ended.ends[side]).machine->on_link_closed(id, reason, now, out);
@@ -319,8 +358,8 @@ void World::end(LinkId id, int side, const std::string& reason) {
 }
 
 int64_t World::queued_bytes(HostId from, LinkId id) const {
-  const Link& link = links_.at(id);
-  return link.directions[link.ends[0] == from ? 0 : 1].queued_bytes;
+  const Link& l = link(id);
+  return l.directions[l.ends[0] == from ? 0 : 1].queued_bytes;
 }
 
 Duration World::latency(HostId a, HostId b) {

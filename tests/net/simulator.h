@@ -3,15 +3,16 @@
 //
 // The model is TCP between hosts: a link delivers in order, or breaks; bytes take time by latency,
 // jitter and bandwidth; what is sent into a cut waits, and after kGiveUpAfter the link breaks at
-// both ends. A frozen host (SIGSTOP) neither acts nor closes anything. Every host has its own
-// clock. A job is done at once, and the machine hears of it later, so that jobs end in any order.
+// both ends. Two links are not ordered among each other, and some lead a longer way, so that what
+// was sent last over one can come first. A frozen host (SIGSTOP) neither acts nor closes anything.
+// Every host has its own clock. A job is done at once, and the machine hears of it later, so that
+// jobs end in any order.
 #pragma once
 
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
-#include <queue>
 #include <set>
 #include <string>
 #include <vector>
@@ -28,6 +29,7 @@ struct NetworkOptions {
   Duration latency_min = std::chrono::milliseconds(5);
   Duration latency_max = std::chrono::milliseconds(60);  // Between two hosts; chosen once.
   Duration jitter = std::chrono::milliseconds(10);
+  Duration detour_max{};           // Longer for all that goes over a link; each has its own.
   double bytes_per_second = 10e6;  // Each link and direction.
   double connect_failure_chance = 0;
   Duration work_time_max = std::chrono::milliseconds(20);  // Of a job; each takes its own.
@@ -53,7 +55,9 @@ class World {
   bool is_on(HostId host) const { return hosts_.at(host).machine != nullptr; }
   void freeze(HostId host) { hosts_.at(host).is_frozen = true; }
   void thaw(HostId host);
-  void cut(HostId a, HostId b) { cuts_.insert(std::minmax(a, b)); }
+  void cut(HostId a, HostId b);
+  // What `from` sends to `to` is lost. The other way everything arrives; what confirms it does not.
+  void cut_one_way(HostId from, HostId to) { cuts_.insert({from, to}); }
   void heal(HostId a, HostId b);
   void heal_all();
   void break_links(HostId a, HostId b);
@@ -61,6 +65,14 @@ class World {
   // That stand, or are being made.
   int64_t link_count(HostId a, HostId b) const;
   void set_connect_failure_chance(double chance) { options_.connect_failure_chance = chance; }
+  // Links that stand, and what comes the other way, stay.
+  void block_dials(HostId from, HostId to) { blocked_dials_.insert({from, to}); }
+  void unblock_dials() { blocked_dials_.clear(); }
+  // All that is sent meanwhile, in both directions, comes not before that.
+  void clog(HostId a, HostId b, Duration duration);
+  // A host's clock goes forward at once, as after its machine was suspended, or at another speed.
+  void jump_clock(HostId host, Duration by) { hosts_.at(host).clock_offset += by; }
+  void set_clock_rate(HostId host, double rate);
 
   // Calls the machine of a host that is on, or keeps the call while the host is frozen. Lost if the
   // host is turned off before.
@@ -68,8 +80,11 @@ class World {
 
   // Sees (and may change the world, or the message) before every delivery.
   std::function<void(HostId from, HostId to, Message& message)> on_delivery;
+  // Whether a message is delivered a second time, right after the first.
+  std::function<bool(HostId from, HostId to, const Message& message)> is_repeated;
   // The most that ever waited on a link.
   int64_t queued_bytes_max() const { return queued_bytes_max_; }
+  uint64_t event_count() const { return event_count_; }
 
  private:
   class HostOutbox;
@@ -80,6 +95,7 @@ class World {
     int64_t incarnation = 0;
     bool is_frozen = false;
     Duration clock_offset{};
+    double clock_rate = 1;
     std::deque<std::function<void()>> held;  // While frozen.
   };
   struct Direction {
@@ -93,6 +109,7 @@ class World {
     HostId ends[2] = {};               // The dialler, the listener.
     bool is_alive[2] = {true, false};  // As each end knows it.
     Instant open_at{};
+    Duration detour{};
     Direction directions[2];  // By who sends.
     bool is_giving_up = false;
   };
@@ -100,8 +117,8 @@ class World {
     Instant at{};
     uint64_t order = 0;
     std::function<void()> call;
-    bool operator<(const Event& other) const {
-      return std::tie(other.at, other.order) < std::tie(at, order);
+    bool operator<(const Event& other) const {  // The largest is the next.
+      return other.at != at ? other.at < at : other.order < order;
     }
   };
 
@@ -118,7 +135,13 @@ class World {
   void give_up(LinkId id);
   void tick(HostId host, int64_t incarnation);
   void call_later(HostId host, int64_t incarnation, std::function<void()> call);
-  bool is_cut(HostId a, HostId b) const { return cuts_.contains(std::minmax(a, b)); }
+  Instant clock(const Host& host) const;
+  bool is_cut_one_way(HostId from, HostId to) const { return cuts_.contains({from, to}); }
+  bool is_cut(HostId a, HostId b) const { return is_cut_one_way(a, b) || is_cut_one_way(b, a); }
+  void watch(LinkId id);
+  void deliver(HostId from, HostId to, LinkId id, Message& message, Instant now, Outbox& out);
+  Link& link(LinkId id) { return links_[size_t(id) - 1]; }
+  const Link& link(LinkId id) const { return links_[size_t(id) - 1]; }
   Duration latency(HostId a, HostId b);
   Duration uniform(Duration from, Duration to);
 
@@ -126,12 +149,13 @@ class World {
   base::Random random_;
   Instant now_{};
   uint64_t event_count_ = 0;
-  std::priority_queue<Event> events_;
+  std::vector<Event> events_;  // A heap.
   std::map<HostId, Host> hosts_;
-  std::map<LinkId, Link> links_;
-  LinkId last_link_ = 0;
+  std::deque<Link> links_;  // Link 1 is the first.
   std::set<std::pair<HostId, HostId>> cuts_;
+  std::set<std::pair<HostId, HostId>> blocked_dials_;
   std::map<std::pair<HostId, HostId>, Duration> latencies_;
+  std::map<std::pair<HostId, HostId>, Instant> clogged_until_;
   int64_t queued_bytes_max_ = 0;
 };
 

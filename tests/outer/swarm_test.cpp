@@ -268,11 +268,14 @@ TEST_CASE("a node dies without a word and another one joins", "[outer][swarm]") 
   trainers[2].dies_after = 7;
   trainers[3].tokens_per_step = 2;
   for (size_t i = 0; i < 2; ++i) {
-    // The survivors have committed step 12 and wait there until the newcomer is in.
-    trainers[i].before_step = [&](uint64_t step) {
-      if (step != 12) return;
-      survivors_at_12.wait();
-      newcomer_joined.wait();
+    // The survivors have committed step 12. After the next step they tell what came of it, and wait
+    // there until the newcomer is in: nobody gets in before that is known.
+    trainers[i].before_step = [&, i](uint64_t step) {
+      if (step == 12) {
+        survivors_at_12.wait();
+        trainers[i].rounds.rbegin()->second.digest.wait();
+      }
+      if (step == 13) newcomer_joined.wait();
     };
   }
 

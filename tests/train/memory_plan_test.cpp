@@ -65,6 +65,14 @@ TEST_CASE("one 80 GB GPU trains INTELLECT-1 lean, and only lean", "[memory]") {
   REQUIRE(tight.recompute == plan.recompute);
   REQUIRE(tight.lean_gradients == 1);
   REQUIRE(plan.host_bytes == 8 * 10'211'381'248);
+  auto in_swarm = config;
+  in_swarm.swarm.coordinator = "meeting.example.org:4000";
+  in_swarm.outer.codec = "int8";
+  in_swarm.node.results_kept = 3;
+  const int64_t result_bytes = 10'211'381'248 / 512 * (512 + 4);
+  REQUIRE(
+      train::plan_memory(in_swarm, kOneH100, {.memory = plan.memory}, plan.recompute).host_bytes ==
+      plan.host_bytes + 3 * result_bytes);
   const auto standard = train::plan_memory(config, kOneH100, {}, model::Recompute::kFull);
   REQUIRE_FALSE(standard.fits());
   REQUIRE(standard.text().find("node.memory") != std::string::npos);

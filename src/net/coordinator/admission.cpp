@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <span>
 
+#include "net/probe.h"
 #include "net/wire/wire.h"
 
 namespace net {
@@ -43,7 +44,7 @@ bool is_possible(const Hello& hello, const CoordinatorOptions& options) {
 
 }  // namespace
 
-void Admission::on_link_open(LinkId link, const Endpoint& remote, Instant now) {
+void Admission::on_link_open(LinkId link, const Remote& remote, Instant now) {
   strangers_[link] = {.remote = remote, .came_at = now, .name = "a node", .twin = {}};
 }
 
@@ -54,13 +55,16 @@ std::optional<Admission::Verdict> Admission::on_message(LinkId link, const Messa
   auto hello = read_hello(message, options_);
   if (!hello.ok()) return refuse(link, {.reason = hello.reason()});
   stranger.name = hello->node_name;
-  if (auto reject = refusal(*hello, roster)) return refuse(link, std::move(*reject));
+  if (auto reject = refusal(*hello, stranger.remote.node, roster))
+    return refuse(link, std::move(*reject));
   Applicant applicant{.link = link,
-                      .remote = stranger.remote,
+                      .remote = stranger.remote.endpoint,
+                      .node = stranger.remote.node,
                       .hello = std::move(*hello),
                       .term = message.authority.term};
   if (!roster.has_node(applicant.hello.node_key)) return admit(link, std::move(applicant));
   stranger.came_at = now;
+  probe<"a node registers while its old link stands">();
   stranger.twin = std::move(applicant);
   return std::nullopt;
 }
@@ -74,19 +78,22 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
     const Duration age = turn.now - stranger.came_at;
     if (!stranger.twin) {
       if (age < kHelloWithin) continue;
+      probe<"a link says nothing">();
       turn.out.close(link);
       strangers_.erase(link);
       continue;
     }
     const MemberRecord* const old = roster.find_node(stranger.twin->hello.node_key);
+    probe<"a node key is in use twice">(old && old->heard_at > stranger.came_at);
     if (old && old->heard_at > stranger.came_at) {
       verdicts.push_back(refuse(
           link, {.reason = fmt::format(
                      "your node key is in use: '{}' at {} is alive, you are '{}' at {}. If the run "
                      "directory was copied, delete node_key in the copy",
                      old->name, old->remote.text(), stranger.twin->hello.node_name,
-                     stranger.remote.text())}));
+                     stranger.remote.endpoint.text())}));
     } else if (!old || age >= 2 * options_.heartbeat_interval) {
+      probe<"the old link of a node that came again is gone">(!old);
       verdicts.push_back(admit(link, std::move(*stranger.twin)));
     }
   }
@@ -95,7 +102,7 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
 
 Admission::Verdict Admission::refuse(LinkId link, Reject reject) {
   const Stranger& stranger = strangers_.at(link);
-  std::string who = fmt::format("{} ({})", stranger.name, stranger.remote.text());
+  std::string who = fmt::format("{} ({})", stranger.name, stranger.remote.endpoint.text());
   strangers_.erase(link);
   return {.admitted = {}, .rejected = std::move(reject), .link = link, .who = std::move(who)};
 }
@@ -105,7 +112,11 @@ Admission::Verdict Admission::admit(LinkId link, Applicant applicant) {
   return {.admitted = std::move(applicant), .rejected = {}, .link = link, .who = {}};
 }
 
-std::optional<Reject> Admission::refusal(const Hello& hello, const Roster& roster) const {
+std::optional<Reject> Admission::refusal(const Hello& hello, const NodeId& node,
+                                         const Roster& roster) const {
+  if (!node.is_zero() && hello.node_key != node.number()) {
+    return Reject{.reason = "the node key of your Hello is not the one that you have proved"};
+  }
   if (hello.config != options_.config) {
     return Reject{.reason = fmt::format("your configuration has the digest {}, the run's is {}",
                                         hello.config.hex().substr(0, 12),
@@ -116,6 +127,7 @@ std::optional<Reject> Admission::refusal(const Hello& hello, const Roster& roste
     return Reject{.reason = fmt::format("you have {} fragments, the run has {}",
                                         hello.states.size(), options_.fragment_count)};
   }
+  probe<"a Hello with a state that cannot be">(!is_possible(hello, options_));
   if (!is_possible(hello, options_)) {
     return Reject{.reason = fmt::format(
                       "your state has version {} at step {}, which no node of this run can have",

@@ -19,13 +19,14 @@ class Admission {
  public:
   explicit Admission(const CoordinatorOptions& options) : options_(options) {}
 
-  void on_link_open(LinkId link, const Endpoint& remote, Instant now);
+  void on_link_open(LinkId link, const Remote& remote, Instant now);
   void on_link_closed(LinkId link) { strangers_.erase(link); }
   bool owns(LinkId link) const { return strangers_.contains(link); }
 
   struct Applicant {
     LinkId link = 0;
     Endpoint remote;
+    NodeId node;  // Zero on a link that is not secured.
     Hello hello;
     uint32_t term = 0;
   };
@@ -44,13 +45,13 @@ class Admission {
 
  private:
   struct Stranger {  // A link without a Hello, or with one that is looked into.
-    Endpoint remote;
+    Remote remote;
     Instant came_at{};
     std::string name = "a node";  // As it says.
     std::optional<Applicant> twin;
   };
 
-  std::optional<Reject> refusal(const Hello& hello, const Roster& roster) const;
+  std::optional<Reject> refusal(const Hello& hello, const NodeId& node, const Roster& roster) const;
   Verdict refuse(LinkId link, Reject reject);
   Verdict admit(LinkId link, Applicant applicant);
 

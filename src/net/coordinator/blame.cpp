@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "net/probe.h"
+
 namespace net {
 namespace {
 
@@ -56,6 +58,7 @@ Accused most_accused(std::span<const Witness> all, Complaints of, const CanJudge
       accusers += complains(judge, of, suspect.peer);
     }
     if (2 * accusers <= judges) continue;
+    probe<"several are to blame">(worst != nullptr);
     if (worst && rank(suspect, accusers) <= rank(*worst, worst_accusers)) continue;
     worst = &suspect;
     worst_accusers = accusers;
@@ -75,6 +78,7 @@ const Witness* stuck_itself(std::span<const Witness> all) {
     if (one.is_done || one.has_moved || (one.lacks_any && undone > 1)) continue;
     if (!worst || rank(one, 0) > rank(*worst, 0)) worst = &one;
   }
+  probe<"a member that lacks nothing does not finish">(worst != nullptr);
   return worst;
 }
 
@@ -91,13 +95,19 @@ std::optional<Blame> find_blame(std::span<const Witness> all) {
   // Of two, each may be the one that cannot dial: their debts decide.
   if (all.size() > 2) {
     const Accused undialled = most_accused(all, &Witness::cannot_dial, anybody, contributor);
+    probe<"most cannot dial a contributor">(undialled.who && undialled.by_others);
+    probe<"a member cannot dial most others">(undialled.who && !undialled.by_others);
     if (undialled.who)
       return say(undialled, "cannot be dialled by the others", "cannot dial most of the others");
   }
   const Accused mute = most_accused(all, &Witness::waits_for_contribution, owner, contributor);
+  probe<"a contributor delivers nothing">(mute.who && mute.by_others);
+  probe<"an owner gets nothing from most others">(mute.who && !mute.by_others);
   if (mute.who)
     return say(mute, "does not deliver its contribution", "gets nothing from the others");
   const Accused late = most_accused(all, &Witness::waits_for_result, anybody, has_all_parts);
+  probe<"an owner delivers no results">(late.who && late.by_others);
+  probe<"a member gets no results from most others">(late.who && !late.by_others);
   if (late.who) return say(late, "does not deliver its results", "gets no results from the others");
   if (const auto* who = stuck_itself(all)) return Blame{who->peer, "does not finish the round"};
   return std::nullopt;

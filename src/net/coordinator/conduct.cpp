@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "net/probe.h"
+
 namespace net {
 namespace {
 
@@ -32,6 +34,7 @@ void Conduct::offended(uint64_t node, const std::string& why, int64_t count) {
   record.offences += count;
   const int64_t doublings = std::min<int64_t>(record.offences - 1, 8);
   record.to_keep = std::min(int64_t{1} << doublings, kRoundsToKeepMax);
+  probe<"a node on probation offends again">(record.to_keep > 0);
   record.kept_in_a_row = 0;
   record.why = why;
 }
@@ -42,6 +45,7 @@ void Conduct::kept(uint64_t node) {
   if (record.to_keep > 0) {
     --record.to_keep;
   } else if (record.offences > 0 && ++record.kept_in_a_row % kRoundsPerPardon == 0) {
+    probe<"an offence is forgiven">();
     --record.offences;
   }
 }
@@ -65,6 +69,7 @@ void Conduct::was_ready(uint64_t node, bool in_time) {
   if (in_time && !find(node)) return;
   Record& record = at(node);
   record.missed = std::clamp<int64_t>(record.missed + (in_time ? -1 : 1), 0, 2 * kMissedMax);
+  probe<"a node is not waited for any more">(record.missed == kMissedMax && !in_time);
 }
 
 bool Conduct::is_awaited(uint64_t node) const {

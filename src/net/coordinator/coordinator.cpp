@@ -19,6 +19,7 @@
 #include "net/coordinator/standing.h"
 #include "net/coordinator/state_in_force.h"
 #include "net/dispatch.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -30,7 +31,7 @@ class CoordinatorMachine : public Coordinator {
   explicit CoordinatorMachine(const CoordinatorOptions& options);
 
   void on_start(Instant, Outbox&) override {}
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override;
   void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
   void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override;
@@ -62,6 +63,8 @@ class CoordinatorMachine : public Coordinator {
   void lose(PeerId peer, const std::string& reason, Turn turn);
   void forget(PeerId peer, Turn turn);
   void change_epoch(Turn turn);
+  void tell_keys(const MemberRecord& member, Turn turn);
+  void tell_changed_keys(Turn turn);
 
   // The run.
   void start_if_due(Turn turn);
@@ -88,6 +91,7 @@ class CoordinatorMachine : public Coordinator {
   bool is_finished_ = false;
   int64_t joined_count_ = 0;
   int64_t lost_count_ = 0;
+  uint64_t keys_generation_ = 0;  // That all members were told.
 };
 
 CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
@@ -102,12 +106,12 @@ CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
         options.chunk_counts.size(), options.fragment_count);
 }
 
-void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Endpoint& remote,
-                                      Instant now, Outbox& out) {
+void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
+                                      Outbox& out) {
   if (incoming) {
     admission_.on_link_open(link, remote, now);
   } else if (reachability_.owns(link)) {
-    reachability_.on_link_open(link, {now, out});
+    reachability_.on_link_open(link, remote.node, {now, out});
   }
 }
 
@@ -135,6 +139,7 @@ void CoordinatorMachine::on_message(LinkId link, const Message& message, Instant
     const PeerId peer = member->peer;
     member->heard_at = now;
     const auto handled = on_member(*member, message, turn);
+    probe<"a member says what cannot be">(!handled.ok());
     if (!handled.ok()) lose(peer, handled.reason(), turn);
   }
   review(turn);
@@ -144,9 +149,11 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
   for (const auto& verdict : admission_.on_tick(roster_, turn)) follow(verdict, turn);
   reachability_.on_tick(turn);
+  tell_changed_keys(turn);
   for (const PeerId peer : roster_.peers()) {
     const Duration silence = now - roster_.find(peer)->heard_at;
     if (silence < options_.dead_after) continue;
+    probe<"a member is silent for too long">();
     lose(peer, fmt::format("silent for {:.1f} s", std::chrono::duration<double>(silence).count()),
          turn);
   }
@@ -169,8 +176,10 @@ void CoordinatorMachine::reject(LinkId link, const std::string& who, const Rejec
 }
 
 void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn) {
+  tell_changed_keys(turn);  // Before the others hear of it, and it of them.
   const Hello& hello = applicant.hello;
   if (const MemberRecord* const old = roster_.find_node(hello.node_key)) {
+    probe<"a node takes its own place">();
     lose(old->peer, fmt::format("it registered again from {}", applicant.remote.text()), turn);
   }
   const bool is_split = raise_term(applicant.term);
@@ -200,6 +209,8 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
       .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),
       .dead_after_ms = uint32_t(options_.dead_after / milliseconds(1))};
   speaker_.send(member->link, MessageType::kWelcome, encode(welcome), turn);
+  tell_keys(*member, turn);
+  probe<"a member comes from a coordinator with a higher term">(is_split);
   if (is_split) {
     standing_.notify(
         *member,
@@ -234,9 +245,11 @@ void CoordinatorMachine::receive_state_of(MemberRecord& member, Turn turn) {
 
 void CoordinatorMachine::judge_newer_states(Turn turn) {
   const WaitingVerdict verdict = judge_waiting(roster_, in_force_, options_.start_grace, turn.now);
+  probe<"who waited with a newer state had the run's">(verdict.right != nullptr);
   if (verdict.right) return put_in_force(*verdict.right, turn);
   for (const PeerId peer : verdict.turned_away) {
     const MemberRecord& member = *roster_.find(peer);
+    probe<"a newer state is turned away">();
     reject(member, refusal_of_newer_state(member, in_force_), turn);
     forget(peer, turn);
   }
@@ -247,6 +260,7 @@ void CoordinatorMachine::put_in_force(const MemberRecord& member, Turn turn) {
     FragmentState& state = in_force_.states()[fragment];
     if (member.states[fragment].version == kNoVersion) continue;
     if (member.states[fragment].version <= state.version) continue;
+    probe<"a newer state replaces the one in force">();
     base::log_warning("version {} of fragment {}, which {} brings, is in force now, after {}",
                       member.states[fragment].version, fragment, member.name, state.version);
     rounds_.abort(int64_t(fragment), "a newer state has come", turn);
@@ -281,7 +295,9 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
     case MessageType::kApplied:
       return dispatch<Applied>(message, [&](const auto& applied) {
         FragmentState& state = member.states[authority.fragment];
-        if (state.version == authority.round) state.digest = applied.digest;
+        if (state.version != authority.round) return;
+        state.digest = applied.digest;
+        in_force_.hear_last(authority.fragment, state);
       });
     case MessageType::kAudited:
       return dispatch<Audited>(
@@ -323,10 +339,17 @@ void CoordinatorMachine::on_heartbeat(MemberRecord& member, const Heartbeat& hea
 base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced synced) {
   if (synced.states.size() != in_force_.states().size())
     return base::Failure{"a state without all fragments"};
+  probe<"a Synced of one that is in step">(member.standing != Standing::kCatchingUp);
   if (member.standing != Standing::kCatchingUp) return {};
+  for (size_t fragment = 0; fragment < synced.states.size(); ++fragment) {
+    const FragmentState& was = member.states[fragment];
+    const bool has_made_it = was.digest.is_zero() && was.version == synced.states[fragment].version;
+    if (has_made_it) in_force_.hear_last(int64_t(fragment), synced.states[fragment]);
+  }
   member.states = std::move(synced.states);
   member.catch_up.reset();  // If this is not the state in force any more, it must be told again.
   member.is_synced = true;
+  probe<"the state moved on while a member took it over">(!in_force_.is_held_by(member));
   return {};
 }
 
@@ -337,6 +360,7 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   member.came_in_between = !is_start && std::ranges::any_of(roster_.all(), [&](const auto& entry) {
     return entry.second.is_active() && entry.second.step > step;
   });
+  probe<"a member comes in the middle of the others' steps">(member.came_in_between);
   member.standing = Standing::kActive;
   joined_count_ += !member.was_active;
   member.was_active = true;
@@ -355,6 +379,7 @@ bool CoordinatorMachine::demote_stale(Turn turn) {
   bool is_changed = false;
   for (auto& [peer, member] : roster_.all()) {
     if (!member.is_active() || in_force_.is_held_by(member)) continue;
+    probe<"an active member's state is not the one in force">();
     base::log_warning("{} must catch up: its state is not the one in force", member.name);
     member.standing = Standing::kCatchingUp;
     member.is_synced = false;
@@ -368,6 +393,7 @@ bool CoordinatorMachine::demote_stale(Turn turn) {
 }
 
 void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave, Turn turn) {
+  probe<"an active member leaves">(member.is_active());
   base::log_info("{} left: {}", member.name, leave.reason);
   if (leave.reason == kDoneReason) {
     unfinished_.erase(member.node_key);
@@ -409,6 +435,19 @@ void CoordinatorMachine::change_epoch(Turn turn) {
   }
 }
 
+// Whoever is not on the list any more has lost his link to us already; this cuts those between
+// members.
+void CoordinatorMachine::tell_changed_keys(Turn turn) {
+  if (!options_.allowed || options_.allowed->generation() == keys_generation_) return;
+  keys_generation_ = options_.allowed->generation();
+  for (const auto& [peer, member] : roster_.all()) tell_keys(member, turn);
+}
+
+void CoordinatorMachine::tell_keys(const MemberRecord& member, Turn turn) {
+  if (!options_.allowed) return;
+  speaker_.send(member.link, MessageType::kKeys, encode(Keys{options_.allowed->list()}), turn);
+}
+
 // --- The run.
 
 void CoordinatorMachine::review(Turn turn) {
@@ -417,16 +456,16 @@ void CoordinatorMachine::review(Turn turn) {
   if (!is_started_) return;
   judge_newer_states(turn);
   do {
-    for (auto& [peer, member] : roster_.all()) {
-      const bool is_known = reachability_.finding(peer).has_value();
-      if (member.standing != Standing::kCatchingUp || !member.is_synced || !is_known) continue;
-      if (in_force_.is_held_by(member)) activate(member, turn);
-    }
-    rounds_.review(turn);
     for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
       const Duration age = turn.now - rounds_.committed_at(fragment);
       in_force_.settle_digest(fragment, age >= options_.round_timeout);
     }
+    for (auto& [peer, member] : roster_.all()) {
+      const bool is_known = reachability_.finding(peer).has_value();
+      if (member.standing != Standing::kCatchingUp || !member.is_synced || !is_known) continue;
+      if (in_force_.is_shown_by(member)) activate(member, turn);
+    }
+    rounds_.review(turn);
   } while (demote_stale(turn));
   start_over_if_lost(turn);
   standing_.review(is_started_, turn);
@@ -453,9 +492,12 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   const bool are_all = roster_.count() >= options_.start_members;
   if (!are_all && !(are_enough && (is_grace_over || is_run_back))) return;
   if (!in_force_.elect()) {  // Somebody who has the state must come.
+    probe<"a start must wait for somebody with a whole state">();
     if (is_grace_over) dismiss_all(turn);
     return;
   }
+  probe<"the run starts again with most of its members">(!are_all && !is_grace_over);
+  probe<"the run starts without some that were expected">(!are_all && is_grace_over);
   is_started_ = true;
   uint64_t step = 0;
   uint64_t samples = 0;
@@ -475,6 +517,7 @@ void CoordinatorMachine::start_if_due(Turn turn) {
 // All were fetching the state when the last one that had it went away, and have only parts of it.
 // What they have on disk is older, but whole.
 void CoordinatorMachine::dismiss_all(Turn turn) {
+  probe<"all are sent to their checkpoints">();
   const Reject dismissal{
       .reason = "nobody has the whole state of the run any more; go on from the last checkpoint",
       .restart_makes_sense = true};
@@ -491,6 +534,7 @@ void CoordinatorMachine::start_over_if_lost(Turn turn) {
   for (size_t fragment = 0; fragment < in_force_.states().size(); ++fragment) {
     if (!in_force_.is_lost(fragment)) continue;
     if (roster_.count() > 0) {
+      probe<"nobody has the state any more">();
       base::log_warning("nobody has version {} of fragment {} any more: the run starts over",
                         in_force_.states()[fragment].version, fragment);
     }

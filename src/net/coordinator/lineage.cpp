@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "net/probe.h"
+
 namespace net {
 namespace {
 
@@ -30,11 +32,13 @@ std::optional<FragmentState> elect_state(std::span<const Claim> claims) {
     if (claim.state.version == kNoVersion) continue;
     newest = std::max(newest.value_or(0), claim.state.version);
   }
+  probe<"all who register were fetching the state">(!newest);
   if (!newest) return std::nullopt;
   FragmentState elected{.version = *newest, .digest = {}};
   Votes best;
   for (const auto& [digest, votes] : count_votes(claims, *newest)) {
     const bool is_tie = votes.count == best.count && votes.first < best.first;
+    probe<"two states have equally many votes">(votes.count == best.count);
     if (votes.count <= best.count && !is_tie) continue;
     best = votes;
     elected.digest = digest;

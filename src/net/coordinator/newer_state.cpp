@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -22,6 +23,8 @@ Newcomer judge_newcomer(const MemberRecord& member, const StateInForce& in_force
   const bool is_fresh =
       std::ranges::all_of(in_force.states(), [](const auto& state) { return state.version == 0; });
   if (adopt_newer || is_fresh) return Newcomer::kIsRight;
+  probe<"who is far ahead waits for others">(lead.versions > kLeadMax);
+  probe<"who is a little ahead takes the run's state">(lead.versions <= kLeadMax);
   const bool takes_ours = lead.versions <= kLeadMax;
   base::log_warning("{} has version {} of fragment {}, the run goes on from {}: {}", member.name,
                     member.states[lead.fragment].version, lead.fragment,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "net/probe.h"
+
 namespace net {
 namespace {
 
@@ -21,6 +23,7 @@ void Reachability::watch(PeerId peer, uint64_t node_key, const Endpoint& endpoin
   watched = {.node_key = node_key, .endpoint = endpoint};
   const auto failed = failed_.find(endpoint.text());
   if (failed != failed_.end() && turn.now < failed->second.at + failed->second.pause) {
+    probe<"an address that failed is named again at once">();
     watched.finding = {.is_reachable = false, .reason = failed->second.reason};
     watched.due_at = failed->second.at + failed->second.pause;
     return;
@@ -46,6 +49,7 @@ std::optional<Reachability::Finding> Reachability::finding(PeerId peer) const {
 void Reachability::doubt(PeerId peer, Instant now) {
   const auto found = watched_.find(peer);
   if (found == watched_.end() || found->second.link || found->second.due_at) return;
+  probe<"somebody cannot dial who could be dialled">();
   found->second.due_at = std::max(now, found->second.dialled_at + kPauseMin);
 }
 
@@ -57,8 +61,14 @@ void Reachability::dial(PeerId peer, Watched& watched, Turn turn) {
   peers_by_link_[*watched.link] = peer;
 }
 
-void Reachability::on_link_open(LinkId link, Turn turn) {
-  const Watched& watched = watched_.at(peers_by_link_.at(link));
+void Reachability::on_link_open(LinkId link, const NodeId& node, Turn turn) {
+  const PeerId peer = peers_by_link_.at(link);
+  const Watched& watched = watched_.at(peer);
+  if (!node.is_zero() && node.number() != watched.node_key) {
+    turn.out.close(link);
+    peers_by_link_.erase(link);
+    return conclude(peer, {.is_reachable = false, .reason = "another node answers there"}, turn);
+  }
   turn.out.send(link, {.type = MessageType::kDialBack,
                        .run = run_,
                        .source = kNobody,
@@ -81,6 +91,7 @@ void Reachability::on_message(LinkId link, const Message& message, Turn turn) {
   const bool is_its_own = message.type == MessageType::kDialBackReply && message.run == run_ &&
                           reply.ok() &&
                           reply->proof == dial_back_proof(watched.node_key, watched.nonce);
+  probe<"another node answers at a data address">(!is_its_own);
   conclude(
       peer,
       {.is_reachable = is_its_own, .reason = is_its_own ? "" : "another program answers there"},
@@ -92,6 +103,7 @@ void Reachability::on_tick(Turn turn) {
     if (watched.link && turn.now - watched.dialled_at >= kAnswerWithin) {
       turn.out.close(*watched.link);
       peers_by_link_.erase(*watched.link);
+      probe<"a data port does not answer">();
       conclude(peer, {.is_reachable = false, .reason = "no answer in time"}, turn);
     } else if (!watched.link && watched.due_at && turn.now >= *watched.due_at) {
       dial(peer, watched, turn);
@@ -104,6 +116,7 @@ void Reachability::conclude(PeerId peer, Finding finding, Turn turn) {
   watched.link.reset();
   const std::string address = watched.endpoint.text();
   if (finding.is_reachable) {
+    probe<"a data port can be dialled after all">(failed_.contains(address));
     failed_.erase(address);
   } else {
     if (failed_.size() >= kFailedMax && !failed_.contains(address)) failed_.clear();

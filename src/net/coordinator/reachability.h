@@ -33,7 +33,7 @@ class Reachability {
   void doubt(PeerId peer, Instant now);
 
   bool owns(LinkId link) const { return peers_by_link_.contains(link); }
-  void on_link_open(LinkId link, Turn turn);
+  void on_link_open(LinkId link, const NodeId& node, Turn turn);
   void on_link_closed(LinkId link, const std::string& reason, Turn turn);
   void on_message(LinkId link, const Message& message, Turn turn);
   void on_tick(Turn turn);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "net/probe.h"
+
 namespace net {
 
 Round::Round(Setup setup)
@@ -50,6 +52,7 @@ void Round::remove(PeerId peer) {
   guests_.erase(peer);
   const auto index = index_of(peer);
   if (!index || (excluded_ >> *index & 1) != 0) return;
+  probe<"an owner falls out">(is_owner(peer));
   excluded_ |= ContributorMask{1} << *index;
   is_reown_due_ = true;
 }
@@ -60,9 +63,12 @@ Round::Verdict Round::verdict(bool is_overdue, Instant now) const {
   // If those who are waited for have all results, nobody asks whose chunks they were.
   const bool is_all_done =
       late().empty() && (is_reown_due_ || are_guests_done || now - done_at_ >= guest_lead_);
+  probe<"a round does not wait for its guests">(is_all_done && !are_guests_done);
+  probe<"a member falls out when all others are done">(is_all_done && is_reown_due_);
   if (is_all_done || is_overdue) {
     return is_enough(contributors_among(agreement().peers)) ? Verdict::kCommit : Verdict::kAbort;
   }
+  probe<"half of a round's contributors are gone">(!is_enough(contributors_left()));
   if (!is_enough(contributors_left())) return Verdict::kAbort;
   return is_reown_due_ ? Verdict::kReown : Verdict::kGoOn;
 }

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "net/coordinator/lineage.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -34,8 +35,10 @@ RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
 base::Result<void> RoundKeeper::on_ready(MemberRecord& member, const Authority& authority,
                                          const Ready& ready) {
   const size_t fragment = authority.fragment;
+  probe<"a Ready for a round that is over">(authority.round <= in_force_[fragment].version);
   if (!member.is_active() || authority.round != in_force_[fragment].version + 1) return {};
   const uint64_t step_max = committed_step_ + 2 * options_.inner_steps;
+  probe<"a Ready with a step that cannot be">(options_.inner_steps > 0 && ready.step > step_max);
   if (options_.inner_steps > 0 && ready.step > step_max) {
     return base::Failure{fmt::format("it says that it is at step {}, but the run is at {}",
                                      ready.step, committed_step_)};
@@ -45,6 +48,8 @@ base::Result<void> RoundKeeper::on_ready(MemberRecord& member, const Authority& 
   if (ready.weight_tokens >= 0) return {};
   member.ready[fragment].reset();
   auto& round = slots_[fragment].round;
+  probe<"a contribution is withdrawn from an open round">(round &&
+                                                          round->is_contributor(member.peer));
   if (round && round->is_contributor(member.peer)) round->remove(member.peer);
   return {};
 }
@@ -56,6 +61,7 @@ void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority
   const Authority& its = round->authority();
   const bool is_this = authority.round == its.round && authority.attempt == its.attempt &&
                        authority.term == its.term;
+  probe<"a Done crosses a Reown">(authority.round == its.round && authority.attempt < its.attempt);
   if (is_this) round->set_done(member.peer, done.results, now);
 }
 
@@ -63,7 +69,10 @@ void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority
 // it.
 void RoundKeeper::add_receiver(const MemberRecord& member, Turn turn) {
   for (Slot& slot : slots_) {
+    probe<"a contributor that fell out comes back into its round">(
+        slot.round && slot.round->is_contributor(member.peer));
     if (!slot.round || slot.round->is_contributor(member.peer)) continue;
+    probe<"a member comes when a round is open">();
     slot.round->add_receiver(member.peer, !member.contributes);
     tell_open(*slot.round, member, turn);
   }
@@ -106,6 +115,7 @@ void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
   const bool is_grace_over = turn.now - *slot.ready_since >= options_.ready_grace;
   const std::vector<PeerId> awaited = awaited_members(fragment, ready);
   if (!awaited.empty() && !is_grace_over) return;
+  probe<"a round opens without one that is not ready">(!awaited.empty());
   for (const PeerId peer : awaited) conduct_.was_ready(roster_.find(peer)->node_key, false);
   for (const PeerId peer : ready) conduct_.was_ready(roster_.find(peer)->node_key, true);
   open(fragment, ready, turn);
@@ -144,6 +154,7 @@ int64_t RoundKeeper::believable_weight(const MemberRecord& member, const Ready& 
   const uint64_t steps = ready.step - std::min(ready.step, member.contributed_step);
   const uint64_t most =
       kBatchesMax * uint64_t(options_.tokens_per_step) * std::max<uint64_t>(steps, 1);
+  probe<"a weight that no node can have">(uint64_t(ready.weight_tokens) > most);
   return int64_t(std::min<uint64_t>(uint64_t(ready.weight_tokens), most));
 }
 
@@ -154,19 +165,26 @@ std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
   for (const PeerId peer : ready) {
     const MemberRecord& member = *roster_.find(peer);
     const int64_t weight = believable_weight(member, *member.ready[size_t(fragment)]);
-    contributors.push_back(
-        {peer, weight, member.data, member.ready[size_t(fragment)]->contribution});
+    contributors.push_back({.peer = peer,
+                            .weight_tokens = weight,
+                            .data = member.data,
+                            .node_key = member.node_key,
+                            .contribution = member.ready[size_t(fragment)]->contribution});
     if (weight > 0) weights.push_back(weight);
   }
   if (!weights.empty()) {
     std::erase_if(contributors, [](const auto& one) { return one.weight_tokens <= 0; });
   }
+  probe<"a round without any weight">(weights.empty());
+  probe<"a contributor without weight is left out">(!weights.empty() &&
+                                                    contributors.size() < ready.size());
   if (weights.size() < 3) return contributors;
   const auto middle = weights.begin() + int64_t(weights.size() / 2);
   std::ranges::nth_element(weights, middle);
   const int64_t most = *middle > INT64_MAX / kWeightsMax ? INT64_MAX : *middle * kWeightsMax;
   for (Contributor& one : contributors) {
     if (one.weight_tokens <= most) continue;
+    probe<"a weight is far above what the others have">();
     base::log_warning(
         "{} says that it trained on {} tokens, over {} times what most did: it counts with {}",
         roster_.find(one.peer)->name, one.weight_tokens, kWeightsMax, most);
@@ -215,6 +233,7 @@ void RoundKeeper::review_round(int64_t fragment, Turn turn) {
   if (!round) return;
   exclude_blamed(fragment, false, turn);
   bool is_overdue = turn.now - round->deadline_from() >= options_.round_timeout;
+  probe<"a round is overdue">(is_overdue);
   // Enough may hold the results. If not, whoever is most to blame goes, and the others get as long.
   if (is_overdue && round->verdict(true, turn.now) == Round::Verdict::kAbort) {
     exclude_blamed(fragment, true, turn);
@@ -250,6 +269,7 @@ void RoundKeeper::exclude(int64_t fragment, const Blame& blame, Turn turn) {
   conduct_.offended(member.node_key, fmt::format("in round {} of fragment {} it {}",
                                                  round.authority().round, fragment, blame.why));
   const bool is_contributor = round.is_contributor(blame.peer);
+  probe<"one that only receives is left out">(!is_contributor);
   round.remove(blame.peer);
   const Reown out{.excluded = {blame.peer}, .moves = {}};
   Authority authority = round.authority();
@@ -265,6 +285,7 @@ void RoundKeeper::reown(int64_t fragment, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
   const Bytes payload = encode(slot.round->reown(turn.now));
   slot.attempt = slot.round->authority().attempt;
+  probe<"a round is re-owned for the second time">(slot.round->reowns().size() == 2);
   for (const PeerId peer : slot.round->receivers()) {
     const LinkId link = roster_.find(peer)->link;
     speaker_.send(link, MessageType::kReown, slot.round->authority(), payload, turn);
@@ -281,11 +302,14 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
   const FragmentState state{.version = round.authority().round, .digest = {}};
   in_force_[size_t(fragment)] = state;
   const Bytes payload = encode(Commit{.results = agreement.results, .step = round.step()});
+  probe<"a round commits without one that is late">(!round.late().empty());
   for (const PeerId peer : round.late()) {
     conduct_.offended(
         roster_.find(peer)->node_key,
         fmt::format("it was late for round {} of fragment {}", state.version, fragment));
   }
+  probe<"a round commits against one with other results">(
+      agreement.peers.size() + round.late().size() < round.receivers().size());
   for (const PeerId peer : agreement.peers) {
     MemberRecord& member = *roster_.find(peer);
     member.states[size_t(fragment)] = state;
@@ -302,6 +326,7 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
 void RoundKeeper::abort(int64_t fragment, const std::string& reason, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
   if (!slot.round) return;
+  probe<"a round is given up">();
   const Authority authority = slot.round->authority();
   base::log_warning("gave up round {} of fragment {}: {}", authority.round, fragment, reason);
   for (const PeerId peer : slot.round->receivers()) {

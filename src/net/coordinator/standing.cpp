@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 
@@ -22,6 +23,7 @@ void StandingReview::review(MemberRecord& member, bool is_started, Turn turn) {
       "node.advertise",
       member.data.text(), finding->reason);
   if (is_started && is_alone && !finding->is_reachable && !member.is_told_alone) {
+    probe<"who cannot be dialled is alone with the state">();
     member.is_told_alone = true;
     notify(member,
            "it trains alone: nobody else has the state, and nobody can fetch it, because " +
@@ -54,6 +56,7 @@ bool StandingReview::is_on_probation(const MemberRecord& member) const {
   const auto sound = std::ranges::count_if(roster_.all(), [&](const auto& entry) {
     return entry.second.is_reachable && !conduct_.is_on_probation(entry.second.node_key);
   });
+  probe<"who is on probation is needed">(sound < options_.members_min);
   return sound >= options_.members_min;
 }
 

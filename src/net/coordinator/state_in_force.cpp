@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "net/probe.h"
+
 namespace net {
 namespace {
 
@@ -59,8 +61,21 @@ void StateInForce::settle_digest(int64_t fragment, bool is_overdue) {
   };
   const bool have_all_voted = std::ranges::none_of(voters, is_open);
   if (!state.digest.is_zero() || (!have_all_voted && !is_overdue)) return;
+  probe<"a digest is settled without all votes">(!have_all_voted);
+  probe<"a digest has no majority">(have_all_voted);
   const auto elected = elect_state(voters);
   if (elected && elected->version == state.version) state.digest = elected->digest;
+}
+
+void StateInForce::hear_last(int64_t fragment, const FragmentState& said) {
+  FragmentState& state = states_[size_t(fragment)];
+  if (!state.digest.is_zero() || said.version != state.version) return;
+  const bool is_any_active = std::ranges::any_of(roster_.all(), [&](const auto& entry) {
+    return entry.second.is_active() &&
+           entry.second.states[size_t(fragment)].version == state.version;
+  });
+  probe<"a digest is settled by one that is not active any more">(!is_any_active);
+  if (!is_any_active) state.digest = said.digest;
 }
 
 std::vector<Claim> StateInForce::claims(int64_t fragment, bool only_voters) const {
@@ -90,6 +105,21 @@ bool StateInForce::is_held_by(const MemberRecord& member) const {
   return true;
 }
 
+// A version alone names no state: another coordinator of the run may have made one of that number.
+bool StateInForce::is_shown_by(const MemberRecord& member) const {
+  for (size_t fragment = 0; fragment < states_.size(); ++fragment) {
+    const FragmentState& state = states_[fragment];
+    const bool is_to_come = std::ranges::any_of(roster_.all(), [&](const auto& entry) {
+      const FragmentState& other = entry.second.states[fragment];
+      return other.version == state.version && other.digest.is_zero();
+    });
+    probe<"a member comes when the digest of the last commit is to come">(state.digest.is_zero() &&
+                                                                          is_to_come);
+    if (state.digest.is_zero() && is_to_come) return false;
+  }
+  return is_held_by(member);
+}
+
 bool StateInForce::is_lost(size_t fragment) const {
   return std::ranges::none_of(roster_.all(), [&](const auto& entry) {
     return is_current(entry.second.states[fragment], states_[fragment]);
@@ -101,7 +131,7 @@ CatchUp StateInForce::catch_up_for(const MemberRecord& member, uint64_t committe
   CatchUp catch_up{.states = states_, .donors = {}, .step = committed_step};
   for (const auto& [peer, donor] : roster_.all()) {
     if (peer == member.peer || !donor.is_reachable || !holds_some(donor)) continue;
-    catch_up.donors.push_back({.peer = peer, .data = donor.data});
+    catch_up.donors.push_back({.peer = peer, .data = donor.data, .node_key = donor.node_key});
   }
   return catch_up;
 }

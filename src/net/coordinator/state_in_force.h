@@ -39,8 +39,13 @@ class StateInForce {
   // After a commit: which digest the new state has, by the majority of those who contribute. Who
   // only receives has no vote. `is_overdue`: no more votes are waited for.
   void settle_digest(int64_t fragment, bool is_overdue);
+  // What somebody says who has made that commit and is not active any more: it counts if nobody is.
+  void hear_last(int64_t fragment, const FragmentState& said);
 
   bool is_held_by(const MemberRecord& member) const;
+  // The same for one that comes with a state of its own: what it has must have been compared, if
+  // somebody is about to say the digest of the last commit.
+  bool is_shown_by(const MemberRecord& member) const;
   bool is_lost(size_t fragment) const;  // Nobody holds it.
   // What a member must be told, with those who can give it something.
   CatchUp catch_up_for(const MemberRecord& member, uint64_t committed_step) const;

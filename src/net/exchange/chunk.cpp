@@ -71,6 +71,21 @@ Bytes state_payload(uint64_t version, std::span<const std::byte> block) {
   return join(header.finish(), block);
 }
 
+Bytes past_payload(const FragmentStore::PastChunk& past) {
+  WireWriter header;
+  header.number(WantKind::kPast);
+  header.number(past.step);
+  header.number(uint8_t(past.is_refused));
+  if (past.is_refused) return join(header.finish(), {});
+  return join(header.finish(), past.result.encoded());
+}
+
+Bytes digests_payload(std::span<const std::byte> digests) {
+  WireWriter header;
+  header.number(WantKind::kDigests);
+  return join(header.finish(), digests);
+}
+
 base::Result<WantKind> read_kind(std::span<const std::byte> payload) {
   if (payload.empty()) return base::Failure{"a chunk without a kind"};
   const auto want = decode<Want>(payload.first(1));
@@ -94,6 +109,22 @@ base::Result<uint64_t> read_state_version(std::span<const std::byte> payload) {
   uint64_t version = 0;
   wire.number(version);
   return version;
+}
+
+base::Result<FragmentStore::PastChunk> read_past(const Bytes& payload) {
+  if (int64_t(payload->size()) < kPastOffset) return base::Failure{"a result without its header"};
+  const std::span<const std::byte> bytes = *payload;
+  WireReader wire(bytes.subspan(1, size_t(kPastOffset) - 1));
+  FragmentStore::PastChunk past;
+  uint8_t is_refused = 0;
+  wire.number(past.step);
+  wire.number(is_refused);
+  if (is_refused > 1) return base::Failure{"a result that is neither refused nor not"};
+  past.is_refused = is_refused == 1;
+  past.result = {.bytes = payload, .offset = kPastOffset};
+  if (past.is_refused && !past.result.encoded().empty())
+    return base::Failure{"a result that was refused, with its bytes"};
+  return past;
 }
 
 }  // namespace net

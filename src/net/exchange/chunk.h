@@ -18,8 +18,8 @@ namespace net {
 struct ChunkName {
   WantKind kind = WantKind::kContribution;
   uint32_t fragment = 0;
-  uint32_t term = 0;  // Zero, as round and attempt, for blocks of the state.
-  uint64_t round = 0;
+  uint32_t term = 0;     // Zero, as attempt, where it is wanted to catch up.
+  uint64_t round = 0;    // Zero for blocks of the state.
   uint32_t attempt = 0;  // The one that gave the chunk its owner.
   uint32_t chunk = 0;    // Or block.
   PeerId contributor =
@@ -27,10 +27,6 @@ struct ChunkName {
   auto operator<=>(const ChunkName&) const = default;
 };
 ChunkName chunk_name(WantKind kind, const Authority& authority);
-// Of an open round: what a round waits for.
-inline bool is_of_round(WantKind kind) {
-  return kind == WantKind::kContribution || kind == WantKind::kResult;
-}
 Authority authority_of(const ChunkName& name, uint64_t epoch);
 
 // What a provider says to a name.
@@ -50,6 +46,8 @@ inline Answer gone() {
 // That of a contribution is begun by new_contribution() (net/fragment_store.h).
 inline constexpr int64_t kResultOffset = 1 + 8 + 8 + 8;
 inline constexpr int64_t kStateOffset = 1 + 8;
+inline constexpr int64_t kPastOffset = 1 + 8 + 1;
+inline constexpr int64_t kDigestsOffset = 1;
 
 struct ResultHeader {
   ContributorMask contributors = 0;  // Whose parts are in the sum.
@@ -60,10 +58,14 @@ struct ResultHeader {
 
 Bytes result_payload(const ResultHeader& header, std::span<const std::byte> encoded);
 Bytes state_payload(uint64_t version, std::span<const std::byte> block);
+Bytes past_payload(const FragmentStore::PastChunk& past);
+Bytes digests_payload(std::span<const std::byte> digests);
 
 // The kind of a Chunk, Gone or Want: its first byte.
 base::Result<WantKind> read_kind(std::span<const std::byte> payload);
 base::Result<ResultHeader> read_result_header(std::span<const std::byte> payload);
 base::Result<uint64_t> read_state_version(std::span<const std::byte> payload);
+// It shares the payload.
+base::Result<FragmentStore::PastChunk> read_past(const Bytes& payload);
 
 }  // namespace net

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "net/probe.h"
 #include "net/wire/frame.h"
 
 namespace net {
@@ -123,6 +124,7 @@ base::Result<void> Exchange::check_header(const ResultHeader& header) const {
   const bool is_both = (header.contributors & header.judged_out) != 0;
   if (header.contributors == 0 || is_both || has_strangers ||
       weight_tokens != header.weight_tokens) {
+    probe<"a result with a header that cannot be">();
     return base::Failure{fmt::format("a result of contributors {:x} with weight {}",
                                      header.contributors, header.weight_tokens)};
   }
@@ -131,7 +133,9 @@ base::Result<void> Exchange::check_header(const ResultHeader& header) const {
 
 Answer Exchange::answer(const ChunkName& name) {
   if (name.chunk >= chunks_.size()) return gone();
+  probe<"a chunk is wanted of its earlier owner">(name.attempt < plan_.attempts[name.chunk]);
   if (name.attempt < plan_.attempts[name.chunk]) return gone();
+  probe<"another member knows of a Reown first">(name.attempt > attempt_);
   if (name.attempt > attempt_) return not_yet();  // The Reown that the other one knows will come.
   const Chunk& chunk = chunks_[name.chunk];
   const bool is_result = name.kind == WantKind::kResult;
@@ -175,6 +179,7 @@ base::Result<void> Exchange::finish(const Task& task, base::Result<Product> prod
   if (task.name.attempt != plan_.attempts[size_t(chunk)]) return {};
   if (!product.ok()) {
     if (is_sum) return {};  // The others will notice that this chunk does not come.
+    probe<"a chunk comes that the store refuses">();
     return base::Failure{product.reason()};
   }
   if (task.name.kind == WantKind::kContribution) {
@@ -222,10 +227,13 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
     if (const auto index = index_of(self)) ours |= ContributorMask{1} << *index;
   }
   committed.contributed = ours != 0;
+  probe<"a member finds what it delivered under another number">(
+      setup_.earlier_self != kNobody && index_of(setup_.earlier_self).has_value());
   for (size_t i = 0; i < chunks_.size(); ++i) {
     const Chunk& chunk = chunks_[i];
     const ResultHeader& header = chunk.result.header;
     in_any |= header.contributors;
+    probe<"a chunk is committed without our part">(ours != 0 && (header.contributors & ours) == 0);
     committed.has_ours.push_back(((header.contributors | header.judged_out) & ours) != 0);
     committed.results.push_back({.peer = provider(plan_.owners[i]).peer,
                                  .weight_tokens = header.weight_tokens,
@@ -282,7 +290,7 @@ ChunkName Exchange::name_of(WantKind kind, int64_t chunk) const {
 
 Donor Exchange::provider(int64_t index) const {
   const Contributor& contributor = setup_.open.contributors[size_t(index)];
-  return {.peer = contributor.peer, .data = contributor.data};
+  return {.peer = contributor.peer, .data = contributor.data, .node_key = contributor.node_key};
 }
 
 std::optional<int64_t> Exchange::index_of(PeerId peer) const {
@@ -293,6 +301,7 @@ std::optional<int64_t> Exchange::index_of(PeerId peer) const {
 }
 
 void Exchange::void_result(int64_t chunk) {
+  probe<"a result is void">(chunks_[size_t(chunk)].has_result());
   if (chunks_[size_t(chunk)].has_result()) --result_count_;
   chunks_[size_t(chunk)] = {};
   reducible_.erase(chunk);
@@ -328,7 +337,9 @@ Exchange::Task Exchange::sum_of(int64_t chunk) {
       base::log_warning("round {} of fragment {}: nothing of ours is frozen for chunk {}",
                         name.round, name.fragment, chunk);
     }
+    probe<"a sum is made without one that fell out">(!bytes && contains(excluded_, index));
     if (!bytes) continue;
+    probe<"one that fell out had delivered its part">(contains(excluded_, index));
     if (is_own) ours_[size_t(chunk)] = bytes;
     const Contributor& contributor = setup_.open.contributors[size_t(index)];
     summands.push_back({.index = index,

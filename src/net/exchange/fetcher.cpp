@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -27,6 +28,9 @@ constexpr int64_t kAllLinksMax = 64;
 constexpr int64_t kWantsMax = 2048;
 constexpr int64_t kWantsPerLink = 2;  // One that comes and the next, whatever their size.
 constexpr int64_t kChunkBytesGuess = 1024 * 1024;
+// A donor that brings nothing for so long may be in the middle of rounds; others may have time.
+// Longer each time that a chunk was moved.
+constexpr Duration kOwedMax = seconds(5);
 
 }  // namespace
 
@@ -53,6 +57,7 @@ void Fetcher::know(const Donor& provider) {
   Peer& peer = found->second;
   if (!is_new && peer.endpoint != provider.data) peer.path = Path(limits_.links_per_peer_max);
   peer.endpoint = provider.data;
+  peer.node_key = provider.node_key;
 }
 
 void Fetcher::want(const ChunkName& name, std::vector<Donor> providers) {
@@ -72,6 +77,7 @@ void Fetcher::want(const ChunkName& name, std::vector<Donor> providers) {
     item.providers = std::move(providers);
     return;
   }
+  probe<"a chunk is wanted of another provider">();
   withdraw(name);
   item = Item{.providers = std::move(providers)};
   enqueue(name);
@@ -95,11 +101,65 @@ void Fetcher::pump(Turn turn) {
         std::ranges::count_if(peer.lanes, [](const auto& lane) { return !lane.second.is_empty(); });
   }
   for (auto& [id, peer] : peers_) pump_peer(id, peer, turn);
+  for (const WantKind kind : {WantKind::kState, WantKind::kPast}) share_out(kind, turn);
+}
+
+// Blocks were dealt out to donors in equal parts, but donors are not equally quick.
+void Fetcher::share_out(WantKind kind, Turn turn) {
+  for (auto& [id, peer] : peers_) {
+    while (is_hungry(peer, kind)) {
+      const auto name = spare(kind, id, turn);
+      if (!name) break;
+      withdraw(*name);
+      Item& item = items_.at(*name);
+      item.turn =
+          size_t(std::ranges::find(item.providers, id, &Donor::peer) - item.providers.begin());
+      ++item.moved_count;
+      enqueue(*name);
+      pump_peer(id, peer, turn);
+    }
+  }
+}
+
+// It has a link that stands, brings something, and could be asked for more.
+bool Fetcher::is_hungry(const Peer& peer, WantKind kind) const {
+  const auto is_open = [](const auto& link) { return link.second.is_open; };
+  if (std::ranges::none_of(peer.links, is_open)) return false;
+  const auto lane = peer.lanes.find({kind, 0});
+  if (lane == peer.lanes.end()) return false;
+  return lane->second.pending.empty() && lane->second.paused.empty() &&
+         lane->second.wants_out() < kWantsPerLink;
+}
+
+// The last of what another one has not been asked for yet, of whoever has most of it; or else what
+// one owes and does not bring.
+std::optional<ChunkName> Fetcher::spare(WantKind kind, PeerId hungry, Turn turn) const {
+  const auto may_have = [&](const ChunkName& name) {
+    return std::ranges::find(items_.at(name).providers, hungry, &Donor::peer) !=
+           items_.at(name).providers.end();
+  };
+  const std::set<ChunkName>* most = nullptr;
+  std::optional<ChunkName> owed;
+  for (const auto& [id, peer] : peers_) {
+    const auto found = peer.lanes.find({kind, 0});
+    if (id == hungry || found == peer.lanes.end()) continue;
+    const Lane& lane = found->second;
+    if (!lane.pending.empty() && (!most || lane.pending.size() > most->size()))
+      most = &lane.pending;
+    for (const auto& [name, asked] : lane.in_flight) {
+      const Duration patience =
+          kOwedMax * (int64_t{1} << std::min<int64_t>(items_.at(name).moved_count, 6));
+      if (turn.now - peer.heard_at >= patience && may_have(name)) owed = name;
+    }
+  }
+  if (most && may_have(*most->rbegin())) return *most->rbegin();
+  return owed;
 }
 
 void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
   const bool was_waiting = peer.has_in_flight();
   if (was_waiting) drop_silent(id, peer, turn);
+  probe<"a number was given to another node">(!peer.links.empty() && peer.dialled != peer.endpoint);
   if (!peer.links.empty() && peer.dialled != peer.endpoint) drop_links(peer, turn);
   for (auto& [key, lane] : peer.lanes) {
     std::erase_if(lane.paused, [&, &pending = lane.pending](const auto& paused) {
@@ -164,6 +224,7 @@ LinkId Fetcher::least_loaded(const Peer& peer) {
 
 void Fetcher::drop_silent(PeerId id, Peer& peer, Turn turn) {
   if (turn.now - peer.heard_at >= kSilenceMax) {
+    probe<"a peer owes chunks and is silent for long">();
     base::log_info("peer {} owes chunks and is silent: dialling it again", id);
     return drop_links(peer, turn);
   }
@@ -228,11 +289,15 @@ void Fetcher::drop_links(Peer& peer, Turn turn) {
   while (!peer.links.empty()) drop_link(peer.links.begin()->first, turn);
 }
 
-void Fetcher::on_link_open(LinkId link, Instant now) {
+void Fetcher::on_link_open(LinkId link, const NodeId& node, Turn turn) {
   Peer& peer = peer_of(link);
+  if (!node.is_zero() && node.number() != peer.node_key) {
+    turn.out.close(link);
+    return on_link_closed(link, "another node answers there", turn);
+  }
   peer.is_unreachable = false;
   peer.links.at(link).is_open = true;
-  peer.path.on_connected(now - peer.links.at(link).dialled_at);
+  peer.path.on_connected(turn.now - peer.links.at(link).dialled_at);
 }
 
 void Fetcher::on_link_closed(LinkId link, const std::string& reason, Turn turn) {
@@ -241,6 +306,7 @@ void Fetcher::on_link_closed(LinkId link, const std::string& reason, Turn turn) 
   const Link lost = peer.links.at(link);
   const auto left = int64_t(peer.links.size()) - 1;
   if (left == 0 && !lost.is_open && !std::exchange(peer.is_unreachable, true)) {
+    probe<"a peer cannot be reached">();
     base::log_warning("cannot reach peer {} at {}: {}; trying again", id, peer.endpoint.text(),
                       reason);
   }
@@ -274,6 +340,7 @@ void Fetcher::on_last_link_lost(Peer& peer, Turn turn) {
   }
   for (const ChunkName& name : names) {
     Item& item = items_.at(name);
+    probe<"a lost link's chunks go to another provider">(item.providers.size() > 1);
     item.turn = (item.turn + 1) % item.providers.size();
     enqueue(name);
   }
@@ -294,9 +361,10 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   peer.links.at(link).has_answered = true;
   ChunkName name = chunk_name(*kind, message.authority);
   if (name.kind == WantKind::kContribution || name.kind == WantKind::kProof) name.contributor = id;
-  const auto lane = peer.lanes.find({name.kind, name.kind == WantKind::kState ? 0 : name.fragment});
+  const auto lane = peer.lanes.find(lane_key(name));
   if (lane == peer.lanes.end() || !take_from_flight(peer, lane->second, name)) return std::nullopt;
   if (message.type == MessageType::kGone) {
+    probe<"a provider does not have what is wanted">();
     refused(name, turn);
     return std::nullopt;
   }
@@ -326,6 +394,7 @@ void Fetcher::not_yet(const Delivery& delivery, Turn turn) {
 
 void Fetcher::bad(const Delivery& delivery, const std::string& reason, Turn turn) {
   settle(delivery.name);
+  probe<"a peer delivers what cannot be">();
   base::log_warning("peer {}: {}: its links are closed", delivery.from, reason);
   refused(delivery.name, turn);
   drop_links(peers_.at(delivery.from), turn);
@@ -335,7 +404,10 @@ void Fetcher::refused(const ChunkName& name, Turn turn) {
   Item& item = items_.at(name);
   item.turn = (item.turn + 1) % item.providers.size();
   if (++item.refusal_count % item.providers.size() == 0) {
+    probe<"all providers have refused">();
     lane_of(name).paused[name] = turn.now + kRefusedPause;
+    const bool may_be_gone = name.kind == WantKind::kPast || name.kind == WantKind::kDigests;
+    if (may_be_gone) nobody_has_.push_back(name);
   } else {
     enqueue(name);
   }
@@ -360,8 +432,7 @@ Fetcher::Debts Fetcher::take_debts() {
 
 Fetcher::Lane& Fetcher::lane_of(const ChunkName& name) {
   const Item& item = items_.at(name);
-  const uint32_t fragment = name.kind == WantKind::kState ? 0 : name.fragment;
-  return peers_.at(item.providers[item.turn].peer).lanes[{name.kind, fragment}];
+  return peers_.at(item.providers[item.turn].peer).lanes[lane_key(name)];
 }
 
 void Fetcher::enqueue(const ChunkName& name) {

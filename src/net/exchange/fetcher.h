@@ -14,12 +14,16 @@
 //   silent for long                       one; it is dialled again with growing pauses
 //   Gone, or not what is needed yet       the next provider; after all of them, a pause
 //   a bad chunk                           costs its sender all links
+//   a provider has nothing left to do     what others have not been asked for yet of a state, or
+//   owe
+//                                         for 5 s, is asked of it
 #pragma once
 
 #include <functional>
 #include <map>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "net/exchange/chunk.h"
@@ -51,7 +55,8 @@ class Fetcher {
   void close_links(Turn turn);
 
   bool owns(LinkId link) const { return peers_by_link_.contains(link); }
-  void on_link_open(LinkId link, Instant now);
+  // Whoever it leads to has the key of `node`, or has proved nothing.
+  void on_link_open(LinkId link, const NodeId& node, Turn turn);
   void on_link_closed(LinkId link, const std::string& reason, Turn turn);
 
   // A wanted chunk has come; exactly one of taken, not_yet or bad must follow, at once or later,
@@ -66,6 +71,10 @@ class Fetcher {
   void taken(const Delivery& delivery);
   void not_yet(const Delivery& delivery, Turn turn);
   void bad(const Delivery& delivery, const std::string& reason, Turn turn);
+
+  // Past results and digests that all who may have them refused, since the last call. They stay
+  // wanted.
+  std::vector<ChunkName> take_nobody_has() { return std::exchange(nobody_has_, {}); }
 
   // Who owes us chunks of rounds, as bits, for a heartbeat; `silent` is since the last call.
   struct Debts {
@@ -83,9 +92,13 @@ class Fetcher {
     std::vector<Donor> providers;
     size_t turn = 0;  // Which of them is asked.
     size_t refusal_count = 0;
+    int64_t moved_count = 0;    // From one that was slow to another.
     bool is_delivered = false;  // And not yet taken.
   };
   using LaneKey = std::pair<WantKind, uint32_t>;
+  static LaneKey lane_key(const ChunkName& name) {
+    return {name.kind, is_for_catching_up(name.kind) ? 0 : name.fragment};
+  }
   struct Asked {
     LinkId link = 0;
     int64_t bytes = 0;  // That are expected.
@@ -110,6 +123,7 @@ class Fetcher {
   struct Peer {
     explicit Peer(Path path) : path(std::move(path)) {}
     Endpoint endpoint;
+    uint64_t node_key = 0;
     Endpoint dialled;  // Where `links` lead: a number can be given to another node.
     Path path;
     std::map<LinkId, Link> links;
@@ -134,6 +148,9 @@ class Fetcher {
   void settle(const ChunkName& name);
   int64_t room(const Peer& peer, const Lane& lane) const;
   void pump_peer(PeerId id, Peer& peer, Turn turn);
+  void share_out(WantKind kind, Turn turn);
+  bool is_hungry(const Peer& peer, WantKind kind) const;
+  std::optional<ChunkName> spare(WantKind kind, PeerId hungry, Turn turn) const;
   void ask(Peer& peer, Lane& lane, Turn turn);
   static LinkId least_loaded(const Peer& peer);
   void drop_silent(PeerId id, Peer& peer, Turn turn);
@@ -153,6 +170,7 @@ class Fetcher {
   std::map<LinkId, PeerId> peers_by_link_;
   int64_t busy_lane_count_ = 0;  // Of all peers.
   int64_t delivered_count_ = 0;
+  std::vector<ChunkName> nobody_has_;
 };
 
 }  // namespace net

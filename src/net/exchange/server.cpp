@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -21,6 +22,7 @@ constexpr int64_t kAllQueuedBytesMax = 128 * 1024 * 1024;
 // Otherwise 32 of them would be enough to keep us from serving anybody.
 constexpr int64_t kTakenBytesMin = 64 * 1024;
 constexpr Duration kTakesWithin = std::chrono::seconds(1);
+constexpr Duration kStuckAfter = std::chrono::seconds(10);
 constexpr Duration kIdleMax = std::chrono::seconds(120);
 // With more incoming links than that, from one address and of all, nobody gets a second one: the
 // other half of the host's limits is for those who have none.
@@ -33,6 +35,7 @@ void Server::on_message(LinkId id, const Message& message, Turn turn) {
   const auto taken = take(id, links_.at(id), message, turn);
   if (taken.ok()) {
     pump_link(id, turn);
+    fill_gaps(turn);
     return;
   }
   base::log_warning("closed an incoming link: {}", taken.reason());
@@ -41,7 +44,8 @@ void Server::on_message(LinkId id, const Message& message, Turn turn) {
 }
 
 void Server::on_link_closed(LinkId id) {
-  want_count_ -= int64_t(links_.at(id).wants.size());
+  const Link& link = links_.at(id);
+  want_count_ -= int64_t(link.wants.size() + link.wants_to_catch_up.size());
   links_.erase(id);
 }
 
@@ -73,12 +77,13 @@ base::Result<void> Server::take(LinkId id, Link& link, const Message& message, T
   }
   const auto want = decode<net::Want>(*message.payload);
   if (!want.ok()) return base::Failure{want.reason()};
-  if (int64_t(link.wants.size()) >= kWantsMax || want_count_ >= kAllWantsMax)
+  auto& wants = is_for_catching_up(want->kind) ? link.wants_to_catch_up : link.wants;
+  if (int64_t(wants.size()) >= kWantsMax || want_count_ >= kAllWantsMax)
     return base::Failure{"it wants too much at once"};
   ++want_count_;
-  link.wants.push_back({.name = chunk_name(want->kind, message.authority),
-                        .epoch = message.authority.epoch,
-                        .asked_at = turn.now});
+  wants.push_back({.name = chunk_name(want->kind, message.authority),
+                   .epoch = message.authority.epoch,
+                   .asked_at = turn.now});
   return {};
 }
 
@@ -98,6 +103,7 @@ bool Server::is_crowded(const std::string& host) const {
 
 void Server::pump(Turn turn) {
   for (const auto& [id, link] : links_) pump_link(id, turn);
+  fill_gaps(turn);
 }
 
 void Server::on_tick(Turn turn) {
@@ -105,7 +111,9 @@ void Server::on_tick(Turn turn) {
   pump(turn);
   std::vector<LinkId> idle;
   for (const auto& [id, link] : links_) {
-    const bool has_work = !link.wants.empty() || turn.out.queued_bytes(id) > 0;
+    const bool has_work =
+        !link.wants.empty() || !link.wants_to_catch_up.empty() || turn.out.queued_bytes(id) > 0;
+    probe<"an incoming link is idle for long">(!has_work && turn.now - link.heard_at >= kIdleMax);
     if (!has_work && turn.now - link.heard_at >= kIdleMax) idle.push_back(id);
   }
   for (const LinkId id : idle) {
@@ -162,16 +170,77 @@ void Server::pump_link(LinkId id, Turn turn) {
     const bool has_room = find_room();
     Answer answer = has_room ? answerer_(want.name) : not_yet();
     const bool is_old = has_room && turn.now - want.asked_at >= kWantAgeMax;
+    probe<"a want has waited for too long">(answer.kind == Answer::Kind::kNotYet && is_old);
     if (answer.kind == Answer::Kind::kNotYet && is_old) answer = gone();
     if (answer.kind == Answer::Kind::kNotYet) {
       kept.push_back(want);
     } else {
+      link.is_for_rounds = true;
       send(id, want, answer, turn);
     }
   }
   want_count_ -= int64_t(link.wants.size() - kept.size());
   link.wants = std::move(kept);
   link.queued_bytes = turn.out.queued_bytes(id);
+}
+
+// Links that take next to nothing hold nobody up.
+void Server::watch_gaps(Turn turn) {
+  int64_t round_bytes = 0, other_bytes = 0;
+  for (const auto& [id, link] : links_) {
+    if (turn.now - link.took_at >= kStuckAfter) continue;
+    (link.is_for_rounds ? round_bytes : other_bytes) += turn.out.queued_bytes(id);
+  }
+  gaps_.watch(round_bytes, other_bytes, turn.now);
+}
+
+void Server::fill_gaps(Turn turn) {
+  const bool is_wanted = std::ranges::any_of(
+      links_, [](const auto& entry) { return !entry.second.wants_to_catch_up.empty(); });
+  if (!is_wanted) return;
+  gaps_.on_wanted(turn.now);
+  watch_gaps(turn);
+  for (const WantKind kind : {WantKind::kDigests, WantKind::kPast, WantKind::kState}) {
+    while (serve_next(kind, turn)) continue;
+  }
+}
+
+// One chunk, on the link whose turn it is. False: there is no gap, or nothing to put into it.
+bool Server::serve_next(WantKind kind, Turn turn) {
+  auto found = links_.upper_bound(last_served_);
+  for (size_t i = 0; i < links_.size() && gaps_.is_open(turn.now); ++i, ++found) {
+    if (found == links_.end()) found = links_.begin();
+    const auto& [id, link] = *found;
+    if (turn.out.queued_bytes(id) > kQueuedBytesMax / 2 || !serve_one(id, kind, turn)) continue;
+    last_served_ = id;
+    gaps_.on_sent(turn.now);
+    watch_gaps(turn);
+    return true;
+  }
+  return false;
+}
+
+// What we do not have is said on the way.
+bool Server::serve_one(LinkId id, WantKind kind, Turn turn) {
+  Link& link = links_.at(id);
+  auto& wants = link.wants_to_catch_up;
+  for (auto want = wants.begin(); want != wants.end();) {
+    Answer answer = want->name.kind == kind ? answerer_(want->name) : not_yet();
+    const bool is_old = want->name.kind == kind && turn.now - want->asked_at >= kWantAgeMax;
+    if (answer.kind == Answer::Kind::kNotYet && is_old) answer = gone();
+    if (answer.kind == Answer::Kind::kNotYet) {
+      ++want;
+      continue;
+    }
+    const bool is_chunk = answer.kind == Answer::Kind::kChunk;
+    if (is_chunk) link.is_for_rounds = false;
+    send(id, *want, answer, turn);
+    link.queued_bytes = turn.out.queued_bytes(id);
+    want = wants.erase(want);
+    --want_count_;
+    if (is_chunk) return true;
+  }
+  return false;
 }
 
 void Server::send(LinkId id, const Want& want, const Answer& answer, Turn turn) {

@@ -2,6 +2,9 @@
 // answer only when the link has room for it: so chunks are made when they can leave, and memory is
 // bounded by the links' queues.
 //
+// Rounds come first: what somebody wants to catch up waits for a gap (net/exchange/gaps.h), results
+// before blocks, because only they can come too late.
+//
 // A want may come before we know its round, or before a result is there: it waits here. After
 // kWantAgeMax the other side is told Gone and decides what to do; it usually asks again.
 #pragma once
@@ -13,6 +16,7 @@
 #include <string>
 
 #include "net/exchange/chunk.h"
+#include "net/exchange/gaps.h"
 #include "net/turn.h"
 
 namespace net {
@@ -22,8 +26,9 @@ class Server {
   using Answerer = std::function<Answer(const ChunkName&)>;
 
   // `node_key` is what it proves to have when the coordinator dials back.
-  Server(uint64_t run, uint64_t node_key, Answerer answerer)
-      : run_(run), node_key_(node_key), answerer_(std::move(answerer)) {}
+  // For `gap_share` see Gaps.
+  Server(uint64_t run, uint64_t node_key, double gap_share, Answerer answerer)
+      : run_(run), node_key_(node_key), answerer_(std::move(answerer)), gaps_(gap_share) {}
 
   void set_self(PeerId self) { self_ = self; }
   bool owns(LinkId link) const { return links_.contains(link); }
@@ -35,7 +40,10 @@ class Server {
   void on_link_closed(LinkId link);
   // Closes links that send anything else than DataHello and Want, or DialBack.
   void on_message(LinkId link, const Message& message, Turn turn);
-  void on_drained(LinkId link, Turn turn) { pump_link(link, turn); }
+  void on_drained(LinkId link, Turn turn) {
+    pump_link(link, turn);
+    fill_gaps(turn);
+  }
 
   // Tries all wants again: to be called when answers may have changed.
   void pump(Turn turn);
@@ -54,9 +62,11 @@ class Server {
     Instant heard_at{};
     std::optional<PeerId> greeted_by;
     std::deque<Want> wants;
-    int64_t queued_bytes = 0;  // The last time we looked.
-    int64_t taken_bytes = 0;   // Of them, since took_at.
-    Instant took_at{};         // Its queue was empty, or it had taken enough of it.
+    std::deque<Want> wants_to_catch_up;
+    bool is_for_rounds = true;  // What is queued.
+    int64_t queued_bytes = 0;   // The last time we looked.
+    int64_t taken_bytes = 0;    // Of them, since took_at.
+    Instant took_at{};          // Its queue was empty, or it had taken enough of it.
   };
 
   base::Result<void> take(LinkId id, Link& link, const Message& message, Turn turn);
@@ -66,14 +76,20 @@ class Server {
   void make_room(Turn turn);
   static void watch_queue(LinkId id, Link& link, Turn turn);
   void pump_link(LinkId id, Turn turn);
+  void watch_gaps(Turn turn);
+  void fill_gaps(Turn turn);
+  bool serve_next(WantKind kind, Turn turn);
+  bool serve_one(LinkId id, WantKind kind, Turn turn);
   void send(LinkId id, const Want& want, const Answer& answer, Turn turn);
 
   const uint64_t run_;
   const uint64_t node_key_;
   const Answerer answerer_;
+  Gaps gaps_;
   PeerId self_ = kNobody;
   std::map<LinkId, Link> links_;
   int64_t want_count_ = 0;  // Of all links.
+  LinkId last_served_ = 0;  // With something to catch up.
 };
 
 }  // namespace net

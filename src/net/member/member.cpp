@@ -15,6 +15,7 @@
 #include "net/member/registration.h"
 #include "net/member/sample_request.h"
 #include "net/member/state_sync.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -29,7 +30,7 @@ class MemberMachine : public Member {
                 std::function<void(MemberEvent)> on_event);
 
   void on_start(Instant now, Outbox& out) override { registration_.start({now, out}); }
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override;
   void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
   void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override;
@@ -56,6 +57,7 @@ class MemberMachine : public Member {
   Handled on_start_message(const Start& start, Turn turn);
   Handled on_samples(const Samples& samples);
   Handled on_membership(const Membership& membership, const Message& message);
+  Handled on_keys(const Keys& keys);
   Handled on_notice(const Notice& notice);
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
   Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
@@ -107,12 +109,15 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       run_(run_hash(options.run_name)),
       store_(store),
       on_event_(std::move(on_event)),
-      registration_({options.coordinator, options.coordinator_patience},
+      registration_({.coordinator = options.coordinator,
+                     .key = options.coordinator_key,
+                     .patience = options.coordinator_patience},
                     [this] { return make_hello(); }),
       fetcher_(run_, {.wants_in_flight_max = options.wants_in_flight_max,
                       .links_per_peer_max = options.links_per_peer_max,
                       .window_bytes_max = options.window_bytes_max}),
-      server_(run_, options.node_key, [this](const ChunkName& name) { return answer(name); }),
+      server_(run_, options.node_key, options.gap_share,
+              [this](const ChunkName& name) { return answer(name); }),
       state_sync_(store, fetcher_, std::move(states)),
       rounds_(store, fetcher_,
               {.chunks = options.audit_chunks,
@@ -122,15 +127,15 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       committed_step_(committed_step),
       step_(committed_step) {}
 
-void MemberMachine::on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+void MemberMachine::on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                                  Outbox& out) {
   if (is_over_) return;
   if (incoming) {
-    server_.on_link_open(link, remote, now);
+    server_.on_link_open(link, remote.endpoint, now);
   } else if (registration_.owns(link)) {
-    registration_.on_link_open({now, out});
+    registration_.on_link_open(remote.node, {now, out});
   } else if (fetcher_.owns(link)) {
-    fetcher_.on_link_open(link, now);
+    fetcher_.on_link_open(link, remote.node, {now, out});
   }
 }
 
@@ -154,6 +159,7 @@ void MemberMachine::on_message(LinkId link, const Message& message, Instant now,
   if (registration_.owns(link)) {
     registration_.on_heard(now);
     const Handled handled = on_control(message, turn);
+    probe<"the coordinator says what cannot be">(!handled.ok());
     if (!handled.ok() && registration_.drop(handled.reason(), turn)) on_coordinator_lost(turn);
   } else if (fetcher_.owns(link)) {
     if (const auto delivery = fetcher_.on_message(link, message, turn)) {
@@ -174,6 +180,7 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
   if (is_over_) return;
   if (registration_.on_tick(turn)) on_coordinator_lost(turn);
   if (registration_.is_given_up(now)) {
+    probe<"there is no coordinator any more">();
     return stop(
         {.reason = fmt::format("no coordinator at {} for {} s: {}", options_.coordinator.text(),
                                std::chrono::duration<double>(options_.coordinator_patience).count(),
@@ -181,6 +188,7 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
         turn);
   }
   if (state_sync_.silence(now) >= options_.fetch_patience) {
+    probe<"nobody gives us the state">();
     return stop({.reason = "nobody gives us the state of the run"}, turn);
   }
   if (registration_.is_heartbeat_due(now)) tell_heartbeat(turn);
@@ -200,12 +208,14 @@ void MemberMachine::go_on(Turn turn) {
   for (const auto& [authority, audited] : news.audited)
     tell(MessageType::kAudited, authority, encode(audited), turn);
   work(turn);
+  act(state_sync_.on_nobody_has(fetcher_.take_nobody_has(), turn.now), turn);
   fetcher_.pump(turn);
 }
 
 void MemberMachine::work(Turn turn) {
   while (job_count_ < kJobsMax) {
     auto job = rounds_.next_job();
+    probe<"as many jobs are out as may be">(job_count_ == kJobsMax - 1);
     if (!job) break;
     ++job_count_;
     turn.out.start({.work = std::move(job->work),
@@ -217,6 +227,7 @@ void MemberMachine::work(Turn turn) {
 
 void MemberMachine::on_worked(const std::function<void(Turn)>& finish, Turn turn) {
   --job_count_;
+  probe<"a job ends when its member has stopped">(is_over_);
   if (is_over_) return;
   finish(turn);
   go_on(turn);
@@ -250,6 +261,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
                              [&](const auto& start) { return on_start_message(start, turn); });
     case MessageType::kSamples:
       return dispatch<Samples>(message, [&](const auto& s) { return on_samples(s); });
+    case MessageType::kKeys:
+      return dispatch<Keys>(message, [&](const auto& keys) { return on_keys(keys); });
     case MessageType::kMembership:
       return dispatch<Membership>(message,
                                   [&](const auto& m) { return on_membership(m, message); });
@@ -332,6 +345,16 @@ MemberMachine::Handled MemberMachine::on_membership(const Membership& membership
   return {};
 }
 
+MemberMachine::Handled MemberMachine::on_keys(const Keys& keys) {
+  if (!options_.allowed || !options_.coordinator_key)
+    return base::Failure{"it has a list of keys, and we have the run's secret"};
+  std::vector<NodeId> allowed = keys.allowed;
+  if (std::ranges::find(allowed, *options_.coordinator_key) == allowed.end())
+    allowed.push_back(*options_.coordinator_key);
+  options_.allowed->set(allowed);
+  return {};
+}
+
 MemberMachine::Handled MemberMachine::on_notice(const Notice& notice) {
   base::log_warning("the coordinator says: {}", notice.reason);
   on_event_(StandingChanged{.contributes = notice.contributes, .reason = notice.reason});
@@ -364,7 +387,7 @@ MemberMachine::Handled MemberMachine::on_commit(const Commit& commit, const Auth
 // --- Chunks.
 
 void MemberMachine::on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn) {
-  if (delivery.name.kind == WantKind::kState) {
+  if (is_for_catching_up(delivery.name.kind)) {
     act(state_sync_.deliver(delivery, payload, turn), turn);
   } else {
     rounds_.deliver(delivery, payload, turn);
@@ -372,7 +395,7 @@ void MemberMachine::on_chunk(const Fetcher::Delivery& delivery, const Bytes& pay
 }
 
 Answer MemberMachine::answer(const ChunkName& name) {
-  return name.kind == WantKind::kState ? state_sync_.answer(name) : rounds_.answer(name);
+  return is_for_catching_up(name.kind) ? state_sync_.answer(name) : rounds_.answer(name);
 }
 
 // --- The trainer's commands.
@@ -380,6 +403,8 @@ Answer MemberMachine::answer(const ChunkName& name) {
 void MemberMachine::ready(int64_t fragment, int64_t weight_tokens, uint64_t step, Instant now,
                           Outbox& out) {
   CHECK(fragment >= 0 && fragment < rounds_.fragment_count(), "fragment {}", fragment);
+  probe<"a ready crosses a commit or an announcement">(!is_over_ &&
+                                                       !state_sync_.takes_ready(fragment));
   if (is_over_ || !state_sync_.takes_ready(fragment)) return;
   Ready ready{.weight_tokens = weight_tokens, .step = step, .contribution = {}};
   if (weight_tokens >= 0) ready.contribution = store_.contribution_root(fragment);
@@ -465,6 +490,7 @@ void MemberMachine::stop(Stopped stopped, Turn turn) {
 
 void MemberMachine::tell(MessageType type, const Authority& authority, Bytes payload, Turn turn) {
   const auto link = registration_.link();
+  probe<"something is to be told and there is no coordinator">(!link);
   if (!link) return;
   Message message{.type = type, .run = run_, .source = self_, .authority = authority};
   message.authority.epoch = epoch_;

@@ -4,6 +4,8 @@
 #include <set>
 #include <tuple>
 
+#include "net/probe.h"
+
 namespace net {
 namespace {
 
@@ -28,6 +30,8 @@ MemberRounds::MemberRounds(FragmentStore& store, Fetcher& fetcher, const AuditOp
 void MemberRounds::withdraw(int64_t fragment) {
   Slot& slot = at(fragment);
   slot.ready.reset();
+  probe<"a contribution is withdrawn when its round is open">(slot.exchange &&
+                                                              slot.exchange->is_contributor());
   if (slot.exchange && slot.exchange->is_contributor()) close(fragment);
 }
 
@@ -45,11 +49,14 @@ base::Result<void> MemberRounds::on_open(Exchange::Setup setup) {
   want_proofs(fragment);
   if (!is_same_round(slot.newest, setup.authority)) slot.us.reset();
   if (slot.us && names(setup.open, *slot.us)) setup.earlier_self = slot.us->peer;
+  probe<"a member comes back in the middle of a round">(setup.earlier_self != kNobody &&
+                                                        setup.earlier_self != setup.self);
   const auto named = std::ranges::find(setup.open.contributors, setup.self, &Contributor::peer);
   if (named != setup.open.contributors.end()) slot.us = *named;
   slot.newest = setup.authority;
   auto exchange = Exchange::create(std::move(setup), store_);
   if (!exchange.ok()) return base::Failure{exchange.reason()};
+  probe<"a round opens with what was withdrawn">((*exchange)->is_contributor() && !slot.ready);
   if ((*exchange)->is_contributor() && !slot.ready) return {};  // A withdrawal is on its way.
   slot.exchange = std::move(*exchange);
   want_missing(fragment);
@@ -58,11 +65,14 @@ base::Result<void> MemberRounds::on_open(Exchange::Setup setup) {
 
 base::Result<void> MemberRounds::on_reown(const Reown& reown, const Authority& authority) {
   Slot& slot = at(authority.fragment);
+  probe<"a Reown of a round that is not open here">(!slot.exchange ||
+                                                    !is_same_round(slot.newest, authority));
   if (!slot.exchange || !is_same_round(slot.newest, authority)) return {};
   slot.newest.attempt = std::max(slot.newest.attempt, authority.attempt);
   const auto done = slot.exchange->reown(reown, authority.attempt);
   if (!done.ok()) return done;
   if (slot.exchange->is_excluded()) {
+    probe<"we are left out of a round">();
     close(authority.fragment);
   } else {
     want_missing(authority.fragment);
@@ -74,6 +84,8 @@ base::Result<Committed> MemberRounds::on_commit(const Commit& commit, const Auth
                                                 Instant now) {
   Slot& slot = at(authority.fragment);
   const Exchange* const exchange = slot.exchange.get();
+  probe<"a commit of what we do not hold">(!exchange || !is_same_round(slot.newest, authority) ||
+                                           !exchange->holds_all());
   if (!exchange || !is_same_round(slot.newest, authority) || !exchange->holds_all() ||
       exchange->digest() != commit.results) {
     return base::Failure{fmt::format("it committed round {} of fragment {}, which we do not hold",
@@ -154,6 +166,7 @@ std::optional<MemberRounds::Job> MemberRounds::next_job() {
                .finish =
                    [this, order, watched = std::weak_ptr(slot.exchange)](Turn turn) {
                      const auto exchange = watched.lock();
+                     probe<"a job ends when its round is over">(!exchange);
                      if (exchange) finish(*exchange, order->task, std::move(order->product), turn);
                    }};
   }
@@ -184,6 +197,7 @@ void MemberRounds::finish(Exchange& exchange, const Exchange::Task& task,
                           base::Result<Product> product, Turn turn) {
   const Fetcher::Delivery delivery{.name = task.name, .from = task.from};
   const bool is_sum = task.from == kNobody;
+  probe<"a chunk was checked that is not wanted any more">(!is_sum && !fetcher_.wants(task.name));
   if (!is_sum && !fetcher_.wants(task.name)) return;
   const auto finished = exchange.finish(task, std::move(product));
   if (is_sum) {
@@ -207,6 +221,8 @@ Answer MemberRounds::answer(const ChunkName& name) {
   const Authority& newest = at(name.fragment).newest;
   const bool is_newer = std::tuple(name.term, name.round, name.attempt) >
                         std::tuple(newest.term, newest.round, newest.attempt);
+  probe<"a want comes before its Open">(is_newer);
+  probe<"a want comes after its round">(!is_newer);
   return is_newer ? not_yet() : gone();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "net/probe.h"
 
 namespace net {
 namespace {
@@ -24,7 +25,11 @@ void Registration::start(Turn turn) {
   on_tick(turn);
 }
 
-void Registration::on_link_open(Turn turn) {
+void Registration::on_link_open(const NodeId& node, Turn turn) {
+  if (options_.key && node != *options_.key) {
+    drop(fmt::format("the node with the key {} answers there", node.text()), turn);
+    return;
+  }
   heard_at_ = turn.now;
   turn.out.send(*link_, make_hello_());
 }
@@ -66,6 +71,8 @@ bool Registration::on_tick(Turn turn) {
   if (link_) {
     const Duration patience = is_welcome_ ? silence_max_ : kAnswerWithin;
     if (turn.now - heard_at_ < patience) return false;
+    probe<"a Hello is not answered">(!is_welcome_);
+    probe<"the coordinator is silent">(is_welcome_);
     return drop(fmt::format("silent for {} s", std::chrono::duration<double>(patience).count()),
                 turn);
   }

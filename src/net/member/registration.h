@@ -14,7 +14,8 @@ class Registration {
  public:
   struct Options {
     Endpoint coordinator;
-    Duration patience{};  // Without a coordinator.
+    std::optional<NodeId> key;  // That it must have proved.
+    Duration patience{};        // Without a coordinator.
   };
   // `make_hello` makes the message that greets the coordinator.
   Registration(Options options, std::function<Message()> make_hello)
@@ -25,7 +26,7 @@ class Registration {
   // The link, while we are registered on it.
   std::optional<LinkId> link() const { return is_welcome_ ? link_ : std::nullopt; }
 
-  void on_link_open(Turn turn);
+  void on_link_open(const NodeId& node, Turn turn);
   void on_welcome(const Welcome& welcome, Turn turn);
   void on_heard(Instant now) { heard_at_ = now; }
 

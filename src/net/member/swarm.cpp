@@ -88,7 +88,7 @@ class HostedSwarm final : public Swarm, private Machine {
 
  private:
   void on_start(Instant now, Outbox& out) override { member_->on_start(now, out); }
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override {
     member_->on_link_open(link, incoming, remote, now, out);
   }

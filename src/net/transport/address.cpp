@@ -48,6 +48,18 @@ Endpoint to_endpoint(const sockaddr_storage& address) {
   return {};
 }
 
+std::string network_of(const std::string& host) {
+  const auto address = numeric_address({host, 0});
+  if (!address) return "";
+  if (address->ss_family == AF_INET) return host;
+  sockaddr_in6 v6{};
+  std::memcpy(&v6, &*address, sizeof(v6));
+  std::memset(&v6.sin6_addr.s6_addr[8], 0, 8);
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  uv_ip6_name(&v6, text.data(), text.size());
+  return std::string(text.data()) + "/64";
+}
+
 Endpoint local_endpoint(const uv_tcp_t* socket) {
   sockaddr_storage address{};
   int byte_count = sizeof(address);

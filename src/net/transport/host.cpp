@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <signal.h>
@@ -26,6 +27,8 @@ namespace {
 
 constexpr uint64_t kTickMilliseconds = 100;
 constexpr int kBacklog = 128;
+// A flood of connections must leave the loop time for its links.
+constexpr int64_t kAcceptedInTickMax = 256;
 constexpr Duration kFinishPatience = std::chrono::seconds(1);
 constexpr Duration kWarningInterval = std::chrono::seconds(10);
 // For checkpoints, datasets, logs and devices.
@@ -64,7 +67,7 @@ void without_exceptions(const Body& body) {
 
 struct Opened {
   bool incoming = false;
-  Endpoint remote;
+  Remote remote;
 };
 struct Drained {};
 struct Ended {
@@ -97,7 +100,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void start(Job job) override;
 
   // LinkObserver, for the links.
-  void link_opened(LinkId link, const Endpoint& remote) override;
+  void link_opened(LinkId link, const Remote& remote) override;
   void link_received(LinkId link, Message message) override;
   void link_drained(LinkId link) override;
   void link_ended(LinkId link, const std::string& reason) override;
@@ -109,6 +112,11 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void on_worked(const Job& job);
 
   bool has_room_for(const Link& link) const;
+  void make_room_for_a_stranger(const std::string& network);
+  void cut_revoked();
+  void for_each_link(const std::function<void(Link&)>& visit);
+  void refused(const std::string& network, const std::string& reason);
+  void warn(const std::string& text);
   sockaddr_storage listen_address();
   void run();
   void stop();
@@ -136,6 +144,8 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   bool must_stop_ = false;
 
   // From here on: the loop thread's, but for the two counters of bytes.
+  std::unique_ptr<const TlsContext> tls_;
+  uint64_t keys_generation_ = 0;  // That the links were last held against.
   LinkContext context_;
   LinkId next_link_ = 1;
   std::map<LinkId, std::unique_ptr<Link>> links_;      // Those that the machine knows.
@@ -145,6 +155,9 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   std::deque<Event> events_;
   bool is_in_machine_ = false;
   bool is_stopping_ = false;
+  int64_t refused_count_ = 0;
+  int64_t accepted_in_tick_ = 0;
+  bool is_connection_waiting_ = false;
   Instant last_warning_ = -kWarningInterval;
 };
 
@@ -160,8 +173,10 @@ UvHost::UvHost(const HostOptions& options, Machine& machine)
   CHECK(uv_timer_init(&loop_, &timer_) == 0);
   CHECK(uv_tcp_init(&loop_, &listener_) == 0);
   mail_.data = timer_.data = listener_.data = this;
+  if (options.security) tls_ = std::make_unique<const TlsContext>(*options.security);
   context_.loop = &loop_;
   context_.observer = this;
+  context_.tls = tls_.get();
   context_.first_frame_timeout = options.first_frame_timeout;
   context_.dial_timeout = options.dial_timeout;
   context_.queued_bytes_hard_max = options.queued_bytes_hard_max;
@@ -258,44 +273,86 @@ void UvHost::on_mail() {
 
 void UvHost::on_timer() {
   retired_.clear();
+  accepted_in_tick_ = 0;
+  if (std::exchange(is_connection_waiting_, false) && !is_stopping_) on_connection(0);
+  cut_revoked();
   const Instant now = monotonic_now();
-  // A deadline may end its link, and the machine may then open and close others.
-  std::vector<LinkId> ids;
-  for (const auto& [id, link] : links_) ids.push_back(id);
-  for (const auto& [id, link] : finishing_) ids.push_back(id);
-  for (const LinkId id : ids) {
-    for (const auto* links : {&links_, &finishing_}) {
-      if (const auto found = links->find(id); found != links->end()) {
-        found->second->check_deadline(now);
-        break;
-      }
-    }
-  }
+  for_each_link([now](Link& link) { link.check_deadline(now); });
   if (is_stopping_) return;
   call_machine([&](Instant now) { machine_.on_tick(now, *this); });
   deliver_events();
 }
 
 void UvHost::on_connection(int status) {
+  // libuv asks no further until this one is accepted.
+  if (++accepted_in_tick_ > kAcceptedInTickMax) {
+    is_connection_waiting_ = true;
+    return;
+  }
   const LinkId id = next_link_++;
   auto link = std::make_unique<Link>(context_, id, Link::Origin::kAccepted);
   if (status == 0) status = link->accept(reinterpret_cast<uv_stream_t*>(&listener_));
-  if (status != 0) {
-    if (monotonic_now() - last_warning_ < kWarningInterval) return;
-    last_warning_ = monotonic_now();
-    return base::log_warning("cannot accept a connection: {}", uv_strerror(status));
+  if (status != 0) return warn(fmt::format("cannot accept a connection: {}", uv_strerror(status)));
+  if (link->remote_network().empty()) return;  // It is gone again.
+  if (tls_) make_room_for_a_stranger(link->remote_network());
+  if (!has_room_for(*link)) return refused(link->remote_network(), "there are too many");
+  add_link(std::move(link), id).open();
+}
+
+void UvHost::refused(const std::string& network, const std::string& reason) {
+  ++refused_count_;
+  warn(
+      fmt::format("refused a connection from {}: {} ({} so far)", network, reason, refused_count_));
+}
+
+void UvHost::warn(const std::string& text) {
+  if (monotonic_now() - last_warning_ < kWarningInterval) return;
+  last_warning_ = monotonic_now();
+  base::log_warning("{}", text);
+}
+
+// Whoever means it well has proved who it is after two round trips. So the oldest one goes, from
+// the same address if that has more than its share: a flood from one place is no flood for others.
+void UvHost::make_room_for_a_stranger(const std::string& network) {
+  std::vector<LinkId> all, neighbours;  // In the order in which they came.
+  for (const auto& [id, link] : links_) {
+    if (!link->is_half_open()) continue;
+    all.push_back(id);
+    if (link->remote_network() == network) neighbours.push_back(id);
   }
-  if (has_room_for(*link)) add_link(std::move(link), id).open();
+  const bool are_many_neighbours = int64_t(neighbours.size()) >= options_.half_open_max / 2;
+  if (!are_many_neighbours && int64_t(all.size()) < options_.half_open_max) return;
+  links_.at((are_many_neighbours ? neighbours : all).front())->cut("too many strangers at once");
+}
+
+void UvHost::cut_revoked() {
+  if (!tls_ || tls_->generation() == keys_generation_) return;
+  keys_generation_ = tls_->generation();
+  for_each_link([](Link& link) { link.cut_if_revoked(); });
+}
+
+// What becomes of one may be the end of others, or make some.
+void UvHost::for_each_link(const std::function<void(Link&)>& visit) {
+  std::vector<LinkId> ids;
+  for (const auto& [id, link] : links_) ids.push_back(id);
+  for (const auto& [id, link] : finishing_) ids.push_back(id);
+  for (const LinkId id : ids) {
+    for (const auto* links : {&links_, &finishing_}) {
+      if (const auto found = links->find(id); found != links->end()) {
+        visit(*found->second);
+        break;
+      }
+    }
+  }
 }
 
 // Links that are being closed have descriptors too.
 bool UvHost::has_room_for(const Link& link) const {
   const auto is_incoming = [](const auto& entry) { return entry.second->is_incoming(); };
-  const std::string host = link.remote_host();
   const auto is_neighbour = [&](const auto& entry) {
-    return entry.second->is_incoming() && entry.second->remote_host() == host;
+    return entry.second->is_incoming() && entry.second->remote_network() == link.remote_network();
   };
-  const auto link_count = int64_t(links_.size() + finishing_.size() + retired_.size());
+  const auto link_count = int64_t(links_.size() + finishing_.size());
   return std::ranges::count_if(links_, is_incoming) < options_.links_max &&
          std::ranges::count_if(links_, is_neighbour) < options_.links_per_address_max &&
          link_count < descriptors_max() - kDescriptorsKept;
@@ -374,7 +431,7 @@ void UvHost::on_worked(const Job& job) {
   deliver_events();
 }
 
-void UvHost::link_opened(LinkId link, const Endpoint& remote) {
+void UvHost::link_opened(LinkId link, const Remote& remote) {
   add_event({link, Opened{links_.at(link)->is_incoming(), remote}});
 }
 
@@ -387,7 +444,13 @@ void UvHost::link_drained(LinkId link) {
 }
 
 void UvHost::link_ended(LinkId link, const std::string& reason) {
-  if (!finishing_.contains(link)) return add_event({link, Ended{reason}});
+  if (const auto found = links_.find(link); found != links_.end()) {
+    if (found->second->has_stood() || !found->second->is_incoming())
+      return add_event({link, Ended{reason}});
+    // The machine never heard of it.
+    refused(found->second->remote_network(), reason);
+    return retire(links_, link);
+  }
   retire(finishing_, link);
   stop_if_finished();
 }

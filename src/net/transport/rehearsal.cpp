@@ -108,7 +108,7 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
     last_cut_ = now;
     enter(now, out, [&] { machine_.on_start(now, *this); });
   }
-  void on_link_open(LinkId link, bool incoming, const Endpoint& remote, Instant now,
+  void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override {
     links_.insert(link);
     if (ending_.contains(link)) return;

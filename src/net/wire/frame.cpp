@@ -12,6 +12,8 @@ namespace net {
 namespace {
 
 constexpr std::array kMagic = {std::byte('A'), std::byte('T'), std::byte('L'), std::byte('1')};
+// How a handshake of TLS begins (RFC 8446, section 5.1).
+constexpr std::byte kTlsHandshake{0x16};
 constexpr size_t kVersionOffset = 4;
 constexpr size_t kHeaderChecksumOffset = 8;
 
@@ -38,6 +40,7 @@ bool is_known(MessageType type) {
     case MessageType::kAbort:
     case MessageType::kHeartbeatReply:
     case MessageType::kSamples:
+    case MessageType::kKeys:
     case MessageType::kDataHello:
     case MessageType::kWant:
     case MessageType::kChunk:
@@ -147,6 +150,7 @@ base::Result<void> FrameParser::check_start() const {
   const auto letters =
       std::span(header_).first(size_t(std::min<int64_t>(received_, kMagic.size())));
   if (!std::equal(letters.begin(), letters.end(), kMagic.begin())) {
+    if (letters[0] == kTlsHandshake) return base::Failure{"it speaks TLS, and we do not"};
     return base::Failure{"it does not speak Atoll's protocol"};
   }
   const auto version = uint8_t(header_[kVersionOffset]);

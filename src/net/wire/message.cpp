@@ -67,6 +67,7 @@ template <class Wire>
 void describe(Wire& wire, Donor& donor) {
   describe_peer(wire, donor.peer);
   describe(wire, donor.data);
+  wire.number(donor.node_key);
 }
 
 template <class Wire>
@@ -74,7 +75,13 @@ void describe(Wire& wire, Contributor& contributor) {
   describe_peer(wire, contributor.peer);
   describe_weight(wire, contributor.weight_tokens, 0);
   describe(wire, contributor.data);
+  wire.number(contributor.node_key);
   wire.digest(contributor.contribution);
+}
+
+template <class Wire>
+void describe(Wire& wire, NodeId& id) {
+  for (uint8_t& byte : id.bytes) wire.number(byte);
 }
 
 // For lists. Defined below what an entry can be, because names in it are looked up here.
@@ -190,6 +197,11 @@ template <class Wire>
 void describe(Wire& wire, Start& start) {
   wire.number(start.step);
   describe_samples(wire, start.samples_void_below);
+}
+
+template <class Wire>
+void describe(Wire& wire, Keys& keys) {
+  wire.list(keys.allowed, kAllowedKeysMax, kDescribeEntry);
 }
 
 template <class Wire>
@@ -335,6 +347,7 @@ PAYLOAD(Reject);
 PAYLOAD(CatchUp);
 PAYLOAD(Start);
 PAYLOAD(Samples);
+PAYLOAD(Keys);
 PAYLOAD(Membership);
 PAYLOAD(Open);
 PAYLOAD(Reown);
