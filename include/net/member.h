@@ -55,7 +55,8 @@ struct MemberOptions {
   int64_t window_bytes_max = 128 * 1024 * 1024;
   // Connections to fetch from one peer; how many it takes is measured.
   int64_t links_per_peer_max = 16;
-  // Of the time in which no chunk of a round is sent, for those who catch up: above 0, at most 1.
+  // Of the time in which no chunk of a round is sent, those who catch up have no more than this:
+  // above 0, at most 1.
   double gap_share = 0.75;
   // Of every committed round that we contributed to: sums of others that we make again, to see
   // whether they are right (net/exchange/audit.h).

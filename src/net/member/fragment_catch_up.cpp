@@ -33,6 +33,8 @@ int64_t FragmentCatchUp::retarget(uint64_t target) {
   const int64_t dropped = drop_if(
       [&](uint64_t version) { return version < oldest() || (is_back && version > target); });
   at_target_count_ = std::ranges::count(versions_, target_);
+  // Where no chunk is needed nothing will come that brings them on.
+  for (int64_t block = 0; block < int64_t(versions_.size()); ++block) replay(block);
   return dropped;
 }
 

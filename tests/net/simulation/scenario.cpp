@@ -111,10 +111,14 @@ class Drawing {
     limit(m.wants_in_flight_max, 1, 1 << 20);
     limit(m.window_bytes_max, 1, int64_t{1} << 40);
     limit(m.links_per_peer_max, 1, 64);
-    // A state must fit between two rounds, whatever the windows and the ways are.
+    // Whoever catches up must get the results quicker than rounds are made, also one at a time.
     TrainerOptions& trainer = scenario_.cluster.trainer;
-    if (m.wants_in_flight_max == 1 || m.window_bytes_max == 1) trainer.block_count = 1;
     trainer.step_time = std::max(trainer.step_time, way());
+    if (m.wants_in_flight_max > 1 && m.window_bytes_max > 1) return;
+    trainer.block_count = 1;
+    trainer.fragment_count = 1;
+    trainer.chunk_count = std::min<int64_t>(trainer.chunk_count, 3);
+    trainer.step_time = std::max(trainer.step_time, 2 * way());
   }
 
   // Whoever is healthy must be able to keep within the limits.
