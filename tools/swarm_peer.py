@@ -1,7 +1,8 @@
 """A member of the swarm that lies: it speaks the protocol well enough to be taken for a node, and trains nothing.
 
 What a node of the run says of itself is learnt from a real one (`overhear_hello`); a lie replaces parts of that. A fake that
-contributes sends other nodes' work as its own, with other scales, and what it owns it sums up by taking one part for the mean.
+contributes sends other nodes' work as its own, that of an earlier round and with other scales, and what it owns it sums up by taking
+one part for the mean.
 """
 
 import hashlib
@@ -12,7 +13,8 @@ import threading
 import time
 
 import swarm_wire
-from swarm_wire import CONTRIBUTION, NO_VERSION, RESULT, frame, receive
+from swarm_tree import root_over, with_path, without_path
+from swarm_wire import CONTRIBUTION, NO_VERSION, PROOF, RESULT, frame, receive
 
 INT8_BLOCK = 512  # Elements that share a scale.
 
@@ -40,14 +42,14 @@ def scale_contribution(encoded, scale):
 class Round:
     """What a fake knows of an open round."""
 
-    def __init__(self, opened):
+    def __init__(self, opened, templates):
         self.authority = opened.authority()
         self.contributors = opened.contributors
         self.owners = [owner["index"] for owner in opened.owners]
         self.attempts = [opened.attempt] * len(self.owners)
         self.excluded = set()
-        self.templates = {}  # By chunk: a healthy node's contribution.
-        self.results = {}    # By chunk and attempt: what was said once stands.
+        self.templates = templates  # By chunk: a healthy node's contribution, from an earlier round.
+        self.results = {}           # By chunk and attempt: what was said once stands.
 
     def reown(self, message):
         self.excluded |= {entry["peer"] for entry in message.excluded}
@@ -81,8 +83,9 @@ class FakePeer:
         self.crowd = crowd if crowd is not None else set()
         self.run = overheard.run
         self.lock = threading.RLock()
-        self.rounds = {}  # By fragment.
-        self.heard = []   # Names of what came from the coordinator; for Reject and Notice with the reason.
+        self.rounds = {}     # By fragment.
+        self.templates = {}  # By fragment: a healthy node's contribution, chunk by chunk.
+        self.heard = []      # Names of what came from the coordinator; for Reject and Notice with the reason.
         self.peer, self.step, self.states, self.served, self.is_over = None, 0, [], 0, False
         self.server = socket.create_server(("127.0.0.1", 0))
         self.hello = {**overheard.values, "node_key": random.getrandbits(63) | 1, "node_name": name, "step": 0,
@@ -149,13 +152,19 @@ class FakePeer:
         for fragment in range(len(self.states)):
             self.tell_ready(fragment, message)
 
+    def contribution(self, fragment):
+        """The encoded chunks; none before it has seen somebody else's."""
+        templates = self.templates.get(fragment, [])
+        return templates if self.scale is None else [scale_contribution(template, self.scale) for template in templates]
+
     def tell_ready(self, fragment, message):
-        honest = {"weight_tokens": 1000, "step": self.step + 1}
+        chunks = self.contribution(fragment)
+        honest = {"weight_tokens": 1000, "step": self.step + 1, "contribution": root_over(chunks) if chunks else bytes(32)}
         self.tell("Ready", fragment=fragment, round=self.states[fragment]["version"] + 1, term=message.term,
                   **{**honest, **self.ready})
 
     def on_Open(self, message):
-        self.rounds[message.fragment] = one = Round(message)
+        self.rounds[message.fragment] = one = Round(message, self.templates.get(message.fragment))
         threading.Thread(target=self.until_closed, args=[self.exchange, one], daemon=True).start()
 
     def on_Reown(self, message):
@@ -184,10 +193,8 @@ class FakePeer:
             return  # Only liars are left.
         links, results = {}, {}
         try:
-            for chunk in range(len(one.owners)):
-                if chunk not in one.templates:
-                    template = self.fetch(links, one, attempt, CONTRIBUTION, chunk, victim)
-                    one.templates[chunk] = template
+            if not one.templates:
+                return self.look_at(victim, one, attempt, links)
             for chunk in range(len(one.owners)):
                 owner = one.owner(chunk)
                 results[chunk] = (one.result(chunk) if owner["peer"] == self.peer else
@@ -199,6 +206,13 @@ class FakePeer:
         digest = hashlib.sha256(b"".join(digests)).digest()
         if self.is_current(one, attempt):
             self.tell("Done", results=digest, **{**one.authority, "attempt": attempt})
+
+    def look_at(self, victim, one, attempt, links):
+        """It had to announce its contribution before it saw another's: out of this round, and into the next one."""
+        self.templates[one.authority["fragment"]] = [
+            without_path(self.fetch(links, one, attempt, CONTRIBUTION, chunk, victim)) for chunk in range(len(one.owners))]
+        self.tell("Ready", fragment=one.authority["fragment"], round=one.authority["round"], term=one.authority["term"],
+                  weight_tokens=-1, step=self.step + 1, contribution=bytes(32))
 
     def is_current(self, one, attempt):
         return self.rounds.get(one.authority["fragment"]) is one and one.authority["attempt"] == attempt and not self.is_over
@@ -232,22 +246,19 @@ class FakePeer:
                 proof = swarm_wire.dial_back_proof(self.hello["node_key"], message.nonce)
                 connection.sendall(frame("DialBackReply", self.run, source=self.peer or 0, proof=proof))
             elif message.name == "Want":
-                data = self.wait_for_answer(message)
+                data = self.answer_to(message)
                 answer = {"bytes": data} if data else {}
                 connection.sendall(frame("Chunk" if data else "Gone", self.run, source=self.peer, kind=message.kind, **answer,
                                          **message.authority()))
                 self.served += bool(data)
 
-    def wait_for_answer(self, want):
-        """The bytes of a contribution or a result, once the templates are there; None where there will be none."""
-        while not self.is_over:
-            one = self.rounds.get(want.fragment)
-            if want.kind not in (CONTRIBUTION, RESULT) or not one or one.authority["round"] != want.round:
-                return None
-            if want.chunk in one.templates and want.kind == RESULT:
-                return one.result(want.chunk)
-            if want.chunk in one.templates:
-                template = one.templates[want.chunk]
-                return template if self.scale is None else scale_contribution(template, self.scale)
-            time.sleep(0.01)  # Until the other thread has fetched it.
-        return None
+    def answer_to(self, want):
+        """The bytes of a contribution or a result; None where there will be none."""
+        chunks = self.contribution(want.fragment)
+        if want.kind == PROOF:
+            return with_path(chunks, want.chunk) if want.chunk < len(chunks) else None
+        one = self.rounds.get(want.fragment)
+        is_there = one and one.templates and one.authority["round"] == want.round
+        if want.kind not in (CONTRIBUTION, RESULT) or not is_there:
+            return None
+        return one.result(want.chunk) if want.kind == RESULT else with_path(chunks, want.chunk)

@@ -9,7 +9,8 @@ import struct
 HEADER = struct.Struct("<4sBBHIIQQQIIIIII")
 NOBODY = 0xFFFFFFFF
 NO_VERSION = (1 << 64) - 1
-CONTRIBUTION, RESULT, STATE = 1, 2, 3
+CONTRIBUTION, RESULT, STATE = 1, 2, 3  # 4 and 5 are for those who replay rounds.
+PROOF = 6
 
 STATE_OF_FRAGMENT = [("version", "Q"), ("digest", "digest")]
 MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number, a part, or a list of entries with fields.
@@ -19,24 +20,27 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "Synced": (2, [("states", STATE_OF_FRAGMENT)]),
     "Heartbeat": (3, [("step", "Q"), ("loss", "f"), ("progress", "Q"), ("owes_contribution", "Q"), ("owes_result", "Q"),
                       ("silent", "Q"), ("unreachable", "Q")]),
-    "Ready": (4, [("weight_tokens", "q"), ("step", "Q")]),
+    "Ready": (4, [("weight_tokens", "q"), ("step", "Q"), ("contribution", "digest")]),
     "Done": (5, [("results", "digest")]),
     "Applied": (6, [("digest", "digest")]),
     "Leave": (7, [("reason", "text")]),
     "NeedSamples": (8, [("count", "Q")]),
+    "Audited": (9, [("published", "digest"), ("remade", "digest"), ("withheld", "Q")]),
     "Welcome": (16, [("peer", "I"), ("heartbeat_interval_ms", "I"), ("dead_after_ms", "I")]),
     "Reject": (17, [("reason", "text"), ("restart_makes_sense", "B"), ("shared_config", "text")]),
     "CatchUp": (18, [("states", STATE_OF_FRAGMENT), ("donors", [("peer", "I"), ("data", "endpoint"), ("node_key", "Q")]), ("step", "Q")]),
     "Start": (19, [("step", "Q"), ("samples_void_below", "Q")]),
     "Membership": (20, [("members", [("peer", "I")])]),
-    "Open": (21, [("contributors", [("peer", "I"), ("weight_tokens", "q"), ("data", "endpoint"), ("node_key", "Q")]), ("owners", [("index", "B")]),
-                  ("step", "Q")]),
+    "Open": (21, [("contributors", [("peer", "I"), ("weight_tokens", "q"), ("data", "endpoint"), ("node_key", "Q"),
+                                    ("contribution", "digest")]),
+                  ("owners", [("index", "B")]), ("step", "Q")]),
     "Reown": (22, [("excluded", [("peer", "I")]), ("owners", [("index", "B")])]),
     "Commit": (23, [("results", "digest"), ("step", "Q")]),
     "Abort": (24, []),
     "HeartbeatReply": (25, []),
     "Notice": (26, [("contributes", "B"), ("reason", "text")]),
     "Samples": (27, [("first", "Q"), ("count", "Q")]),
+    "Audit": (30, []),
     "DataHello": (32, [("peer", "I")]),
     "Want": (33, [("kind", "B")]),
     "Chunk": (34, [("kind", "B"), ("bytes", "rest")]),

@@ -63,7 +63,8 @@ std::vector<float> decoded(const std::vector<net::Bytes>& payloads,
   for (size_t c = 0; c < payloads.size(); ++c) {
     std::vector<float> values(size_t(std::min(chunk, total - int64_t(c) * chunk)));
     if (counted[c] != 0) {
-      decoder->decode(std::span<const std::byte>(*payloads[c]).subspan(1), values);
+      decoder->decode(std::span<const std::byte>(*payloads[c]).subspan(net::kContributionOffset),
+                      values);
     }
     all.insert(all.end(), values.begin(), values.end());
   }
