@@ -31,10 +31,12 @@ from swarm_wire import CONTRIBUTION, DIGEST_UNKNOWN, NO_VERSION, PAST, PROTOCOL,
 
 
 class OpenRound:
-    """One that is open: fetches all that it is made of. `on_complete` is called whenever all of it is there."""
+    """One that is open: fetches all that it is made of. `on_complete` is called once per attempt, when all of it is there, or when the
+    results are and the rest has not come within `lead` seconds: others do not wait for this member for long."""
 
-    def __init__(self, opened, links, on_complete):
-        self.opened, self.links, self.on_complete = opened, links, on_complete
+    def __init__(self, opened, links, lead, on_complete):
+        self.opened, self.links, self.lead, self.on_complete = opened, links, lead, on_complete
+        self.told, self.timer = -1, None
         self.evidence = Evidence(opened)
         self.authority = {**opened.authority(), "chunk": 0}
         self.attempts = [opened.attempt] * len(self.evidence.owners)
@@ -65,6 +67,7 @@ class OpenRound:
         self.look()
 
     def reown(self, message):
+        self.stop_timer()
         self.authority["attempt"] = message.attempt
         self.evidence.excluded |= {entry["peer"] for entry in message.excluded}
         for chunk, owner in enumerate(message.owners):
@@ -77,11 +80,26 @@ class OpenRound:
         """Who is out of the round may be dead: nobody waits for what he contributed."""
         needed = [index for index, one in enumerate(self.opened.contributors) if one["peer"] not in self.evidence.excluded]
         chunks = range(len(self.attempts))
-        if all(chunk in self.evidence.results and all((chunk, index) in self.evidence.contributions for index in needed)
-               for chunk in chunks):
+        if any(chunk not in self.evidence.results for chunk in chunks):
+            return
+        if all((chunk, index) in self.evidence.contributions for chunk in chunks for index in needed):
+            self.tell()
+        elif not self.timer:
+            self.timer = asyncio.get_running_loop().call_later(self.lead, self.tell)
+
+    def tell(self):
+        self.stop_timer()
+        if self.told < self.authority["attempt"]:
+            self.told = self.authority["attempt"]
             self.on_complete(self)
 
+    def stop_timer(self):
+        if self.timer:
+            self.timer.cancel()
+        self.timer = None
+
     def close(self):
+        self.stop_timer()
         for task in self.tasks.values():
             task.cancel()
 
@@ -102,7 +120,7 @@ class Auditor:
         self.totals = {"rounds": 0, "unaudited": 0, "chunks": 0, "unchecked": 0, "findings": 0}
         self.peer, self.term, self.epoch, self.step, self.samples, self.progress = swarm_wire.NOBODY, 0, 0, 0, 0, 0
         self.last = {"last_term": 0, "last_epoch": 0, "last_member_count": 0}
-        self.writer, self.tasks, self.fragment_count = None, [], 1
+        self.writer, self.tasks, self.fragment_count, self.interval = None, [], 1, 1.0
 
     def report(self, findings):
         for finding in findings:
@@ -146,7 +164,8 @@ class Auditor:
             self.term = max(self.term, message.term)
             if message.name == "Welcome":
                 silence = message.dead_after_ms / 1000
-                self.tasks.append(asyncio.ensure_future(self.beat(message.heartbeat_interval_ms / 1000)))
+                self.interval = message.heartbeat_interval_ms / 1000
+                self.tasks.append(asyncio.ensure_future(self.beat()))
             elif message.name == "Reject":
                 return self.on_reject(message)
             getattr(self, "on_" + str(message.name), lambda _: None)(message)
@@ -155,11 +174,11 @@ class Auditor:
         if self.writer:
             self.writer.write(frame(message, self.run, **{"source": self.peer, "epoch": self.epoch, **values}))
 
-    async def beat(self, interval):
+    async def beat(self):
         while True:
             self.tell("Heartbeat", step=self.step, loss=1.0, progress=self.progress, owes_contribution=0, owes_result=0, silent=0,
                       unreachable=0)
-            await asyncio.sleep(interval)  # A heartbeat has an interval.
+            await asyncio.sleep(self.interval)  # A heartbeat has an interval.
 
     def on_reject(self, message):
         """The first Hello is refused, and so tells the run's config."""
@@ -184,7 +203,7 @@ class Auditor:
 
     def on_Open(self, message):
         self.close_round(message.fragment)
-        self.rounds[message.fragment] = OpenRound(message, self.links, self.on_complete)
+        self.rounds[message.fragment] = OpenRound(message, self.links, self.interval, self.on_complete)
 
     def on_Reown(self, message):
         one = self.rounds.get(message.fragment)
