@@ -98,6 +98,9 @@ class OpenRound:
             self.timer.cancel()
         self.timer = None
 
+    def is_told(self):
+        return self.told == self.authority["attempt"]
+
     def close(self):
         self.stop_timer()
         for task in self.tasks.values():
@@ -116,6 +119,7 @@ class Auditor:
         self.states = {}  # By fragment.
         self.terms = {}   # By fragment: in which term its state was known to be the majority's.
         self.rounds = {}  # By fragment: the open one.
+        self.undecided = {}  # By fragment: one that ended without a Commit for us when its results were here, and whether we had said so.
         self.counted = Counted()
         self.totals = {"rounds": 0, "unaudited": 0, "chunks": 0, "unchecked": 0, "findings": 0}
         self.peer, self.term, self.epoch, self.step, self.samples, self.progress = swarm_wire.NOBODY, 0, 0, 0, 0, 0
@@ -143,9 +147,9 @@ class Auditor:
     def leave_rounds(self):
         for task in self.tasks:
             task.cancel()
-        for one in self.rounds.values():
-            one.close()
-        self.tasks, self.rounds = [], {}
+        for fragment in list(self.rounds):
+            self.give_up_round(fragment, False)
+        self.tasks = []
         self.links.close()
         if self.writer:
             self.writer.transport.abort()
@@ -220,6 +224,12 @@ class Auditor:
             one.close()
         return one
 
+    def give_up_round(self, fragment, is_told):
+        """The run may have committed it without this member: then it is judged by what others keep of it."""
+        one = self.close_round(fragment)
+        if len(one.evidence.results) == len(one.attempts):
+            self.undecided[fragment] = (one.evidence, is_told)
+
     def on_complete(self, one):
         self.progress += 1
         self.tell("Done", **one.authority, results=one.evidence.results_digest())
@@ -229,23 +239,27 @@ class Auditor:
         if not one or one.evidence.round != message.round:
             raise ValueError("a commit of what this member does not hold")
         one.evidence.digest = message.results
-        audit = Audit(self.rules, one.evidence, self.states[fragment], self.counted)
+        state = self.states[fragment] = self.judge(one.evidence, self.states[fragment], message.step)
+        self.step = max(self.step, message.step)
+        self.tell("Applied", round=message.round, fragment=fragment, digest=state.digest(fragment))
+
+    def judge(self, evidence, before, step):
+        """Says what is to be said of a round; the state after it."""
+        audit = Audit(self.rules, evidence, before, self.counted)
         self.report(audit.findings)
-        state, refused = outer_step(self.rules, fragment, self.states[fragment], one.evidence.encoded_results(), message.step)
-        self.states[fragment], self.step = state, max(self.step, message.step)
-        digest = state.digest(fragment)
-        self.tell("Applied", round=message.round, fragment=fragment, digest=digest)
+        state, refused = outer_step(self.rules, evidence.fragment, before, evidence.encoded_results(), step)
         self.totals["rounds"] += 1
         self.totals["chunks"] += len(refused)
         self.totals["unchecked"] += audit.unchecked
-        self.say(event="audited", fragment=fragment, round=message.round, digest=digest.hex(), chunks=len(refused),
-                 members=len(one.evidence.contributors), unchecked=audit.unchecked, refused=sum(refused))
+        self.say(event="audited", fragment=evidence.fragment, round=evidence.round, digest=state.digest(evidence.fragment).hex(),
+                 chunks=len(refused), members=len(evidence.contributors), unchecked=audit.unchecked, refused=sum(refused))
+        return state
 
     # -- Catching up.
 
     def on_CatchUp(self, message):
-        for fragment in list(self.rounds):
-            self.close_round(fragment)
+        for fragment, one in list(self.rounds.items()):
+            self.give_up_round(fragment, one.is_told() and message.states[fragment]["version"] >= one.evidence.round)
         for task in self.tasks[1:]:
             task.cancel()
         self.tasks[1:] = [asyncio.ensure_future(self.catch_up(message))]
@@ -307,9 +321,22 @@ class Auditor:
                 results.append(None if data[8] else data[9:])
         except NotThere:
             return None
+        evidence, is_told = self.undecided.pop(fragment, (None, False))
+        if evidence and evidence.round == number and self.is_committed(evidence, results, is_told):
+            evidence.digest = evidence.results_digest()
+            return self.judge(evidence, state, step)
         self.totals["unaudited"] += 1
         self.say(event="unaudited", fragment=fragment, round=number)
         return outer_step(self.rules, fragment, state, results, step)[0]
+
+    def is_committed(self, evidence, results, is_told):
+        """Whether what this member was given is what others keep. Who has said that it holds the results of a round, and has heard of no
+        other owner since, holds those that are committed."""
+        is_same = all(kept in (None, given) for kept, given in zip(results, evidence.encoded_results()))
+        if is_told and not is_same:
+            self.report([Finding("wrong_digest", f"round {evidence.round} of fragment {evidence.fragment}: an owner gave this member another "
+                                                 "result than the one that was committed")])
+        return is_same
 
     async def fetch_state(self, fragment, donors):
         """Blocks come at whatever version their donor has; None if not all have the same."""

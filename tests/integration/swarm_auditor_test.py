@@ -93,6 +93,25 @@ class SwarmAuditorTest(ClusterTest):
         self.assertIsNone(auditor.judge_own(0, {"version": version, "digest": bytes([1] * 32)}, auditor.terms[0]))
         self.assertEqual(auditor.totals["findings"], 1)
 
+    def test_a_round_that_was_committed_without_it_is_judged_by_what_others_keep(self):
+        self.start_run()
+        auditor, said, audits = follow(self.address, lambda said: len(events(said, "audited")) >= 2)
+        true = audits[-1]
+        step = max(auditor.step, 1)
+
+        async def keep(_donors, _kind, chunk, **_name):
+            return step.to_bytes(8, "little") + b"\0" + true.evidence.encoded_results()[chunk]
+
+        auditor.from_any, auditor.counted = keep, Counted()
+        for is_true in (True, False):
+            evidence = copy.deepcopy(true.evidence)
+            if not is_true:
+                self.a_wrong_sum(true.rules, evidence, auditor.counted)
+            auditor.undecided[0] = (evidence, True)
+            state = asyncio.run(auditor.replay(0, true.state, []))
+            self.assertEqual(state.version, true.evidence.round)
+            self.assertEqual([finding["kind"] for finding in events(said, "finding")], [] if is_true else ["wrong_digest"])
+
     def test_a_lying_owner_is_found_and_named(self):
         nodes = self.start_run(swarm__start_members=3, swarm__stall_seconds=30)
         overheard = overhear_hello(lambda address: self.start_node("overheard", **{**SETTINGS, "swarm__coordinator": address}).process)
