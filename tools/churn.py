@@ -88,7 +88,7 @@ class Churn:
         self.by_door = {}
         self.faults, self.problems = collections.Counter(), []
         self.reign, self.coordinator, self.coordinator_down_seconds = 0, None, 1.0
-        self.cut_off, self.triggers, self.frames = set(), [], 0
+        self.cut_off, self.triggers, self.frames = set(), [], collections.Counter()
         self.let_alone, self.healing = set(), False
         self.began = time.monotonic()
         self.verdict = Verdict(LEFT_OUT, self.now())
@@ -189,8 +189,8 @@ class Churn:
 
     def watch(self, door, pipe, is_outward, name, data):
         from swarm_doors import message_of
-        self.frames += 1
         member = self.by_door.get(door)
+        self.frames[name, member.name if member else "auditor", is_outward] += 1
         if not hasattr(pipe, "reign"):
             pipe.reign, pipe.term = self.reign, 0
         if name in ("Welcome", "Commit", "Applied", "Samples"):
@@ -277,6 +277,9 @@ class Churn:
         member.touched_at = float("inf")
         KINDS[kind](self, self.rng, member)
 
+    def frames_total(self):
+        return sum(self.frames.values())
+
     def choose_let_alone(self):
         count = max(2, len(self.members) // 3)
         self.let_alone = {member.name for member in self.rng.sample(self.members, count)}
@@ -312,7 +315,7 @@ class Churn:
         self.later(1, member, lambda: self.start(member))
 
     def progress(self):
-        print(f"{self.now():7.1f} s  {len(self.verdict.committed)} rounds, {sum(self.faults.values())} faults, {self.frames} frames, "
+        print(f"{self.now():7.1f} s  {len(self.verdict.committed)} rounds, {sum(self.faults.values())} faults, {self.frames_total()} frames, "
               f"audited {self.verdict.auditor['audited']}, wrong {len(self.verdict.wrong_sums)}, unequal {len(self.verdict.unequal_digests)}, "
               f"innocent {len(self.verdict.innocent_excluded)}", file=sys.stderr, flush=True)
 
@@ -383,6 +386,8 @@ class Churn:
 
     def stop(self):
         self.is_over = True
+        self.note("most frames, by name, member, and whether it sent them to who dialled: "
+                  + ", ".join(f"{count} {' '.join(map(str, key))}" for key, count in self.frames.most_common(12)))
         self.auditor.send_signal(signal.SIGTERM)
         for process in [member.process.process for member in self.members if member.process] + [self.coordinator.process]:
             self.end(process)
@@ -404,7 +409,7 @@ class Churn:
             self.problems.append("no round was audited")
         report = self.verdict.report()
         return {**report, "faults": sum(self.faults.values()), "faults_by_kind": dict(sorted(self.faults.items())), "seed": self.arguments.seed,
-                "members": len(self.members), "frames": self.frames, "problems": self.problems, "directory": str(self.folder)}
+                "members": len(self.members), "frames": self.frames_total(), "problems": self.problems, "directory": str(self.folder)}
 
 
 def parse():
