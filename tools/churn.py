@@ -142,7 +142,7 @@ class Churn:
 
     def start(self, member):
         from cluster import Node
-        if self.is_over:
+        if self.is_over or member.is_up():  # It may have ended by itself, and been started, when it was to be killed.
             return
         if member.loses_disk:
             shutil.rmtree(member.directory, ignore_errors=True)

@@ -68,6 +68,15 @@ class ChurnTest(unittest.TestCase):
                 tool.send_signal(signal.SIGKILL)
             wait_until(lambda: not any(map(is_there, children)), "the end of all that it started")
 
+    def test_a_run_that_does_not_go_on_fails_and_keeps_its_logs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            ended = subprocess.run([*COMMAND, "--seconds", "1", "--patience", "0", "--seed", "7"], capture_output=True, text=True,
+                                   env={**os.environ, "TMPDIR": folder})
+            report = json.loads(ended.stdout)
+            self.assertEqual((ended.returncode, report["seed"]), (1, 7), ended.stderr)
+            self.assertIn("no round for", report["problems"][0])
+            self.assertTrue((pathlib.Path(report["directory"]) / "coordinator.txt").exists())
+
     def test_bad_arguments_are_refused(self):
         refused = subprocess.run([*COMMAND, "--seconds", "1", "--members", "64"], capture_output=True, text=True)
         self.assertEqual(refused.returncode, 2)
