@@ -9,6 +9,7 @@ import random
 import socket
 import struct
 
+from swarm_links import within
 from swarm_wire import HEADER, MESSAGES, NAMES, Message
 
 CONNECT_SECONDS = 5
@@ -55,8 +56,8 @@ class Door:
         try:
             if not port:
                 raise ConnectionError("nobody is there")
-            inner_reader, inner = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), CONNECT_SECONDS)
-        except (OSError, asyncio.TimeoutError):
+            inner_reader, inner = await within(CONNECT_SECONDS, asyncio.open_connection("127.0.0.1", port))
+        except (OSError, asyncio.CancelledError):  # Cancelled: the program ends.
             writer.transport.abort()
             return
         self.count += 1
