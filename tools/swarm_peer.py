@@ -255,10 +255,9 @@ class FakePeer:
     def answer_to(self, want):
         """The bytes of a contribution or a result; None where there will be none."""
         chunks = self.contribution(want.fragment)
-        if want.kind == PROOF:
-            return with_path(chunks, want.chunk) if want.chunk < len(chunks) else None
         one = self.rounds.get(want.fragment)
+        if want.kind in (CONTRIBUTION, PROOF):
+            is_announced = want.chunk < len(chunks) and (one is None or one.templates)
+            return with_path(chunks, want.chunk) if is_announced else None
         is_there = one and one.templates and one.authority["round"] == want.round
-        if want.kind not in (CONTRIBUTION, RESULT) or not is_there:
-            return None
-        return one.result(want.chunk) if want.kind == RESULT else with_path(chunks, want.chunk)
+        return one.result(want.chunk) if want.kind == RESULT and is_there else None

@@ -26,5 +26,14 @@ def with_path(chunks, index):
     return b"".join(path).ljust(32 * PATH_LENGTH, b"\0") + chunks[index]
 
 
+def root_from(data, index, count):
+    """That to which the path of a chunk of `count` leads, as it was sent."""
+    node = hashlib.sha256(without_path(data)).digest()
+    for depth in range((count - 1).bit_length()):
+        other = data[32 * depth:32 * (depth + 1)]
+        node = hashlib.sha256(other + node if (index >> depth) & 1 else node + other).digest()
+    return node
+
+
 def without_path(data):
     return data[32 * PATH_LENGTH:]

@@ -9,8 +9,9 @@ import struct
 HEADER = struct.Struct("<4sBBHIIQQQIIIIII")
 NOBODY = 0xFFFFFFFF
 NO_VERSION = (1 << 64) - 1
-CONTRIBUTION, RESULT, STATE = 1, 2, 3  # 4 and 5 are for those who replay rounds.
-PROOF = 6
+PROTOCOL = 4
+CONTRIBUTION, RESULT, STATE, PAST, DIGESTS, PROOF = 1, 2, 3, 4, 5, 6
+DIGEST_UNKNOWN = bytes(32)
 
 STATE_OF_FRAGMENT = [("version", "Q"), ("digest", "digest")]
 MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number, a part, or a list of entries with fields.

@@ -108,14 +108,14 @@ class Node:
 
 
 class Coordinator:
-    def __init__(self, config, log, settings, listen="127.0.0.1:0", changes=()):
+    def __init__(self, config, log, settings, listen="127.0.0.1:0", changes=(), **popen):
         command = [ATOLL, "coordinate", "--config", str(config), "--listen", listen, "--json"]
         for key, value in settings.items():
             command += ["--set", f"{key}={value}"]
         for change in changes:
             command += ["--change", change]
         with open(log, "ab") as errors:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, **popen)
         self.address = json.loads(self.process.stdout.readline())["listening"]
 
     def finish(self):

@@ -360,8 +360,10 @@ TEST_CASE("coordinator: a version that another coordinator has made is not taken
   // The first one has not yet said which state its version 1 is. Two come with another.
   const LinkId b = desk.join(desk.hello(2, 1, 9)), c = desk.join(desk.hello(3, 1, 9));
   for (const LinkId link : {b, c}) {
+    const int64_t told = desk.out.count(link, MessageType::kCatchUp);
     desk.send(link, MessageType::kSynced, encode(Synced{desk.hello(2, 1, 9).states}));
     REQUIRE(!desk.is_told(link, MessageType::kStart));
+    REQUIRE(desk.out.count(link, MessageType::kCatchUp) == told);  // Or it would answer for ever.
   }
   desk.send(a, MessageType::kApplied, encode(Applied{digest_of(7)}), {.round = 1});
   for (const LinkId link : {b, c}) {

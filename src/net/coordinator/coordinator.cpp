@@ -347,9 +347,12 @@ base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced sy
     if (has_made_it) in_force_.hear_last(int64_t(fragment), synced.states[fragment]);
   }
   member.states = std::move(synced.states);
-  member.catch_up.reset();  // If this is not the state in force any more, it must be told again.
   member.is_synced = true;
-  probe<"the state moved on while a member took it over">(!in_force_.is_held_by(member));
+  const bool is_behind = !in_force_.is_held_by(member);
+  probe<"the state moved on while a member took it over">(is_behind);
+  // Told again only if it is not the state in force any more: who only waits for its digest would
+  // answer the same at once, again and again.
+  if (is_behind) member.catch_up.reset();
   return {};
 }
 
