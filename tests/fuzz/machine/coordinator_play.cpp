@@ -61,6 +61,7 @@ class Play {
 
  private:
   void act();
+  void all_act();
   void answer_next(LinkId link);
   void greet(LinkId link);
   void answer_dial(LinkId link);
@@ -86,25 +87,17 @@ void Play::act() {
   const std::vector<LinkId> members = links(false);
   const std::vector<LinkId> dials = links(true);
   switch (choices_.below(16)) {
-    case 0:
+    case 15:
       return open_link();
-    case 1:
-      if (!dials.empty()) lose_link();
-      return pass(milliseconds(100));
-    case 2:
-    case 3:
-      for (const LinkId link : dials) answer_dial(link);
-      return;
-    case 4:
-      return pass(milliseconds(50 * choices_.below(20)));
-    case 5:
-      return pass(choices_.one_in(8) ? Duration(minutes(20)) : seconds(choices_.below(20)));
-    case 6:
-      return all_alive();
-    case 7:
+    case 14:
       return lose_link();
-    case 8:
-    case 9: {
+    case 13:
+      return pass(choices_.one_in(8) ? Duration(minutes(20)) : seconds(choices_.below(20)));
+    case 12:
+      return pass(milliseconds(50 * choices_.below(20)));
+    case 11:
+      return all_alive();
+    case 10: {
       if (members.empty()) return open_link();
       const LinkId link = choices_.pick(members);
       const MessageType type = choices_.pick(kFromMembers);
@@ -112,13 +105,26 @@ void Play::act() {
       if (choices_.one_in(4)) payload = mangled(payload, choices_);
       return say(link, type, payload, some_authority(choices_));
     }
-    case 10:
-      for (const LinkId link : members) answer_next(link);
+    case 9:
+      for (const LinkId link : dials) answer_dial(link);
       return;
-    default:
+    case 5:
+    case 6:
+    case 7:
+    case 8:
       if (members.empty()) return open_link();
       return answer_next(choices_.pick(members));
+    default:
+      return all_act();
   }
+}
+
+// Everybody does what is next. With nothing else rounds are made and committed.
+void Play::all_act() {
+  if (links(false).size() < 3) open_link();
+  for (const LinkId link : links(true)) answer_dial(link);
+  for (const LinkId link : links(false)) answer_next(link);
+  pass(milliseconds(100));
 }
 
 // What a member that means well says next.
@@ -154,7 +160,7 @@ void Play::answer_next(LinkId id) {
 }
 
 void Play::greet(LinkId link) {
-  const uint64_t key = choices_.below(8);
+  const uint64_t key = (keys_.size() + choices_.below(8)) % 8;
   keys_[link] = key;
   Hello hello{.protocol = kProtocolVersion, .node_key = key};
   hello.node_name = fmt::format("node-{}", key);

@@ -60,7 +60,9 @@ class Play {
   void tell(MessageType type, Bytes payload, Authority authority = {});
 
   // Others.
+  std::vector<LinkId> dialled_peers() const;
   void next_of_peer();
+  void next_of_peer(LinkId link);
   Bytes answer_to(WantKind kind, const Authority& authority);
   void arbitrary_message();
   void next_of_guest();
@@ -120,48 +122,43 @@ Play::Play(Choices& choices)
 
 void Play::act() {
   switch (choices_.below(24)) {
-    case 0:
+    case 18:
       return open_link();
-    case 1:
+    case 19:
       return choices_.one_in(4) ? lose_link() : drain_link();
-    case 2:
-      return drain_link();
-    case 3:
-      return pass(milliseconds(50 * choices_.below(20)));
-    case 4:
-      return pass(choices_.one_in(8) ? Duration(minutes(1)) : Duration(seconds(choices_.below(9))));
-    case 5:
-      return arbitrary_message();
-    case 6:
     case 20:
+      return drain_link();
     case 21:
+      return pass(milliseconds(50 * choices_.below(20)));
     case 22:
+      return pass(choices_.one_in(8) ? Duration(minutes(1)) : Duration(seconds(choices_.below(9))));
     case 23:
-      return all_act();
-    case 7:
-    case 8:
+      return arbitrary_message();
+    case 16:
+    case 17:
       return next_of_guest();
-    case 9:
-    case 10:
-    case 11:
+    case 14:
+    case 15:
       return next_of_trainer();
     case 12:
     case 13:
       return finish_job();
-    case 14:
-    case 15:
-    case 16:
+    case 10:
+    case 11:
       return next_of_peer();
-    default:
+    case 8:
+    case 9:
       return next_of_coordinator();
+    default:
+      return all_act();
   }
 }
 
-// Everybody does what is next.
+// Everybody does what is next. With nothing else rounds are made and committed.
 void Play::all_act() {
   next_of_coordinator();
   next_of_trainer();
-  for (size_t count = out_.links().size(); count > 0; --count) next_of_peer();
+  for (const LinkId link : dialled_peers()) next_of_peer(link);
   for (size_t count = out_.job_count(); count > 0; --count) finish_job();
 }
 
@@ -190,7 +187,7 @@ void Play::next_of_coordinator() {
     return tell(MessageType::kWelcome,
                 encode(Welcome{.peer = 1, .heartbeat_interval_ms = 1000, .dead_after_ms = 15000}));
   }
-  if (!is_synced_ || choices_.one_in(24)) {
+  if (!is_synced_ || choices_.one_in(64)) {
     is_active_ = is_synced_ = false;
     rounds_.clear();
     return tell(MessageType::kCatchUp, encode(next_catch_up()));
@@ -237,19 +234,20 @@ void Play::open_round(uint32_t fragment) {
         {.peer = peer, .weight_tokens = 100 + int64_t(peer), .data = data_address(peer)});
   }
   for (int64_t chunk = 0; chunk < kFuzzChunks; ++chunk)
-    round.open.owners.push_back(uint8_t(choices_.below(round.open.contributors.size())));
+    round.open.owners.push_back(
+        uint8_t((uint64_t(chunk) + choices_.below(3)) % round.open.contributors.size()));
   ready_.erase(fragment);
   tell(MessageType::kOpen, encode(round.open), round.authority);
 }
 
 void Play::end_round(uint32_t fragment) {
   RoundSeen& round = rounds_[fragment];
-  if (choices_.one_in(8)) {
+  if (choices_.one_in(24)) {
     round.is_open = false;
     return tell(MessageType::kAbort, std::make_shared<const std::vector<std::byte>>(),
                 round.authority);
   }
-  if (choices_.one_in(8)) {
+  if (choices_.one_in(16)) {
     ++round.authority.attempt;
     Reown reown{.excluded = {choices_.one_in(4) ? PeerId(1) : PeerId(2)}, .moves = {}};
     for (uint32_t chunk = 0; chunk < kFuzzChunks; ++chunk) {
@@ -258,7 +256,7 @@ void Play::end_round(uint32_t fragment) {
     }
     return tell(MessageType::kReown, encode(reown), round.authority);
   }
-  if (!round.done && !choices_.one_in(4)) return next_of_peer();
+  if (!round.done && !choices_.one_in(32)) return next_of_peer();
   round.is_open = false;
   in_force_[fragment] = {.version = round.authority.round,
                          .digest = digest_of(round.authority.round)};
@@ -274,12 +272,19 @@ void Play::tell(MessageType type, Bytes payload, Authority authority) {
 
 // --- Others.
 
-// A peer that was dialled answers, in its order or not.
-void Play::next_of_peer() {
-  const auto dialled = links(
+std::vector<LinkId> Play::dialled_peers() const {
+  return links(
       [](const auto& link) { return link.dialled.port != 0 && link.dialled != kCoordinator; });
-  if (dialled.empty()) return;
-  const LinkId link = choices_.pick(dialled);
+}
+
+void Play::next_of_peer() {
+  const std::vector<LinkId> dialled = dialled_peers();
+  if (!dialled.empty()) next_of_peer(choices_.pick(dialled));
+}
+
+// A peer that was dialled answers, in its order or not.
+void Play::next_of_peer(LinkId link) {
+  if (!out_.has(link)) return;
   if (!out_.links().at(link).is_open) {
     out_.opened(link);
     return member_->on_link_open(link, false, {}, now_, out_);
@@ -289,9 +294,9 @@ void Play::next_of_peer() {
   const size_t which = choices_.one_in(4) ? choices_.below(wants.size()) : 0;
   const auto [kind, authority] = wants[which];
   wants.erase(wants.begin() + ptrdiff_t(which));
-  if (choices_.one_in(16)) return receive(link, MessageType::kGone, encode(Gone{kind}), authority);
+  if (choices_.one_in(64)) return receive(link, MessageType::kGone, encode(Gone{kind}), authority);
   Bytes payload = answer_to(kind, authority);
-  if (choices_.one_in(16)) payload = mangled(payload, choices_);
+  if (choices_.one_in(64)) payload = mangled(payload, choices_);
   receive(link, MessageType::kChunk, std::move(payload), authority);
 }
 
@@ -453,6 +458,7 @@ void Play::say_ready() {
     store_.frozen.erase(fragment);
   } else {
     store_.frozen.insert(fragment);
+    member_->progress(5, 1);
     member_->ready(fragment, int64_t(choices_.below(99)), 5, now_, out_);
   }
 }

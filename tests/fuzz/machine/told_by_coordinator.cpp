@@ -73,17 +73,20 @@ void ToldByCoordinator::hear_open(Link& link, const Open& open, const Authority&
     round.contributors.push_back(one.peer);
   }
   for (const uint8_t owner : open.owners) CHECK(owner < open.contributors.size());
-  // A round that was given up may be opened again, for others.
-  if (authority.attempt == 1) round.excluded.clear();
+  link.excluded[authority.fragment].clear();
 }
 
-void ToldByCoordinator::hear_reown(const Link& link, const Reown& reown,
-                                   const Authority& authority) {
+void ToldByCoordinator::hear_reown(Link& link, const Reown& reown, const Authority& authority) {
   CHECK(link.open.contains(authority.fragment), "a Reown of a round that is not open");
-  Round& round = rounds_.at(key_of(authority));
+  const Round& round = rounds_.at(key_of(authority));
   const std::set<PeerId> excluded(reown.excluded.begin(), reown.excluded.end());
-  CHECK(std::ranges::includes(excluded, round.excluded), "somebody is in the round again");
-  round.excluded = excluded;
+  if (excluded.contains(link.peer)) {  // It alone is told so.
+    link.open.erase(authority.fragment);
+    return;
+  }
+  std::set<PeerId>& before = link.excluded[authority.fragment];
+  CHECK(std::ranges::includes(excluded, before), "somebody is in the round again");
+  before = excluded;
   for (const Reown::Move& move : reown.moves) {
     CHECK(move.owner < round.contributors.size());
     CHECK(!excluded.contains(round.contributors[move.owner]), "chunk {} goes to one that is out",

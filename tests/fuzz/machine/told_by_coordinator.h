@@ -30,8 +30,9 @@ class ToldByCoordinator {
     std::optional<CatchUp> catch_up;  // Not answered yet.
     bool is_active = false;
     bool is_rejected = false;
-    std::map<uint32_t, Authority> open;       // By fragment.
-    std::map<uint32_t, Authority> committed;  // Not answered yet.
+    std::map<uint32_t, Authority> open;             // By fragment.
+    std::map<uint32_t, std::set<PeerId>> excluded;  // From it.
+    std::map<uint32_t, Authority> committed;        // Not answered yet.
     std::map<uint32_t, uint64_t> versions;
   };
 
@@ -46,13 +47,12 @@ class ToldByCoordinator {
  private:
   struct Round {
     std::vector<PeerId> contributors;
-    std::set<PeerId> excluded;
     std::optional<base::Digest> committed;
   };
 
   void hear_catch_up(Link& link, const CatchUp& catch_up);
   void hear_open(Link& link, const Open& open, const Authority& authority);
-  void hear_reown(const Link& link, const Reown& reown, const Authority& authority);
+  void hear_reown(Link& link, const Reown& reown, const Authority& authority);
   void hear_commit(Link& link, const Commit& commit, const Authority& authority);
   void hear_samples(const Samples& samples, uint32_t term);
 
