@@ -220,9 +220,11 @@ CatchUp Play::next_catch_up() {
 
 void Play::open_round(uint32_t fragment) {
   RoundSeen& round = rounds_[fragment];
+  // It may be mistaken.
+  const uint64_t step = choices_.one_in(16) ? choices_.below(3) : 1;
   round = {.authority = {.term = 1,
                          .epoch = 1,
-                         .round = in_force_[fragment].version + 1,
+                         .round = in_force_[fragment].version + step,
                          .attempt = 1,
                          .fragment = fragment},
            .open = {},
@@ -258,10 +260,11 @@ void Play::end_round(uint32_t fragment) {
   }
   if (!round.done && !choices_.one_in(32)) return next_of_peer();
   round.is_open = false;
+  const bool is_right = round.done && !choices_.one_in(16);
   in_force_[fragment] = {.version = round.authority.round,
                          .digest = digest_of(round.authority.round)};
   tell(MessageType::kCommit,
-       encode(Commit{.results = round.done ? *round.done : digest_of(0), .step = 5}),
+       encode(Commit{.results = is_right ? *round.done : digest_of(0), .step = 5}),
        round.authority);
 }
 
