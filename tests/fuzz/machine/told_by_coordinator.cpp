@@ -18,9 +18,11 @@ void ToldByCoordinator::hear(LinkId id, const Message& message) {
   CHECK(!link.is_rejected, "message {} to one that was rejected", int(message.type));
   const Authority& authority = message.authority;
   if (message.type == MessageType::kDialBack) return;
-  CHECK(authority.term >= term_ && authority.epoch >= epoch_, "term {} after {}, epoch {} after {}",
-        authority.term, term_, authority.epoch, epoch_);
-  term_ = authority.term;
+  // A round keeps the term in which it was opened.
+  const bool is_of_round = authority.round != 0;
+  CHECK(is_of_round || authority.term >= term_, "term {} after {}", authority.term, term_);
+  CHECK(authority.epoch >= epoch_, "epoch {} after {}", authority.epoch, epoch_);
+  term_ = std::max(term_, authority.term);
   epoch_ = authority.epoch;
   const std::span<const std::byte> bytes = *message.payload;
   switch (message.type) {
