@@ -3,10 +3,11 @@
 // and machine/member_play.h.
 //
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude -Isrc -Itests
-//     tests/fuzz/machine_fuzz.cpp tests/fuzz/machine/*.cpp
-//     src/net/{coordinator,exchange,member,wire}/*.cpp src/net/turn.cpp src/net/security/keys.cpp
-//     src/base/{error,hash,log,thread}.cpp -lfmt -lspdlog -lcrypto -o machine_fuzz
-//   ./machine_fuzz -max_len=4096 tests/fuzz/corpus/machine
+//     tests/fuzz/machine_fuzz.cpp tests/fuzz/machine/*.cpp src/net/turn.cpp
+//     src/net/{coordinator,exchange,wire}/*.cpp src/net/security/{certificate,keys}.cpp
+//     src/net/member/{fragment_catch_up,member,member_rounds,registration,state_sync}.cpp
+//     src/base/{error,hash,log,thread}.cpp -lfmt -lspdlog -lssl -lcrypto -lnuma -o machine_fuzz
+//   ./machine_fuzz -max_len=4096 -len_control=0 -entropic=0 FOLDER tests/fuzz/corpus/machine
 //
 // The first byte of an input selects: even the coordinator, odd the member.
 #include "base/hash.h"

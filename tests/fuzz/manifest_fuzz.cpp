@@ -4,7 +4,8 @@
 //
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Iinclude -Isrc -Itests
 //     tests/fuzz/manifest_fuzz.cpp src/checkpoint/{manifest,safetensors}.cpp
-//     src/base/{error,hash,json}.cpp -lfmt -lcrypto -o manifest_fuzz
+//     src/base/{error,file,hash,json,log,thread}.cpp -lfmt -lspdlog -lcrypto -lnuma -o
+//     manifest_fuzz
 //   ./manifest_fuzz
 //
 // The first byte of an input selects: 0 a manifest, 1 one whose digest is made right (else hardly
