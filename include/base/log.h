@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fmt/format.h>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -20,6 +21,8 @@ struct LogOptions {
   // Without a file: keep lines (the first thousand) for the file of a later call, for a process
   // that does not know yet whether it may write one.
   bool keep_lines = false;
+  // Hears every line as well, on the thread that writes it. It must not write lines itself.
+  std::function<void(LogLevel level, std::string_view text)> on_line;
 };
 void configure_log(const LogOptions& options);
 

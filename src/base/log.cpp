@@ -72,6 +72,7 @@ constexpr size_t kKeptLinesMax = 1000;
 struct CurrentLogger {
   std::mutex mutex;
   std::shared_ptr<spdlog::logger> logger = make_logger({});
+  std::function<void(LogLevel level, std::string_view text)> on_line;
   bool keeps_lines = false;
   std::vector<KeptLine> kept;
 };
@@ -96,19 +97,23 @@ void configure_log(const LogOptions& options) {
   }
   if (!options.keep_lines) current.kept.clear();
   current.keeps_lines = options.keep_lines;
+  current.on_line = options.on_line;
   current.logger = std::move(logger);
 }
 
 void write_log(LogLevel level, std::string_view text) {
   CurrentLogger& current = current_logger();
   std::shared_ptr<spdlog::logger> logger;
+  std::function<void(LogLevel level, std::string_view text)> on_line;
   {
     std::lock_guard lock(current.mutex);
     logger = current.logger;
+    on_line = current.on_line;
     if (current.keeps_lines && current.kept.size() < kKeptLinesMax)
       current.kept.push_back({spdlog::log_clock::now(), level, std::string(text)});
   }
   logger->log(spdlog_level(level), spdlog::string_view_t(text.data(), text.size()));
+  if (on_line) on_line(level, text);
 }
 
 }  // namespace base

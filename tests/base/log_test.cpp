@@ -71,6 +71,20 @@ TEST_CASE("Lines from before the file is known can be kept for it", "[log]") {
   REQUIRE(lines_of(folder.file("other")).empty());
 }
 
+TEST_CASE("Every line is heard by whoever asks, until the log is configured again", "[log]") {
+  std::vector<std::string> heard;
+  {
+    LogScope scope({.prefix = "node", .on_line = [&](base::LogLevel level, std::string_view text) {
+                      heard.push_back(fmt::format("{} {}", int(level), text));
+                    }});
+    base::log_debug("one");
+    base::log_warning("two {}", 2);
+    base::configure_log({.stderr_level = base::LogLevel::kError});
+    base::log_warning("three");
+  }
+  REQUIRE(heard == std::vector<std::string>{"0 one", "2 two 2"});
+}
+
 TEST_CASE("Configuring the log again moves it, and an old file is appended to", "[log]") {
   const test::TemporaryFolder folder;
   {

@@ -1,8 +1,10 @@
 // Runs the fuzz target without a fuzzer: over files if some are named, else over a few thousand
-// inputs made from valid messages by random damage, the same in every run. So every build tests
-// what only some build fuzzes.
+// inputs made from valid messages by random damage, the same in every run. A folder is one of
+// inputs that a fuzzer has found, and goes before the others. So every build tests what only some
+// build fuzzes.
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -37,7 +39,7 @@ FuzzInput damaged(FuzzInput input, base::Random& random) {
   return input;
 }
 
-FuzzInput read_file(const char* path) {
+FuzzInput read_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(file)), {});
   const auto bytes = std::as_bytes(std::span(text));
@@ -47,8 +49,17 @@ FuzzInput read_file(const char* path) {
 }  // namespace
 
 int main(int argument_count, char** arguments) {
-  for (int i = 1; i < argument_count; ++i) run(read_file(arguments[i]));
-  if (argument_count > 1) return 0;
+  bool has_files = false;
+  for (int i = 1; i < argument_count; ++i) {
+    if (std::filesystem::is_directory(arguments[i])) {
+      for (const auto& entry : std::filesystem::directory_iterator(arguments[i]))
+        run(read_file(entry.path()));
+    } else {
+      has_files = true;
+      run(read_file(arguments[i]));
+    }
+  }
+  if (has_files) return 0;
 
   constexpr uint64_t kSeed = 11;
   constexpr int kVariants = 1000;

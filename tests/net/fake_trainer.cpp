@@ -185,7 +185,8 @@ void FakeTrainer::freeze(size_t fragment) {
     Encoded encoded{.value = part_of(host_, chunk),
                     .weight = weight_,
                     .base_version = version(int64_t(fragment)),
-                    .base_digest = digest_word(int64_t(fragment))};
+                    .base_digest = digest_word(int64_t(fragment)),
+                    .is_lie = is_absurd_};
     encoded.serials[size_t(host_)] = serials_[fragment];
     chunks.push_back(bytes_of(encoded, options_.padding_bytes));
   }
@@ -206,6 +207,7 @@ FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
                                         std::span<const Part> parts) {
   Encoded sum{.base_version = version(fragment), .base_digest = digest_word(fragment)};
   PeerId last = 0;
+  std::vector<PeerId> left_out;
   for (const Part& part : parts) {
     Encoded content;
     std::memcpy(&content, part.encoded().data(), sizeof(content));
@@ -221,13 +223,17 @@ FragmentStore::Mean FakeTrainer::reduce(int64_t fragment, int64_t chunk,
                       has_weight, has_base, is_twice));
     }
     last = part.peer;
+    if (content.is_lie != 0) {
+      left_out.push_back(part.peer);
+      continue;
+    }
     add(sum, content, part.weight_tokens);
   }
   if (lies_about_sums_) {
     sum.value += uint64_t(chunk + 1);
     sum.is_lie = 1;
   }
-  return {bytes_of(sum, options_.result_padding_bytes), {}};
+  return {bytes_of(sum, options_.result_padding_bytes), std::move(left_out)};
 }
 
 // The parts say on which state they are.
@@ -235,15 +241,20 @@ std::optional<FragmentStore::Mean> FakeTrainer::repeat(int64_t, uint64_t, int64_
                                                        std::span<const Part> parts) {
   ++repeat_count_;
   Encoded sum;
+  std::vector<PeerId> left_out;
   for (const Part& part : parts) {
     Encoded content;
     std::memcpy(&content, part.encoded().data(), sizeof(content));
     sum.base_version = content.base_version;
     sum.base_digest = content.base_digest;
-    add(sum, content, part.weight_tokens);
+    if (content.is_lie != 0) {
+      left_out.push_back(part.peer);
+    } else {
+      add(sum, content, part.weight_tokens);
+    }
   }
   if (lies_about_repeats_) sum.is_lie = 2;
-  return Mean{bytes_of(sum, options_.result_padding_bytes), {}};
+  return Mean{bytes_of(sum, options_.result_padding_bytes), std::move(left_out)};
 }
 
 void FakeTrainer::falsify(std::vector<std::byte>& payload, uint32_t chunk, uint64_t salt) {
@@ -257,13 +268,17 @@ void FakeTrainer::falsify(std::vector<std::byte>& payload, uint32_t chunk, uint6
   std::memcpy(payload.data() + offset, &sum, is_result ? sizeof(sum) : sizeof(sum.value));
 }
 
+int64_t FakeTrainer::block_count(int64_t) const {
+  return base::div_ceil(options_.chunk_count, elements_of_block(options_));
+}
+
 FragmentStore::Cut FakeTrainer::cut(int64_t) const {
   return {.elements = options_.chunk_count,
           .chunk_elements = 1,
           .block_elements = elements_of_block(options_)};
 }
 
-// The last blocks may be empty.
+// The last block may be smaller.
 std::span<uint64_t> FakeTrainer::values_of_block(int64_t fragment, int64_t block) {
   const int64_t first = std::min(block * cut(fragment).block_elements, options_.chunk_count);
   const int64_t count = std::min(cut(fragment).block_elements, options_.chunk_count - first);
@@ -383,6 +398,7 @@ void FakeTrainer::later(Duration delay, std::function<void(Instant, Outbox&)> ca
 }
 
 void FakeTrainer::handle(MemberEvent event) {
+  if (options_.on_event) options_.on_event(host_, event);
   events_.emplace_back(std::move(event), commit_term_);
   later(Duration(world_.random().below(uint64_t(Duration(milliseconds(3)).count()))),
         [this](Instant, Outbox&) { handle_next(); });

@@ -28,7 +28,7 @@ inline constexpr size_t kNodesMax = 16;
 struct TrainerOptions {
   int64_t fragment_count = 1;
   int64_t chunk_count = 6;
-  int64_t block_count = 3;
+  int64_t block_count = 3;    // At most: each has elements.
   int64_t padding_bytes = 0;  // After each encoded part and block, to make them large.
   // After each result: how it is encoded may differ from how contributions are.
   int64_t result_padding_bytes = 0;
@@ -40,6 +40,8 @@ struct TrainerOptions {
   Duration step_time = std::chrono::milliseconds(200);
   Duration apply_time = std::chrono::milliseconds(30);
   bool asks_for_samples = false;
+  // Hears what members report, when they do.
+  std::function<void(HostId host, const MemberEvent& event)> on_event;
 };
 
 // What all trainers of a cluster find wrong, and what they must agree on.
@@ -119,7 +121,7 @@ class FakeTrainer : public FragmentStore {
   Mean reduce(int64_t fragment, int64_t chunk, std::span<const Part> parts) override;
   std::optional<Mean> repeat(int64_t fragment, uint64_t round, int64_t chunk,
                              std::span<const Part> parts) override;
-  int64_t block_count(int64_t) const override { return options_.block_count; }
+  int64_t block_count(int64_t) const override;
   std::optional<StateBlock> read_block(int64_t fragment, int64_t block) override;
   base::Result<void> write_block(int64_t fragment, int64_t block,
                                  std::span<const std::byte> bytes) override;
@@ -156,6 +158,8 @@ class FakeTrainer : public FragmentStore {
     spoiled_left_ = count;
     was_spoiled_ |= count > 0;
   }
+  // What it contributes from now on is so far from the others' that owners leave it out.
+  void be_absurd() { is_absurd_ = was_spoiled_ = true; }
   // Sums that it makes are wrong, for all alike; or what it says that others' parts make.
   void lie_about_sums(bool lies) { lies_about_sums_ = lies; }
   void lie_about_repeats(bool lies) { lies_about_repeats_ = lies; }
@@ -215,6 +219,7 @@ class FakeTrainer : public FragmentStore {
   std::vector<std::map<uint64_t, Committed>> past_;     // Per fragment.
   std::vector<std::vector<base::Digest>> found_wrong_;  // Of the blocks, when last verified.
   bool was_spoiled_ = false;
+  bool is_absurd_ = false;
   bool lies_about_sums_ = false, lies_about_repeats_ = false;
   std::atomic<int64_t> repeat_count_ = 0;
   bool contributes_ = true;

@@ -190,7 +190,9 @@ void World::call_later(HostId host, int64_t incarnation, std::function<void()> c
     h.held.push_back([=, this] { call_later(host, incarnation, call); });
     return;
   }
+  const auto before = std::exchange(acting_, host);
   call();
+  acting_ = before;
 }
 
 void World::tick(HostId host, int64_t incarnation) {

@@ -13,6 +13,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -73,6 +74,9 @@ class World {
   // A host's clock goes forward at once, as after its machine was suspended, or at another speed.
   void jump_clock(HostId host, Duration by) { hosts_.at(host).clock_offset += by; }
   void set_clock_rate(HostId host, double rate);
+
+  // The host whose machine is being called.
+  std::optional<HostId> acting() const { return acting_; }
 
   // Calls the machine of a host that is on, or keeps the call while the host is frozen. Lost if the
   // host is turned off before.
@@ -157,6 +161,7 @@ class World {
   std::map<std::pair<HostId, HostId>, Duration> latencies_;
   std::map<std::pair<HostId, HostId>, Instant> clogged_until_;
   int64_t queued_bytes_max_ = 0;
+  std::optional<HostId> acting_;
 };
 
 }  // namespace net
