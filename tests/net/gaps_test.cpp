@@ -60,5 +60,27 @@ TEST_CASE("member: what is wanted to catch up waits for what is wanted for round
   REQUIRE(stage.out.count(newcomer, MessageType::kChunk) == 1);
 }
 
+// Else as many as there are could make us queue blocks without end.
+TEST_CASE("member: a link that takes nothing gets no more blocks") {
+  InRound stage;
+  const LinkId newcomer = stage.guest();
+  stage.want(newcomer, WantKind::kState, {.chunk = 3});
+  REQUIRE(stage.out.count(newcomer, MessageType::kChunk) == 1);
+  stage.out.queued = 10;  // On each link.
+  const auto wait = [&] {
+    for (int tick = 0; tick < 60; ++tick) {
+      stage.tell(MessageType::kHeartbeatReply, no_payload());
+      stage.pass(milliseconds(250));
+    }
+  };
+  wait();
+  stage.want(newcomer, WantKind::kState, {.chunk = 4});
+  wait();
+  REQUIRE(stage.out.count(newcomer, MessageType::kChunk) == 1);
+  stage.out.queued = 0;
+  stage.pass(milliseconds(250));
+  REQUIRE(stage.out.count(newcomer, MessageType::kChunk) == 2);
+}
+
 }  // namespace
 }  // namespace net

@@ -184,7 +184,7 @@ void Server::pump_link(LinkId id, Turn turn) {
   link.queued_bytes = turn.out.queued_bytes(id);
 }
 
-// Links that take next to nothing hold nobody up.
+// Links that take next to nothing hold nobody up, and get nothing more.
 void Server::watch_gaps(Turn turn) {
   int64_t round_bytes = 0, other_bytes = 0;
   for (const auto& [id, link] : links_) {
@@ -211,7 +211,11 @@ bool Server::serve_next(WantKind kind, Turn turn) {
   for (size_t i = 0; i < links_.size() && gaps_.is_open(turn.now); ++i, ++found) {
     if (found == links_.end()) found = links_.begin();
     const auto& [id, link] = *found;
-    if (turn.out.queued_bytes(id) > kQueuedBytesMax / 2 || !serve_one(id, kind, turn)) continue;
+    const int64_t queued = turn.out.queued_bytes(id);
+    const bool is_stuck = queued > 0 && turn.now - link.took_at >= kStuckAfter;
+    const bool has_room =
+        queued <= kQueuedBytesMax / 2 && turn.out.all_queued_bytes() <= kAllQueuedBytesMax;
+    if (is_stuck || !has_room || !serve_one(id, kind, turn)) continue;
     last_served_ = id;
     gaps_.on_sent(turn.now);
     watch_gaps(turn);
