@@ -32,6 +32,10 @@ class MemberRounds {
   base::Result<Committed> on_commit(const Commit& commit, const Authority& authority, Instant now);
   void on_abort(const Authority& authority);
   void close_all();
+  // The coordinator is lost. What is complete here is held until another one decides about it.
+  void hold_complete();
+  std::vector<HeldRound> held() const;
+  void forget_held();
 
   // REQUIRES: a chunk of a round. What becomes of it is decided when a job has checked it.
   void deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
@@ -62,6 +66,7 @@ class MemberRounds {
   struct Slot {  // Of one fragment.
     std::optional<Ready> ready;
     std::shared_ptr<Exchange> exchange;  // The open round. Jobs only watch it.
+    std::shared_ptr<Exchange> held;      // One that is complete, and whose end we have not heard.
     Authority newest;                    // Of the last round that was open; later ones are to come.
     std::optional<Contributor> us;       // As it named us, where we were one of its contributors.
   };
@@ -72,6 +77,7 @@ class MemberRounds {
   void finish(Exchange& exchange, const Exchange::Task& task, base::Result<Product> product,
               Turn turn);
   void want_missing(int64_t fragment);
+  Exchange* to_commit(const Commit& commit, const Authority& authority) const;
   void close(int64_t fragment);
 
   FragmentStore& store_;
