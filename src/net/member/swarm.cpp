@@ -148,7 +148,9 @@ class HostedSwarm final : public Swarm, private Machine {
 
   EventQueue events_;
   std::unique_ptr<Member> member_;
-  Peer* peer_ = nullptr;        // The same, if it is one.
+  Peer* peer_ = nullptr;  // The same, if it is one.
+  std::promise<void> handed_over_;
+  bool has_handed_over_ = false;
   std::unique_ptr<Host> host_;  // Last, so that its thread ends before what it calls.
 };
 
