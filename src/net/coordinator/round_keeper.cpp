@@ -350,6 +350,7 @@ void RoundKeeper::inherit_held(const std::vector<Electorate>& electorates) {
 }
 
 void RoundKeeper::commit_held(Turn turn) {
+  if (!options_.fail_over) return;
   for (auto& [peer, member] : roster_.all()) {
     for (const HeldRound& held : std::exchange(member.held, {})) {
       if (held.fragment >= slots_.size()) continue;
