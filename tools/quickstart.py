@@ -141,7 +141,8 @@ class Run:
         subprocess.run([self.atoll, "keys", "new-run", self.directory / "run.secret"], check=True, stdout=subprocess.DEVNULL)
         with open(self.directory / "coordinator.txt", "wb") as log:
             self.coordinator = subprocess.Popen(
-                [self.atoll, "coordinate", "--config", CONFIG, "--listen", "127.0.0.1:0", "--json"] + self.settings(),
+                [self.atoll, "coordinate", "--config", CONFIG, "--listen", "127.0.0.1:0", "--json"] + self.settings() +
+                ["--set", f"node.run_directory={self.directory / 'coordinator'}"],
                 stdout=subprocess.PIPE, stderr=log, text=True)
         line = self.coordinator.stdout.readline()
         if not line:

@@ -162,7 +162,8 @@ class Auditor:
         # It says that it has no state, so that a run never goes on from what only this member has.
         nothing = [{"version": NO_VERSION, "digest": DIGEST_UNKNOWN}] * self.fragment_count
         self.tell("Hello", term=self.term, protocol=PROTOCOL, node_key=self.node_key, node_name=self.name, config=self.config,
-                  listen=self.closed_port.getsockname(), step=0, samples=self.samples, states=nothing, **self.last)
+                  listen=self.closed_port.getsockname(), step=0, samples=self.samples, states=nothing, **self.last,
+                  last_electorates=[], remembers=0, coordinator=0, is_home=1, held=[])
         silence = 10
         while True:
             message = await within(silence, receive(reader))

@@ -9,15 +9,17 @@ import struct
 HEADER = struct.Struct("<4sBBHIIQQQIIIIII")
 NOBODY = 0xFFFFFFFF
 NO_VERSION = (1 << 64) - 1
-PROTOCOL = 4
+PROTOCOL = 5
 CONTRIBUTION, RESULT, STATE, PAST, DIGESTS, PROOF = 1, 2, 3, 4, 5, 6
 DIGEST_UNKNOWN = bytes(32)
 
 STATE_OF_FRAGMENT = [("version", "Q"), ("digest", "digest")]
+ELECTORATE = [("voters", [("node_key", "Q")]), ("tie_breaker", "Q")]
 MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number, a part, or a list of entries with fields.
     "Hello": (1, [("protocol", "I"), ("node_key", "Q"), ("node_name", "text"), ("config", "digest"), ("listen", "endpoint"),
                   ("step", "Q"), ("samples", "Q"), ("states", STATE_OF_FRAGMENT), ("last_term", "I"), ("last_epoch", "Q"),
-                  ("last_member_count", "I")]),
+                  ("last_member_count", "I"), ("last_electorates", ELECTORATE), ("remembers", "B"), ("coordinator", "Q"), ("is_home", "B"),
+                  ("held", [("fragment", "I"), ("term", "I"), ("attempt", "I"), ("round", "Q"), ("results", "digest"), ("step", "Q")])]),
     "Synced": (2, [("states", STATE_OF_FRAGMENT)]),
     "Heartbeat": (3, [("step", "Q"), ("loss", "f"), ("progress", "Q"), ("owes_contribution", "Q"), ("owes_result", "Q"),
                       ("silent", "Q"), ("unreachable", "Q")]),
@@ -27,11 +29,12 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "Leave": (7, [("reason", "text")]),
     "NeedSamples": (8, [("count", "Q")]),
     "Audited": (9, [("published", "digest"), ("remade", "digest"), ("withheld", "Q")]),
-    "Welcome": (16, [("peer", "I"), ("heartbeat_interval_ms", "I"), ("dead_after_ms", "I")]),
+    "Welcome": (16, [("peer", "I"), ("heartbeat_interval_ms", "I"), ("dead_after_ms", "I"), ("coordinator", "Q")]),
     "Reject": (17, [("reason", "text"), ("restart_makes_sense", "B"), ("shared_config", "text")]),
     "CatchUp": (18, [("states", STATE_OF_FRAGMENT), ("donors", [("peer", "I"), ("data", "endpoint"), ("node_key", "Q")]), ("step", "Q")]),
     "Start": (19, [("step", "Q"), ("samples_void_below", "Q")]),
-    "Membership": (20, [("members", [("peer", "I")])]),
+    "Membership": (20, [("members", [("peer", "I"), ("node_key", "Q"), ("data", "endpoint"), ("is_reachable", "B")]),
+                        ("electorates", ELECTORATE)]),
     "Open": (21, [("contributors", [("peer", "I"), ("weight_tokens", "q"), ("data", "endpoint"), ("node_key", "Q"),
                                     ("contribution", "digest")]),
                   ("owners", [("index", "B")]), ("step", "Q")]),
@@ -41,6 +44,7 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "HeartbeatReply": (25, []),
     "Notice": (26, [("contributes", "B"), ("reason", "text")]),
     "Samples": (27, [("first", "Q"), ("count", "Q")]),
+    "Redirect": (29, [("coordinator", "endpoint"), ("node_key", "Q")]),
     "Audit": (30, []),
     "DataHello": (32, [("peer", "I")]),
     "Want": (33, [("kind", "B")]),

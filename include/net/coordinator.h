@@ -27,6 +27,11 @@
 //   CatchUp; at least members_min contributors must agree.
 // - After each commit members report the digest of their new state (Applied). The majority's
 //   becomes the state in force; others are sent CatchUp.
+// - In a run that fails over (net/coordinator/electors.h): rounds open and commit only while a
+// quorum
+//   of the last members follows this coordinator; without one for `dead_after` it sends the others
+//   away. Where members come from another coordinator, it begins as soon as a quorum of their last
+//   list is here, and what that one may have committed, it commits.
 // - Samples of the training data are handed out in the order of the run's one stream, to whichever
 //   active member asks. A coordinator that starts goes on behind the largest number that those who
 //   hold the state in force have heard; what a member with a newer state has heard counts with it.
@@ -37,6 +42,7 @@
 #include <vector>
 
 #include "net/machine.h"
+#include "net/run_log.h"
 
 namespace net {
 
@@ -54,6 +60,14 @@ struct CoordinatorOptions {
   // Above that of every earlier coordinator of the run, e.g. seconds since 1970. Members that knew
   // one raise it, but they may come too late.
   uint32_t term = 1;
+  // Which coordinator this is, of all there could be; 0: a number is drawn.
+  uint64_t identity = 0;
+  // Another coordinator may take the run over when this one is lost, so that each needs a quorum of
+  // the last members: see docs/rounds.md. False: this one decides with whoever is there.
+  bool fail_over = false;
+  std::string tie_breaker;  // The name of a node. With it, half of the members are a quorum.
+  RunLog log;               // What the process before this one has kept.
+  KeepLog keep_log;         // May be empty.
   int64_t start_members = 1;
   int64_t members_min = 1;  // Below it no round opens.
   Duration start_grace = std::chrono::seconds(120);
@@ -92,6 +106,12 @@ class Coordinator : public Machine {
  public:
   static std::unique_ptr<Coordinator> create(const CoordinatorOptions& options);
   virtual CoordinatorReport report() const = 0;
+  // Members follow it, or wait here for the start.
+  virtual bool is_coordinating() const = 0;
+  // Whoever waits here for the start is told that it is somewhere else.
+  virtual void redirect(const Redirect& to, Instant now, Outbox& out) = 0;
+  // Its process ends. It goes on until those that stay can go on without it, then sends them away.
+  virtual void retire(Instant now, Outbox& out) = 0;
 };
 
 }  // namespace net

@@ -14,9 +14,11 @@
 //   applied here.
 // - A chunk that fails FragmentStore::check or its result's bookkeeping costs the sender its link
 //   (it is asked again).
-// - A lost coordinator: it is dialled again with growing pauses (0.2 s to 5 s) for
-//   `coordinator_patience`; open rounds are dropped, readiness is told again, and Started comes
-//   again: with no CatchUpNeeded before it, nothing was lost. After that: Stopped.
+// - A lost coordinator: it is dialled again, and then the members of the last list, each of which
+//   could have become the coordinator, over and over with growing pauses (0.2 s to 2 s; to 5 s
+//   where there is no list) for `coordinator_patience`. Open rounds are dropped, but for those that
+//   are complete here: the next coordinator decides about them. Readiness is told again, and
+//   Started comes again: with no CatchUpNeeded before it, nothing was lost. After that: Stopped.
 //
 // docs/rounds.md tells the whole story.
 #pragma once
@@ -30,6 +32,7 @@
 
 #include "net/fragment_store.h"
 #include "net/machine.h"
+#include "net/run_log.h"
 
 namespace net {
 
@@ -45,6 +48,11 @@ struct MemberOptions {
   std::shared_ptr<AllowedKeys> allowed;
   // Where others reach my data port; empty host: the address the coordinator sees.
   Endpoint advertise;
+  // Where a coordinator that we could find in our own process would be dialled: net/peer.h. The
+  // first one is always that; none: there is none.
+  std::vector<Endpoint> own;
+  RunLog log;            // What the process before this one has kept.
+  KeepLog keep_log;      // May be empty.
   uint64_t samples = 0;  // Of the run's data, that are handed out as far as we have heard.
   Duration coordinator_patience = std::chrono::seconds(60);
   // Without any block of a state that we need: Stopped.
@@ -93,6 +101,7 @@ struct MembershipChanged {
 struct Committed {
   int64_t fragment = 0;
   uint64_t round = 0;  // The version that applying makes.
+  uint32_t term = 0;   // Of the coordinator that opened it.
   uint64_t epoch = 0;
   uint64_t step = 0;  // The global step of the synchronisation.
   // We were one of its contributors. Per chunk: our part was there, summed or judged to be out;
@@ -141,6 +150,9 @@ class Member : public Machine {
   // often the coordinator is lost in between; until then there is nothing more to ask.
   virtual void need_samples(uint64_t count, Instant now, Outbox& out) = 0;
   virtual void leave(const std::string& reason, Instant now, Outbox& out) = 0;
+
+  // The coordinator that we are registered with: where we found it, and Welcome::coordinator.
+  virtual std::optional<Redirect> followed() const = 0;
 };
 
 }  // namespace net

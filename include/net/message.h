@@ -43,10 +43,11 @@ enum class MessageType : uint16_t {
   kCommit = 23,
   kAbort = 24,  // The round ends without a result; your Ready stands.
   kHeartbeatReply = 25,
-  kNotice = 26,   // How we stand with it, and why: before a link is closed, or when it changes.
-  kSamples = 27,  // A range of the run's data is yours; or how much of it has been handed out.
-  kKeys = 28,     // Who may speak to you, in a run with a list of keys.
-  kAudit = 30,    // Make the sum of a chunk of the last round again.
+  kNotice = 26,    // How we stand with it, and why: before a link is closed, or when it changes.
+  kSamples = 27,   // A range of the run's data is yours; or how much of it has been handed out.
+  kKeys = 28,      // Who may speak to you, in a run with a list of keys.
+  kRedirect = 29,  // Somebody else coordinates the run; the link is then closed.
+  kAudit = 30,     // Make the sum of a chunk of the last round again.
   // Data.
   kDataHello = 32,
   kWant = 33,
@@ -86,6 +87,27 @@ struct FragmentState {
 // In place of a version: there is no usable state, its blocks are being fetched.
 inline constexpr uint64_t kNoVersion = ~uint64_t{0};
 
+// Who decides together what is committed.
+struct Electorate {
+  std::vector<uint64_t> voters;  // Node keys.
+  // The voter that makes half of them enough. 0: the coordinator that made the list does.
+  uint64_t tie_breaker = 0;
+  bool operator==(const Electorate&) const = default;
+};
+inline constexpr int64_t kElectoratesMax = 2;
+
+// A round of which the sender holds every result chunk, and has said so, but whose end it has not
+// heard.
+struct HeldRound {
+  uint32_t fragment = 0;
+  uint32_t term = 0;  // In which it was opened, and with which attempt it was complete.
+  uint32_t attempt = 0;
+  uint64_t round = 0;
+  base::Digest results;  // As in Done.
+  uint64_t step = 0;     // Of its Open.
+  bool operator==(const HeldRound&) const = default;
+};
+
 struct Hello {
   uint32_t protocol = 0;  // kProtocolVersion
   uint64_t node_key = 0;  // Random, kept in the run directory: the same node after a restart.
@@ -101,7 +123,16 @@ struct Hello {
   uint32_t last_term = 0;
   uint64_t last_epoch = 0;
   uint32_t last_member_count = 0;
+  std::vector<Electorate> last_electorates;  // As in Membership.
+  // It was in that list since it was started last. If not, it knows of it from its disk, and what
+  // it had promised in it is forgotten.
+  bool remembers = true;
+  // Whose term it is that stands in this frame (Welcome::coordinator); 0: nobody's.
+  uint64_t coordinator = 0;
+  bool is_home = true;          // It dialled the run's configured coordinator.
+  std::vector<HeldRound> held;  // At most kHeldRoundsMax.
 };
+inline constexpr int64_t kHeldRoundsMax = 256;
 struct Synced {
   std::vector<FragmentState> states;
 };
@@ -151,6 +182,11 @@ struct Welcome {
   PeerId peer = kNobody;
   uint32_t heartbeat_interval_ms = 0;
   uint32_t dead_after_ms = 0;
+  uint64_t coordinator = 0;  // Which one it is, of those of the same term. Never 0.
+};
+struct Redirect {
+  Endpoint coordinator;
+  uint64_t node_key = 0;  // As in Donor; 0: not known.
 };
 struct Reject {
   std::string reason;
@@ -183,8 +219,19 @@ struct Samples {
   uint64_t first = 0;
   uint64_t count = 0;
 };
+// An active member.
+struct Seat {
+  PeerId peer = kNobody;
+  uint64_t node_key = 0;
+  Endpoint data;
+  bool is_reachable = false;  // There.
+  bool operator==(const Seat&) const = default;
+};
 struct Membership {
-  std::vector<PeerId> members;
+  std::vector<Seat> members;
+  // A commit needs a quorum of each: the last one that is settled, and one that shall be next.
+  std::vector<Electorate> electorates;
+  bool operator==(const Membership&) const = default;
 };
 struct Keys {
   std::vector<NodeId> allowed;  // At most kAllowedKeysMax.
@@ -255,7 +302,7 @@ struct DialBackReply {
 // SHA-256 of both.
 uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce);
 
-inline constexpr uint32_t kProtocolVersion = 4;
+inline constexpr uint32_t kProtocolVersion = 5;
 inline constexpr int64_t kControlBytesMax = 64 * 1024;
 inline constexpr int64_t kDataBytesMax = 4 * 1024 * 1024 + 64 * 1024;
 

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "net/coordinator.h"
 #include "net/host.h"
 #include "net/member.h"
 
@@ -15,9 +16,12 @@ class Swarm {
  public:
   // Listens, starts the loop thread and dials the coordinator. `store` outlives the object. Throws
   // as Host::create.
+  // `standby`: of the coordinator that this node becomes when the run has lost its own, or begins
+  // here; none: it becomes none.
   static std::unique_ptr<Swarm> join(const HostOptions& host, const MemberOptions& member,
                                      FragmentStore& store, std::vector<FragmentState> states,
-                                     uint64_t step);
+                                     uint64_t step,
+                                     std::optional<CoordinatorOptions> standby = std::nullopt);
   virtual ~Swarm() =
       default;  // Leaves without a word, as a crash would; leave() first to be polite.
 
@@ -29,6 +33,7 @@ class Swarm {
   virtual void applied(int64_t fragment, const FragmentState& state) = 0;
   virtual void progress(uint64_t step, float loss) = 0;
   virtual void need_samples(uint64_t count) = 0;
+  // Returns when what this node coordinates is handed over, or cannot be soon.
   virtual void leave(const std::string& reason) = 0;
 
   // The next event, waiting for it up to `patience` (asleep, no CPU); nothing if none came.

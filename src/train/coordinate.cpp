@@ -7,6 +7,8 @@
 #include "base/log.h"
 #include "net/host.h"
 #include "outer/fragments.h"
+#include "train/coordinator_options.h"
+#include "train/run_log_file.h"
 #include "train/swarm_security.h"
 
 namespace train {
@@ -14,34 +16,6 @@ namespace {
 
 net::Duration seconds(double value) {
   return net::Duration(int64_t(value * 1e9));
-}
-
-net::CoordinatorOptions coordinator_options(const RunConfig& config) {
-  const SwarmConfig& swarm = config.swarm;
-  const auto fragments =
-      outer::make_fragments(model::make_layout(config.model), config.outer.fragments);
-  std::vector<int64_t> chunk_counts;
-  for (const auto& fragment : fragments)
-    chunk_counts.push_back(outer::chunk_count(fragment.element_count));
-  return {.run_name = config.name,
-          .config = shared_digest(config),
-          .fragment_count = int64_t(fragments.size()),
-          .chunk_counts = std::move(chunk_counts),
-          .shared_config = shared_config(config),
-          .steps_total = uint64_t(config.training.steps),
-          .inner_steps = uint64_t(config.outer.inner_steps),
-          .tokens_per_step = config.training.batch_rows * config.model.sequence_length,
-          .adopt_newer = swarm.adopt_newer,
-          // A coordinator that is started again outranks the one before.
-          .term = uint32_t(std::time(nullptr)),
-          .start_members = swarm.start_members,
-          .members_min = swarm.members_min,
-          .start_grace = seconds(swarm.start_grace_seconds),
-          .ready_grace = seconds(swarm.ready_grace_seconds),
-          .round_timeout = seconds(swarm.round_timeout_seconds),
-          .stall_after = seconds(swarm.stall_seconds),
-          .heartbeat_interval = seconds(swarm.heartbeat_seconds),
-          .dead_after = seconds(swarm.dead_seconds)};
 }
 
 // Any will do where the run's secret lets it in: nobody asks for the coordinator's.
@@ -83,6 +57,36 @@ class ReportBox {
 
 }  // namespace
 
+net::CoordinatorOptions coordinator_options(const RunConfig& config) {
+  const SwarmConfig& swarm = config.swarm;
+  const auto fragments =
+      outer::make_fragments(model::make_layout(config.model), config.outer.fragments);
+  std::vector<int64_t> chunk_counts;
+  for (const auto& fragment : fragments)
+    chunk_counts.push_back(outer::chunk_count(fragment.element_count));
+  return {.run_name = config.name,
+          .config = shared_digest(config),
+          .fragment_count = int64_t(fragments.size()),
+          .chunk_counts = std::move(chunk_counts),
+          .shared_config = shared_config(config),
+          .steps_total = uint64_t(config.training.steps),
+          .inner_steps = uint64_t(config.outer.inner_steps),
+          .tokens_per_step = config.training.batch_rows * config.model.sequence_length,
+          .adopt_newer = swarm.adopt_newer,
+          // A coordinator that is started again outranks the one before.
+          .term = uint32_t(std::time(nullptr)),
+          .fail_over = swarm.fail_over,
+          .tie_breaker = swarm.tie_breaker,
+          .start_members = swarm.start_members,
+          .members_min = swarm.members_min,
+          .start_grace = seconds(swarm.start_grace_seconds),
+          .ready_grace = seconds(swarm.ready_grace_seconds),
+          .round_timeout = seconds(swarm.round_timeout_seconds),
+          .stall_after = seconds(swarm.stall_seconds),
+          .heartbeat_interval = seconds(swarm.heartbeat_seconds),
+          .dead_after = seconds(swarm.dead_seconds)};
+}
+
 net::CoordinatorReport run_coordinator(
     const RunConfig& config, base::Storage& storage, const net::Endpoint& listen,
     const std::function<void(const net::Endpoint&)>& on_listening,
@@ -90,6 +94,12 @@ net::CoordinatorReport run_coordinator(
   const auto key_list = load_key_list(config, storage);
   net::CoordinatorOptions options = coordinator_options(config);
   if (key_list) options.allowed = key_list->allowed();
+  const std::string log_path = config.node.run_directory + "/coordinator.json";
+  RunLogFile log(storage, log_path, config.name);
+  if (options.fail_over) {
+    options.log = log.found();
+    options.keep_log = [&log](const net::RunLog& newest) { log.keep(newest); };
+  }
   const auto coordinator = net::Coordinator::create(options);
   ReportBox box;
   const auto host = net::Host::create(
@@ -97,13 +107,19 @@ net::CoordinatorReport run_coordinator(
        .thread_name = "atoll-coord",
        .security = load_security(config, storage, load_key(config, storage), options.allowed)},
       *coordinator);
+  if (options.fail_over) {
+    storage.make_directories(config.node.run_directory);
+    log.open();
+  }
   host->start();
   on_listening(host->listening_on());
   while (!stop_requested()) {
     if (key_list) key_list->refresh(std::time(nullptr));
     host->post([&](net::Instant, net::Outbox&) { box.put(coordinator->report()); });
     const auto report = box.wait(std::chrono::milliseconds(250));
-    if (report.finished) return report;
+    if (!report.finished) continue;
+    if (storage.exists(log_path)) storage.remove_all(log_path);  // Another run begins anew.
+    return report;
   }
   return box.wait(std::chrono::milliseconds(0));
 }

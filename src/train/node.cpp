@@ -14,6 +14,7 @@
 #include "data/tokenizer.h"
 #include "observe/metrics.h"
 #include "outer/outer_loop.h"
+#include "train/coordinator_options.h"
 #include "train/failure_record.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
@@ -21,6 +22,7 @@
 #include "train/resume.h"
 #include "train/run_data.h"
 #include "train/run_directory.h"
+#include "train/run_log_file.h"
 #include "train/run_metrics.h"
 #include "train/save_schedule.h"
 #include "train/shared_config.h"
@@ -116,6 +118,7 @@ class Node {
   base::ThreadPool pool_;
   MasterParameters masters_;
   std::unique_ptr<outer::OuterState> outer_;  // Null in a solo run, as the two below.
+  RunLogFile run_log_;                        // Outlives the swarm that writes it.
   std::unique_ptr<net::Swarm> swarm_;
   std::unique_ptr<outer::OuterLoop> outer_loop_;
 
@@ -152,7 +155,8 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       trainer_(config.training, ranks_),
       save_schedule_(config.checkpoint.every_steps),
       pool_(int(config.node.threads)),
-      masters_(ranks_) {
+      masters_(ranks_),
+      run_log_(storage, directory_.path("swarm.json"), config.name) {
   base::log_info("{}: {} parameters on {}{}", config.node.name,
                  model::parameter_count(config.model), ranks_.first().engine.backend.device->name(),
                  ranks_.count() == 1 ? "" : fmt::format(", {} ranks", ranks_.count()));
@@ -193,6 +197,7 @@ void Node::resume() {
 // The start was not refused: from here on the disk may be changed.
 void Node::claim_directory() {
   directory_.claim(resume_point_.abandoned);
+  run_log_.open();
   metrics_file_.emplace(directory_.path("metrics.jsonl"), config_.node.name);
   const bool is_peak_measured = ranks_.first().engine.backend.device->peak_flops() <= 0;
   metrics_.emplace(*metrics_file_, config_, ranks_.peak_flops(), is_peak_measured);
@@ -219,6 +224,10 @@ bool Node::join() {
   const auto allowed = std::make_shared<net::AllowedKeys>();
   const auto key_of_coordinator = coordinator_key(config_);
   if (key_of_coordinator) allowed->set({*key_of_coordinator});
+  std::optional<net::CoordinatorOptions> standby;
+  if (swarm.fail_over) standby = coordinator_options(config_);
+  if (standby) standby->allowed = key_of_coordinator ? allowed : nullptr;
+  if (storage_.exists(directory_.path("node_key"))) run_log_.open();  // It is a node already.
   swarm_ = net::Swarm::join(
       {.listen = addresses.listen,
        .security = load_security(config_, storage_, directory_.node_key(), allowed),
@@ -231,11 +240,13 @@ bool Node::join() {
        .coordinator_key = key_of_coordinator,
        .allowed = key_of_coordinator ? allowed : nullptr,
        .advertise = addresses.advertise,
+       .log = run_log_.found(),
+       .keep_log = [this](const net::RunLog& log) { run_log_.keep(log); },
        .samples = uint64_t(resumed_samples_),
        .coordinator_patience = seconds(swarm.coordinator_patience_seconds),
        .gap_share = config_.node.gap_share,
        .audit_chunks = swarm.audit_chunks},
-      *outer_, outer_->states(), uint64_t(resumed_committed_step_));
+      *outer_, outer_->states(), uint64_t(resumed_committed_step_), std::move(standby));
   outer_loop_ = outer::OuterLoop::create({.config = config_.outer,
                                           .steps_total = config_.training.steps,
                                           .position = uint64_t(step_),

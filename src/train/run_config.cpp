@@ -52,6 +52,17 @@ void describe_training(base::ConfigVisitor& v, TrainingConfig& c) {
             "the run.");
 }
 
+void describe_fail_over(base::ConfigVisitor& v, SwarmConfig& c) {
+  v.boolean(
+      "fail_over", c.fail_over,
+      "When the coordinator is lost one of the nodes takes the run over; nothing is committed "
+      "without most of the last members. false: the one coordinator decides with whoever is "
+      "there. The same on all nodes.");
+  v.text("tie_breaker", c.tie_breaker,
+         "The name of a node with which half of the members are enough; empty: half are enough for "
+         "the coordinator they had, not for another one. The same on all nodes.");
+}
+
 void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
   v.text("coordinator", c.coordinator,
          "host:port of the coordinator; empty: a solo run without outer loop.");
@@ -86,6 +97,7 @@ void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
            "code 3.");
   v.number("join_timeout_seconds", c.join_timeout_seconds, kSeconds,
            "How long a node tries to become an active member.");
+  describe_fail_over(v, c);
 }
 
 void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
@@ -291,6 +303,9 @@ std::string shared_config(const RunConfig& config) {
   return base::write_config(
       [&](base::ConfigVisitor& v) {
         describe_shared(v, copy);
+        // Only where it is not as always: runs have begun before there was a choice.
+        if (!copy.swarm.fail_over || !copy.swarm.tie_breaker.empty())
+          v.section("swarm", "", [&] { describe_fail_over(v, copy.swarm); });
         v.section("training", "", [&] { v.integer("steps", copy.training.steps, kPositive, ""); });
         v.section("data", "",
                   [&] { v.number("validation_fraction", copy.data.validation_fraction, {}, ""); });

@@ -15,7 +15,8 @@ namespace {
 constexpr const char* kSteps = "training.steps";
 constexpr const char* kScheduleEnd = "optimizer.schedule.total_steps";
 constexpr const char* kNothing = "nothing";
-constexpr std::array<std::string_view, 3> kChangeable = {kSteps, "optimizer.learning_rate",
+constexpr std::array<std::string_view, 5> kChangeable = {kSteps, "optimizer.learning_rate",
+                                                         "swarm.fail_over", "swarm.tie_breaker",
                                                          "optimizer.schedule."};
 
 using Values = std::map<std::string, std::string>;
@@ -80,8 +81,9 @@ bool may_change(const std::string& key) {
 }
 
 std::string changeable_keys() {
-  return fmt::format("{}, {} and the keys of {}", kChangeable[0], kChangeable[1],
-                     kChangeable[2].substr(0, kChangeable[2].size() - 1));
+  return fmt::format("{}, {}, {}, {} and the keys of {}", kChangeable[0], kChangeable[1],
+                     kChangeable[2], kChangeable[3],
+                     kChangeable[4].substr(0, kChangeable[4].size() - 1));
 }
 
 std::string change_hint(const std::vector<ConfigDifference>& differences) {

@@ -45,7 +45,7 @@ class SparingCoordinator:
 
     def on_Hello(self, message):
         self.hello = message
-        self.tell("Welcome", peer=0, heartbeat_interval_ms=200, dead_after_ms=600_000)
+        self.tell("Welcome", peer=0, heartbeat_interval_ms=200, dead_after_ms=600_000, coordinator=1)
         self.tell("CatchUp", states=message.states, donors=[], step=0)
 
     def on_Synced(self, _):

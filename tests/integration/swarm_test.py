@@ -163,12 +163,13 @@ class SwarmTest(ClusterTest):
                          {fresh.lines("round")[-1]["digest"]})
 
     def test_the_coordinator_may_be_restarted(self):
-        coordinator = self.start_coordinator(swarm__start_members=2, training__steps=250)
-        nodes = [self.start_node(name, training__steps=250) for name in "ab"]
+        settings = {"training__steps": 250, "swarm__fail_over": "false"}
+        coordinator = self.start_coordinator(swarm__start_members=2, **settings)
+        nodes = [self.start_node(name, **settings) for name in "ab"]
         nodes[0].wait_for_round(4)
         coordinator.process.kill()
         coordinator.process.wait()
-        self.start_coordinator(listen=self.address, swarm__start_members=2, training__steps=250)
+        self.start_coordinator(listen=self.address, swarm__start_members=2, **settings)
         self.assert_finished(*nodes)
         self.assert_digests_agree(nodes, at_least=40)
         self.assertEqual(nodes[0].lines("round")[-1]["round"], 50)

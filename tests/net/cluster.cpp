@@ -45,18 +45,12 @@ Cluster::Cluster(const ClusterOptions& options) : world(options.network), option
     if (host == 0) continue;
     nodes_[host].disk = nodes_[host].older_disk = FakeTrainer::fresh(options.trainer);
   }
-  // The trainer learns only the round; the term of a commit is read from the wire.
-  first_on_delivery = [this](HostId, HostId to, Message& message) {
-    if (message.type == MessageType::kCommit && is_running(to)) {
-      node(to).set_commit_term(message.authority.term);
-    }
-  };
-  world.on_delivery = first_on_delivery;
+  world.on_delivery = [](HostId, HostId, Message&) {};  // Whoever replaces it calls the one before.
   quiet_log();
 }
 
 void Cluster::start_all() {
-  start_coordinator();
+  if (options_.home == kCoordinatorHost) start_coordinator();
   for (HostId node = 1; node <= options_.node_count; ++node) start_node(node);
 }
 
@@ -65,7 +59,12 @@ void Cluster::start_coordinator(Term term) {
   ++coordinator_count_;
   options_.coordinator.term =
       1 + 1000 * coordinator_count_ - (term == Term::kLower && coordinator_count_ > 1 ? 1500 : 0);
-  coordinator_ = Coordinator::create(options_.coordinator);
+  CoordinatorOptions options = options_.coordinator;
+  if (options.fail_over) {
+    options.log = log_;
+    options.keep_log = [this](const RunLog& log) { log_ = log; };
+  }
+  coordinator_ = Coordinator::create(options);
   world.turn_on(kCoordinatorHost, *coordinator_);
 }
 
@@ -79,7 +78,8 @@ MemberOptions Cluster::member_options(HostId node) const {
   options.config = options_.coordinator.config;
   options.node_name = fmt::format("node-{}", node);
   options.node_key = 1000 + uint64_t(node);
-  options.coordinator = address(kCoordinatorHost);
+  options.coordinator = address(options_.home);
+  if (options_.coordinator.fail_over) options.own = {address(node)};
   options.advertise = {"", address(node).port};
   return options;
 }
@@ -93,13 +93,40 @@ void Cluster::start_node(HostId node, Memory memory) {
     trainer.step_time *= times->second;
     trainer.apply_time *= times->second;
   }
+  n.coordinator = nullptr;
   n.trainer = std::make_unique<FakeTrainer>(world, node, trainer, n.disk, oracle);
   if (const auto weight = weights_.find(node); weight != weights_.end()) {
     n.trainer->set_weight(weight->second);
   }
   const auto special = special_.find(node);
-  world.turn_on(node, n.trainer->make_member(special == special_.end() ? member_options(node)
-                                                                       : special->second));
+  MemberOptions options = special == special_.end() ? member_options(node) : special->second;
+  if (!options_.coordinator.fail_over) return world.turn_on(node, n.trainer->make_member(options));
+  options.log = n.log;
+  options.keep_log = [&n](const RunLog& log) { n.log = log; };
+  world.turn_on(node, n.trainer->make_member(options, [&](std::unique_ptr<Member> member) {
+    return stand_by(node, options, std::move(member));
+  }));
+}
+
+std::unique_ptr<Member> Cluster::stand_by(HostId node, const MemberOptions& options,
+                                          std::unique_ptr<Member> member) {
+  CoordinatorOptions standby = options_.coordinator;
+  standby.term = 1;
+  standby.identity = options.node_key;
+  auto coordinator = Coordinator::create(standby);
+  nodes_.at(node).coordinator = coordinator.get();
+  return Peer::create(
+      {.run_name = options.run_name, .node = {}, .identity = options.node_key, .own = options.own},
+      std::move(member), std::move(coordinator));
+}
+
+std::vector<HostId> Cluster::coordinating() const {
+  std::vector<HostId> all;
+  for (const HostId node : running_nodes()) {
+    const Coordinator* const coordinator = nodes_.at(node).coordinator;
+    if (coordinator && !coordinator->report().members.empty()) all.push_back(node);
+  }
+  return all;
 }
 
 void Cluster::crash_node(HostId node, bool is_silent) {

@@ -10,6 +10,7 @@
 
 #include "net/coordinator.h"
 #include "net/fake_trainer.h"
+#include "net/peer.h"
 #include "net/simulator.h"
 
 namespace net {
@@ -22,6 +23,7 @@ struct ClusterOptions {
   CoordinatorOptions coordinator;  // Names, digests and chunk counts are filled in.
   MemberOptions member;            // Only its limits count.
   int64_t node_count = 3;
+  HostId home = kCoordinatorHost;  // Where the run's coordinator is configured to be.
 };
 // Times that suit a round of a second.
 ClusterOptions quick_cluster(uint64_t seed, int64_t node_count);
@@ -32,8 +34,6 @@ class Cluster {
 
   World world;
   Oracle oracle;
-  // What world.on_delivery is at first. Whoever replaces it calls the one before.
-  std::function<void(HostId, HostId, Message&)> first_on_delivery;
 
   void start_all();
   // With a term above those of its predecessors; or, where its machine's clock is wrong, below.
@@ -50,6 +50,8 @@ class Cluster {
   // none.
   void start_node(HostId node, Memory memory = Memory::kKept);
   void crash_node(HostId node, bool is_silent = false);
+  // Nodes whose coordinator some member has come to.
+  std::vector<HostId> coordinating() const;
   bool is_running(HostId node) const { return nodes_.contains(node) && world.is_on(node); }
   FakeTrainer& node(HostId node) { return *nodes_.at(node).trainer; }
   // Of what it would begin with, were it started again.
@@ -84,9 +86,15 @@ class Cluster {
     std::unique_ptr<FakeTrainer> trainer;
     FakeTrainer::Checkpoint disk;
     FakeTrainer::Checkpoint older_disk;
+    RunLog log;                                // On its disk, too.
+    const Coordinator* coordinator = nullptr;  // That stands by in it.
   };
 
+  std::unique_ptr<Member> stand_by(HostId node, const MemberOptions& options,
+                                   std::unique_ptr<Member> member);
+
   ClusterOptions options_;
+  RunLog log_;  // Of the coordinator on its own.
   std::unique_ptr<Coordinator> coordinator_;
   std::map<HostId, Node> nodes_;
   std::map<HostId, MemberOptions> special_;

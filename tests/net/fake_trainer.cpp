@@ -152,11 +152,12 @@ FakeTrainer::FakeTrainer(World& world, HostId host, const TrainerOptions& option
   found_wrong_.resize(size_t(options.fragment_count));
 }
 
-Member& FakeTrainer::make_member(const MemberOptions& member_options) {
+Member& FakeTrainer::make_member(const MemberOptions& member_options, const Wrap& wrap) {
   MemberOptions options = member_options;
   options.samples = live_.heard;
   member_ = Member::create(options, *this, states(), live_.step,
                            [this](MemberEvent event) { handle(std::move(event)); });
+  if (wrap) member_ = wrap(std::move(member_));
   return *member_;
 }
 
@@ -399,21 +400,20 @@ void FakeTrainer::later(Duration delay, std::function<void(Instant, Outbox&)> ca
 
 void FakeTrainer::handle(MemberEvent event) {
   if (options_.on_event) options_.on_event(host_, event);
-  events_.emplace_back(std::move(event), commit_term_);
+  events_.push_back(std::move(event));
   later(Duration(world_.random().below(uint64_t(Duration(milliseconds(3)).count()))),
         [this](Instant, Outbox&) { handle_next(); });
 }
 
 void FakeTrainer::handle_next() {
   // A commit waits until the one before is applied, and what comes after it waits with it.
-  const auto* const next = std::get_if<Committed>(&events_.front().first);
+  const auto* const next = std::get_if<Committed>(&events_.front());
   if (next && is_changing_[size_t(next->fragment)]) {
     ++postponed_count_;
     return;
   }
-  const auto [event, term] = std::move(events_.front());
+  const MemberEvent event = std::move(events_.front());
   events_.pop_front();
-  commit_term_ = term;
   if (std::holds_alternative<CatchUpNeeded>(event)) on_catch_up_needed();
   if (const auto* fetched = std::get_if<Fetched>(&event)) on_fetched(*fetched);
   if (const auto* started = std::get_if<Started>(&event)) on_started(*started);
@@ -474,7 +474,9 @@ void FakeTrainer::on_started(const Started& started) {
 
 void FakeTrainer::on_committed(const Committed& committed) {
   const int64_t f = committed.fragment;
-  const Oracle::RoundKey key{.term = commit_term_, .fragment = f, .round = committed.round};
+  const Oracle::RoundKey key{.term = options_.has_one_history ? 0 : committed.term,
+                             .fragment = f,
+                             .round = committed.round};
   commits_.push_back(committed);
   check_results(committed);
   oracle_.saw_commit(key, committed.result_digest);

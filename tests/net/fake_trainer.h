@@ -42,6 +42,8 @@ struct TrainerOptions {
   bool asks_for_samples = false;
   // Hears what members report, when they do.
   std::function<void(HostId host, const MemberEvent& event)> on_event;
+  // Whatever coordinators the run has: each version is made once. (Not so where a run may go back.)
+  bool has_one_history = false;
 };
 
 // What all trainers of a cluster find wrong, and what they must agree on.
@@ -105,8 +107,10 @@ class FakeTrainer : public FragmentStore {
   FakeTrainer(World& world, HostId host, const TrainerOptions& options, Checkpoint checkpoint,
               Oracle& oracle);
 
-  // The machine, as long as it lives. Made here, because the two need each other.
-  Member& make_member(const MemberOptions& options);
+  // The machine, as long as it lives. Made here, because the two need each other. `wrap` may put it
+  // into another one.
+  using Wrap = std::function<std::unique_ptr<Member>(std::unique_ptr<Member>)>;
+  Member& make_member(const MemberOptions& options, const Wrap& wrap = {});
 
   int64_t fragment_count() const override { return options_.fragment_count; }
   int64_t chunk_count(int64_t) const override { return options_.chunk_count; }
@@ -169,7 +173,6 @@ class FakeTrainer : public FragmentStore {
   // Takes back what it said, whatever was made of it meanwhile.
   void withdraw();
   void set_weight(int64_t weight_tokens) { weight_ = weight_tokens; }
-  void set_commit_term(uint32_t term) { commit_term_ = term; }
   void leave(const std::string& reason);
 
  private:
@@ -200,7 +203,7 @@ class FakeTrainer : public FragmentStore {
   Checkpoint live_;
   Checkpoint checkpoint_;
   std::unique_ptr<Member> member_;
-  std::deque<std::pair<MemberEvent, uint32_t>> events_;
+  std::deque<MemberEvent> events_;
   int64_t postponed_count_ = 0;  // Of them, that were due and had to wait.
   std::shared_ptr<bool> is_alive_ = std::make_shared<bool>(true);
 
@@ -224,7 +227,6 @@ class FakeTrainer : public FragmentStore {
   std::atomic<int64_t> repeat_count_ = 0;
   bool contributes_ = true;
   bool is_asking_ = false;
-  uint32_t commit_term_ = 0;
   PeerId peer_ = kNobody;
   int64_t catch_up_count_ = 0;
   int64_t start_count_ = 0;

@@ -39,6 +39,8 @@ TEST_CASE("member: with a list of keys it registers only with the coordinator's,
   REQUIRE(stage.coordinator() != impostor);
   open_as(9);
   REQUIRE(stage.out.last(stage.coordinator(), MessageType::kHello) != nullptr);
+  const Welcome welcome{.peer = 1, .heartbeat_interval_ms = 1000, .dead_after_ms = 5000};
+  stage.tell(MessageType::kWelcome, encode(welcome), {.term = 1});
   stage.tell(MessageType::kKeys, encode(Keys{.allowed = {node_key(1).id(), node_key(2).id()}}));
   for (const uint8_t node : {1, 2, 9}) REQUIRE(options.allowed->contains(node_key(node).id()));
   stage.tell(MessageType::kKeys, encode(Keys{.allowed = {node_key(2).id()}}));

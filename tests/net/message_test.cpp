@@ -61,7 +61,8 @@ TEST_CASE("every payload survives the wire") {
 
 TEST_CASE("the largest messages are within the limit of control frames") {
   for (const SamplePayload& one :
-       {sample("Open", largest_open()), sample("CatchUp", largest_catch_up())}) {
+       {sample("Open", largest_open()), sample("CatchUp", largest_catch_up()),
+        sample("Hello", largest_hello())}) {
     INFO(one.name);
     REQUIRE(survives(one.recode, *one.bytes));
     REQUIRE(int64_t(one.bytes->size()) <= kControlBytesMax);
@@ -177,9 +178,14 @@ TEST_CASE("lists beyond their limit are refused before they are allocated") {
   REQUIRE(is_refused<Membership>(fields(uint32_t(0xffffffff))));
   REQUIRE(is_refused<Open>(fields(uint32_t(0), uint32_t(0xffffffff))));
   // One more than allowed, and all of them there.
-  std::vector<std::byte> members = fields(uint32_t(65));
-  for (uint32_t i = 0; i < 65; ++i) members = joined(members, fields(i % 64));
-  REQUIRE(is_refused<Membership>(members));
+  std::vector<std::byte> excluded = fields(uint32_t(65));
+  for (uint32_t i = 0; i < 65; ++i) excluded = joined(excluded, fields(i % 64));
+  REQUIRE(is_refused<Reown>(joined(excluded, fields(uint32_t(0)))));
+  const auto electorate = fields(uint32_t(0), uint64_t(0));
+  const auto two = joined(fields(uint32_t(0), uint32_t(2)), joined(electorate, electorate));
+  REQUIRE(!is_refused<Membership>(two));
+  REQUIRE(is_refused<Membership>(joined(fields(uint32_t(0), uint32_t(3)),
+                                        joined(electorate, joined(electorate, electorate)))));
 }
 
 TEST_CASE("values that no peer can mean are refused") {

@@ -51,7 +51,17 @@ inline Hello sample_hello() {
           .states = {{.version = 3, .digest = sample_digest(9)}, {.version = 4}},
           .last_term = 7,
           .last_epoch = 1ull << 40,
-          .last_member_count = 14};
+          .last_member_count = 14,
+          .last_electorates = {{.voters = {5, ~0ull}, .tie_breaker = 5}, {.voters = {5}}},
+          .remembers = false,
+          .coordinator = 99,
+          .is_home = false,
+          .held = {{.fragment = 1,
+                    .term = 7,
+                    .attempt = 2,
+                    .round = 5,
+                    .results = sample_digest(3),
+                    .step = 500}}};
 }
 
 inline Open sample_open() {
@@ -81,6 +91,16 @@ inline CatchUp largest_catch_up() {
   return catch_up;
 }
 
+inline Hello largest_hello() {
+  Hello hello = sample_hello();
+  hello.listen.host = std::string(253, 'a');
+  hello.states.resize(1024);
+  hello.held.resize(size_t(kHeldRoundsMax));
+  hello.last_electorates.assign(size_t(kElectoratesMax), {});
+  for (Electorate& one : hello.last_electorates) one.voters.resize(size_t(kMembersMax));
+  return hello;
+}
+
 inline std::vector<SamplePayload> sample_payloads() {
   const std::vector<FragmentState> states = {{.version = 3, .digest = sample_digest(9)}, {}};
   return {
@@ -104,7 +124,11 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("AuditOrder", AuditOrder{}),
       sample("Leave", Leave{.reason = "done"}),
       sample("NeedSamples", NeedSamples{.count = 4000}),
-      sample("Welcome", Welcome{.peer = 63, .heartbeat_interval_ms = 1000, .dead_after_ms = 15000}),
+      sample("Welcome", Welcome{.peer = 63,
+                                .heartbeat_interval_ms = 1000,
+                                .dead_after_ms = 15000,
+                                .coordinator = 1ull << 63}),
+      sample("Redirect", Redirect{.coordinator = {"a.example", 7000}, .node_key = 12}),
       sample("Reject", Reject{.reason = "another configuration"}),
       sample("Reject for now", Reject{.reason = "no state", .restart_makes_sense = true}),
       sample("Reject with a config", Reject{.reason = "no", .shared_config = "{\"seed\":1}"}),
@@ -117,7 +141,12 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Start", Start{.step = 12, .samples_void_below = 20}),
       sample("Samples", Samples{.first = 3000, .count = 4000}),
       sample("Samples of others", Samples{.first = 7000}),
-      sample("Membership", Membership{.members = {0, 1, 63}}),
+      sample("Membership",
+             Membership{
+                 .members =
+                     {{.peer = 0, .node_key = 3, .data = {"a.example", 1}},
+                      {.peer = 63, .node_key = ~0ull, .data = {"::1", 7000}, .is_reachable = true}},
+                 .electorates = {{.voters = {3}}}}),
       sample("Keys", Keys{.allowed = {NodeId{{1, 2, 3}}, NodeId{{255}}}}),
       sample("Keys of nobody", Keys{}),
       sample("Open", sample_open()),

@@ -60,8 +60,9 @@ TEST_CASE("shared config: keys that a side lacks, and texts that are none") {
 }
 
 TEST_CASE("shared config: the length of a run and its learning rate may change") {
-  for (const char* key : {"training.steps", "optimizer.learning_rate", "optimizer.schedule.kind",
-                          "optimizer.schedule.stable_steps"})
+  for (const char* key :
+       {"training.steps", "optimizer.learning_rate", "optimizer.schedule.kind",
+        "optimizer.schedule.stable_steps", "swarm.fail_over", "swarm.tie_breaker"})
     REQUIRE(train::may_change(key));
   for (const char* key : {"seed", "training", "training.steps2", "optimizer.beta1", "outer.codec",
                           "model.layers", "optimizer.schedule", ""})

@@ -8,10 +8,12 @@
 #include "net/coordinator.h"
 
 #include <algorithm>
+#include <random>
 
 #include "base/log.h"
 #include "net/coordinator/admission.h"
 #include "net/coordinator/conduct.h"
+#include "net/coordinator/electors.h"
 #include "net/coordinator/newer_state.h"
 #include "net/coordinator/reachability.h"
 #include "net/coordinator/round_keeper.h"
@@ -26,11 +28,19 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// How long members wait here for enough others to take the run over, before they look elsewhere.
+constexpr Duration kHoldMax = std::chrono::seconds(5);
+
+CoordinatorOptions with_identity(CoordinatorOptions options) {
+  if (options.identity == 0) options.identity = std::random_device{}() | uint64_t{1} << 32;
+  return options;
+}
+
 class CoordinatorMachine : public Coordinator {
  public:
   explicit CoordinatorMachine(const CoordinatorOptions& options);
 
-  void on_start(Instant, Outbox&) override {}
+  void on_start(Instant now, Outbox&) override { began_at_ = now; }
   void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override;
   void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
@@ -38,6 +48,15 @@ class CoordinatorMachine : public Coordinator {
   void on_drained(LinkId, Instant, Outbox&) override {}
   void on_tick(Instant now, Outbox& out) override;
   CoordinatorReport report() const override;
+  bool is_coordinating() const override { return roster_.count() > 0; }
+  void redirect(const Redirect& to, Instant now, Outbox& out) override {
+    if (!is_started_) send_away(to, {now, out});
+  }
+  void retire(Instant now, Outbox& out) override {
+    is_retiring_ = true;
+    if (!is_started_) step_down("its node stops", {now, out});
+    review({now, out});
+  }
 
  private:
   // Admission.
@@ -48,7 +67,8 @@ class CoordinatorMachine : public Coordinator {
                  turn);
   }
   void admit(const Admission::Applicant& applicant, Turn turn);
-  bool raise_term(uint32_t term);
+  void welcome(MemberRecord& member, Turn turn);
+  bool raise_term(const Admission::Applicant& applicant);
   void receive_state_of(MemberRecord& member, Turn turn);
   void judge_newer_states(Turn turn);
   void put_in_force(const MemberRecord& member, Turn turn);
@@ -68,6 +88,18 @@ class CoordinatorMachine : public Coordinator {
 
   // The run.
   void start_if_due(Turn turn);
+  bool is_grace_over(Turn turn) const {
+    return called_at_ && turn.now - *called_at_ >= options_.start_grace;
+  }
+  bool may_wait(const MemberRecord& member, Turn turn) const;
+  bool may_begin(Turn turn) const;
+  bool may_take_over(const Inheritance& inherited, Turn turn);
+  void dismiss_held(Turn turn);
+  void forget_log_if_alone(Turn turn);
+  void send_away(const Redirect& to, Turn turn);
+  void step_down(const std::string& reason, Turn turn);
+  void watch_quorum(Turn turn);
+  void keep_log();
   void dismiss_all(Turn turn);
   void start_over_if_lost(Turn turn);
   void review(Turn turn);
@@ -81,6 +113,7 @@ class CoordinatorMachine : public Coordinator {
   Conduct conduct_;
   StateInForce in_force_;
   StandingReview standing_;
+  Electors electors_;
   RoundKeeper rounds_;
   SampleCounter samples_;
   bool is_started_ = false;
@@ -89,19 +122,28 @@ class CoordinatorMachine : public Coordinator {
   bool somebody_is_done_ = false;
   Instant emptied_at_{};
   bool is_finished_ = false;
+  bool is_retiring_ = false;
   int64_t joined_count_ = 0;
   int64_t lost_count_ = 0;
+  int64_t dismissed_count_ = 0;
   uint64_t keys_generation_ = 0;  // That all members were told.
+  Instant began_at_{};
+  std::optional<Instant> called_at_;  // When somebody came first, since the run has no coordinator.
+  Instant quorum_at_{};               // The last time that one followed us.
+  RunLog log_;
 };
 
 CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
-    : options_(options),
+    : options_(with_identity(options)),
       speaker_(run_hash(options.run_name), options.term),
       admission_(options_),
       reachability_(speaker_.run()),
       in_force_(options.fragment_count, roster_),
       standing_(options_, roster_, in_force_, reachability_, conduct_, speaker_),
-      rounds_(options_, roster_, in_force_.states(), speaker_, conduct_) {
+      electors_(options_, roster_),
+      rounds_(options_, roster_, in_force_.states(), speaker_, conduct_, electors_),
+      log_(options.log) {
+  speaker_.raise_term(log_.term + 1);
   CHECK(int64_t(options.chunk_counts.size()) == options.fragment_count, "{} chunk counts for {}",
         options.chunk_counts.size(), options.fragment_count);
 }
@@ -138,6 +180,8 @@ void CoordinatorMachine::on_message(LinkId link, const Message& message, Instant
   } else if (MemberRecord* const member = roster_.find_link(link)) {
     const PeerId peer = member->peer;
     member->heard_at = now;
+    member->is_fenced = true;
+    member->known_epoch = std::max(member->known_epoch, message.authority.epoch);
     const auto handled = on_member(*member, message, turn);
     probe<"a member says what cannot be">(!handled.ok());
     if (!handled.ok()) lose(peer, handled.reason(), turn);
@@ -151,13 +195,16 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   reachability_.on_tick(turn);
   tell_changed_keys(turn);
   for (const PeerId peer : roster_.peers()) {
-    const Duration silence = now - roster_.find(peer)->heard_at;
-    if (silence < options_.dead_after) continue;
+    const MemberRecord& member = *roster_.find(peer);
+    const Duration silence = now - member.heard_at;
+    if (!member.is_welcome || silence < options_.dead_after) continue;
     probe<"a member is silent for too long">();
     lose(peer, fmt::format("silent for {:.1f} s", std::chrono::duration<double>(silence).count()),
          turn);
   }
+  dismiss_held(turn);
   review(turn);
+  watch_quorum(turn);
   finish_if_done(turn);
 }
 
@@ -182,7 +229,6 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
     probe<"a node takes its own place">();
     lose(old->peer, fmt::format("it registered again from {}", applicant.remote.text()), turn);
   }
-  const bool is_split = raise_term(applicant.term);
   MemberRecord record{.link = applicant.link, .node_key = hello.node_key, .name = hello.node_name};
   record.remote = applicant.remote;
   record.data = hello.listen;
@@ -190,13 +236,28 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   record.states = hello.states;
   record.ready.resize(size_t(options_.fragment_count));
   record.step = hello.step;
-  record.last_term = hello.last_term;
-  record.last_epoch = hello.last_epoch;
-  record.last_member_count = hello.last_member_count;
+  if (hello.remembers) {
+    record.last_term = hello.last_term;
+    record.last_epoch = hello.last_epoch;
+    record.last_member_count = hello.last_member_count;
+  }
   record.term = applicant.term;
   record.samples = hello.samples;
   record.came_at = record.heard_at = record.heartbeat_at = record.progress_at = turn.now;
+  record.list_term = hello.last_term;
+  record.list_epoch = hello.last_epoch;
+  record.electorates = hello.last_electorates;
+  record.remembers = hello.remembers;
+  record.coordinator = hello.coordinator;
+  record.is_home = hello.is_home;
+  record.held = hello.held;
+  if (is_started_ && options_.fail_over && electors_.is_deposed_by(record, speaker_))
+    step_down("another coordinator has taken the run over", turn);
+  electors_.came_back(record.node_key);
+  const bool is_split = raise_term(applicant);
+  speaker_.raise_epoch(hello.last_epoch);
   if (roster_.count() == 0) first_came_at_ = turn.now;
+  if (!called_at_) called_at_ = turn.now;
   MemberRecord* const member = roster_.add(std::move(record), rounds_.numbers());
   if (member == nullptr) {  // All numbers stand in open rounds. It will dial again.
     turn.out.close(applicant.link);
@@ -204,12 +265,7 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   }
   base::log_info("{} registered from {} as peer {} with data address {}", member->name,
                  member->remote.text(), member->peer, member->data.text());
-  const Welcome welcome{
-      .peer = member->peer,
-      .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),
-      .dead_after_ms = uint32_t(options_.dead_after / milliseconds(1))};
-  speaker_.send(member->link, MessageType::kWelcome, encode(welcome), turn);
-  tell_keys(*member, turn);
+  if (is_started_ || may_wait(*member, turn)) welcome(*member, turn);
   probe<"a member comes from a coordinator with a higher term">(is_split);
   if (is_split) {
     standing_.notify(
@@ -223,11 +279,26 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   if (is_started_) receive_state_of(*member, turn);
 }
 
+void CoordinatorMachine::welcome(MemberRecord& member, Turn turn) {
+  member.is_welcome = true;
+  const Welcome welcome{
+      .peer = member.peer,
+      .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),
+      .dead_after_ms = uint32_t(options_.dead_after / milliseconds(1)),
+      .coordinator = options_.identity};
+  speaker_.send(member.link, MessageType::kWelcome, encode(welcome), turn);
+  tell_keys(member, turn);
+}
+
 // Before the start this is the successor of whoever gave out that term. After it, a member that
 // knows a higher one was with another coordinator meanwhile: true.
-bool CoordinatorMachine::raise_term(uint32_t term) {
-  if (is_started_ && term <= speaker_.term()) return false;
-  speaker_.raise_term(term + 1);
+bool CoordinatorMachine::raise_term(const Admission::Applicant& applicant) {
+  const uint64_t theirs = applicant.hello.coordinator;
+  const bool is_another = theirs != 0 && theirs != options_.identity;
+  const bool is_below =
+      applicant.term < speaker_.term() || (applicant.term == speaker_.term() && !is_another);
+  if (is_started_ && is_below) return false;
+  speaker_.raise_term(applicant.term + 1);
   return is_started_;
 }
 
@@ -403,6 +474,7 @@ void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave
     somebody_is_done_ = true;
   }
   turn.out.close(member.link);
+  electors_.left(member.node_key);
   forget(member.peer, turn);
 }
 
@@ -425,15 +497,16 @@ void CoordinatorMachine::forget(PeerId peer, Turn turn) {
     member.no_result_since[peer].reset();
     member.undialled_since[peer].reset();
   }
-  if (was_active) change_epoch(turn);
+  if (was_active && is_started_) change_epoch(turn);
   if (roster_.count() == 0) emptied_at_ = turn.now;
 }
 
 void CoordinatorMachine::change_epoch(Turn turn) {
   speaker_.next_epoch();
-  const std::vector<PeerId> active = roster_.active_peers();
-  const Bytes payload = encode(Membership{active});
-  for (const PeerId peer : active) {
+  log_.list = electors_.next(speaker_);
+  keep_log();
+  const Bytes payload = encode(log_.list);
+  for (const PeerId peer : roster_.active_peers()) {
     speaker_.send(roster_.find(peer)->link, MessageType::kMembership, payload, turn);
   }
 }
@@ -463,6 +536,7 @@ void CoordinatorMachine::review(Turn turn) {
       const Duration age = turn.now - rounds_.committed_at(fragment);
       in_force_.settle_digest(fragment, age >= options_.round_timeout);
     }
+    rounds_.commit_held(turn);
     for (auto& [peer, member] : roster_.all()) {
       const bool is_known = reachability_.finding(peer).has_value();
       if (member.standing != Standing::kCatchingUp || !member.is_synced || !is_known) continue;
@@ -471,9 +545,15 @@ void CoordinatorMachine::review(Turn turn) {
     rounds_.review(turn);
   } while (demote_stale(turn));
   start_over_if_lost(turn);
+  if (!is_started_) return;
   standing_.review(is_started_, turn);
+  if (electors_.settle() || electors_.is_outdated()) change_epoch(turn);
+  if (is_retiring_ && electors_.is_settled()) step_down("its node stops", turn);
   for (auto& [peer, member] : roster_.all()) {
     if (member.standing != Standing::kCatchingUp) continue;
+    // It waits for something else. On a link inside of this process the two would go on without
+    // end.
+    if (options_.fail_over && member.is_synced && in_force_.is_held_by(member)) continue;
     const Bytes catch_up = encode(in_force_.catch_up_for(member, rounds_.committed_step()));
     if (member.catch_up && *member.catch_up == *catch_up) continue;
     member.catch_up = catch_up;
@@ -484,8 +564,9 @@ void CoordinatorMachine::review(Turn turn) {
 
 // All that were expected; or enough after some grace; or, after a restart of the coordinator, most
 // of those who were the run, with a moment for the rest.
-void CoordinatorMachine::start_if_due(Turn turn) {
-  if (is_started_ || roster_.count() == 0) return;
+bool CoordinatorMachine::may_begin(Turn turn) const {
+  const auto is_home = [](const auto& entry) { return entry.second.is_home; };
+  if (options_.fail_over && std::ranges::none_of(roster_.all(), is_home)) return false;
   const Duration waited = turn.now - first_came_at_;
   const bool are_enough = roster_.count() >= options_.members_min;
   const bool is_grace_over = waited >= options_.start_grace;
@@ -493,15 +574,132 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   const bool is_settled = last.here >= last.count || waited >= 2 * options_.heartbeat_interval;
   const bool is_run_back = 2 * last.here > last.count && is_settled;
   const bool are_all = roster_.count() >= options_.start_members;
-  if (!are_all && !(are_enough && (is_grace_over || is_run_back))) return;
+  if (!are_all && !(are_enough && (is_grace_over || is_run_back))) return false;
+  probe<"the run starts again with most of its members">(!are_all && !is_grace_over);
+  probe<"the run starts without some that were expected">(!are_all && is_grace_over);
+  return true;
+}
+
+// With a quorum that remembers what it had promised, at once. Where all have been started again,
+// their disks are the best there is, after some grace for those who know more; or the operator says
+// so. Nobody is told to follow us before: whoever was would not go back to the last coordinator.
+bool CoordinatorMachine::may_take_over(const Inheritance& inherited, Turn turn) {
+  const bool is_home =
+      std::ranges::any_of(roster_.all(), [](const auto& entry) { return entry.second.is_home; });
+  const bool is_late = is_grace_over(turn);
+  const bool remembers = electors_.is_quorum_here(inherited, Here::kRemembers);
+  const bool is_quorum = remembers || electors_.is_quorum_here(inherited, Here::kAny);
+  const bool is_forced = options_.adopt_newer && is_home && is_late;
+  if (!remembers && !(is_home && is_late && is_quorum) && !is_forced) return false;
+  probe<"a run is taken over by those who had forgotten it">(!remembers);
+  for (auto& [peer, member] : roster_.all()) {
+    if (!member.is_welcome) welcome(member, turn);
+  }
+  return is_forced ||
+         electors_.is_quorum_here(inherited, remembers ? Here::kFencedAndRemembers : Here::kFenced);
+}
+
+// Until the run starts. Whoever knows of a coordinator, or may find one, does not wait here.
+bool CoordinatorMachine::may_wait(const MemberRecord& member, Turn turn) const {
+  if (!options_.fail_over) return true;
+  const bool remembers = member.remembers && !member.electorates.empty();
+  if (remembers || !member.is_home) return false;
+  const auto inherited = electors_.inheritance();
+  return !inherited || (is_grace_over(turn) && inherited->has_voter(member.node_key));
+}
+
+// Nobody whom the disk names has come, and whoever was sent to them has come back.
+void CoordinatorMachine::forget_log_if_alone(Turn turn) {
+  const auto inherited = electors_.inheritance();
+  if (!inherited || turn.now - began_at_ < options_.start_grace) return;
+  const bool is_alone = std::ranges::none_of(roster_.all(), [&](const auto& entry) {
+    return !entry.second.electorates.empty() || inherited->has_voter(entry.second.node_key);
+  });
+  if (!is_alone || roster_.count() == 0) return;
+  probe<"nobody remembers the run that the disk knows">();
+  base::log_warning("none of the run's last members has come: the run begins anew");
+  electors_.forget_log();
+  for (auto& [peer, member] : roster_.all()) {
+    if (!member.is_welcome && may_wait(member, turn)) welcome(member, turn);
+  }
+}
+
+void CoordinatorMachine::dismiss_held(Turn turn) {
+  if (is_started_ || !options_.fail_over) return;
+  forget_log_if_alone(turn);
+  const bool is_begun = !electors_.inheritance();
+  const std::vector<Seat>& seats = options_.log.list.members;
+  Instant last_came_at{};  // Others may be on their way here, too.
+  for (const auto& [peer, member] : roster_.all())
+    last_came_at = std::max(last_came_at, member.came_at);
+  for (const PeerId peer : roster_.peers()) {
+    const MemberRecord& member = *roster_.find(peer);
+    const Duration hold = member.is_welcome ? kHoldMax + options_.start_grace : kHoldMax;
+    if ((member.is_welcome && is_begun) || turn.now - last_came_at < hold) continue;
+    probe<"too few come to take the run over">();
+    if (!seats.empty()) {
+      const Seat& seat = seats[size_t(dismissed_count_++) % seats.size()];
+      speaker_.send(member.link, MessageType::kRedirect, encode(Redirect{seat.data, seat.node_key}),
+                    turn);
+    }
+    turn.out.close(member.link);
+    forget(peer, turn);
+  }
+}
+
+void CoordinatorMachine::send_away(const Redirect& to, Turn turn) {
+  for (const PeerId peer : roster_.peers()) {
+    const LinkId link = roster_.find(peer)->link;
+    speaker_.send(link, MessageType::kRedirect, encode(to), turn);
+    turn.out.close(link);
+    forget(peer, turn);
+  }
+}
+
+// Members that follow nobody look for a coordinator; those that stay with one that cannot commit do
+// not.
+void CoordinatorMachine::watch_quorum(Turn turn) {
+  if (!is_started_ || !options_.fail_over || roster_.count() == 0) return;
+  if (electors_.is_quorum_fenced()) quorum_at_ = turn.now;
+  if (turn.now - quorum_at_ >= options_.dead_after)
+    step_down("it has too few of the last members", turn);
+}
+
+void CoordinatorMachine::step_down(const std::string& reason, Turn turn) {
+  probe<"a coordinator steps down">(is_started_);
+  if (is_started_) base::log_warning("this is not the run's coordinator any more: {}", reason);
+  is_started_ = false;
+  electors_.end();
+  for (const PeerId peer : roster_.peers()) {
+    const MemberRecord& member = *roster_.find(peer);
+    standing_.notify(member, "the coordinator steps down: " + reason, turn);
+    turn.out.close(member.link);
+    forget(peer, turn);
+  }
+}
+
+void CoordinatorMachine::keep_log() {
+  log_.term = log_.list_term = speaker_.term();
+  log_.coordinator = options_.identity;
+  log_.epoch = speaker_.epoch();
+  if (options_.keep_log) options_.keep_log(log_);
+}
+
+void CoordinatorMachine::start_if_due(Turn turn) {
+  if (is_started_ || roster_.count() == 0) return;
+  const auto inherited = options_.fail_over ? electors_.inheritance() : std::nullopt;
+  if (!(inherited ? may_take_over(*inherited, turn) : may_begin(turn))) return;
+  const bool is_grace_over = turn.now - first_came_at_ >= options_.start_grace;
   if (!in_force_.elect()) {  // Somebody who has the state must come.
     probe<"a start must wait for somebody with a whole state">();
     if (is_grace_over) dismiss_all(turn);
     return;
   }
-  probe<"the run starts again with most of its members">(!are_all && !is_grace_over);
-  probe<"the run starts without some that were expected">(!are_all && is_grace_over);
   is_started_ = true;
+  quorum_at_ = turn.now;
+  called_at_.reset();
+  electors_.begin(inherited);
+  if (inherited) rounds_.inherit_held(inherited->electorates);
   uint64_t step = 0;
   uint64_t samples = 0;
   for (auto& [peer, member] : roster_.all()) {
@@ -511,8 +709,9 @@ void CoordinatorMachine::start_if_due(Turn turn) {
     step = std::max(step, member.step);
     samples = std::max(samples, member.samples);
   }
-  rounds_.set_committed_step(step);
+  rounds_.set_committed_step(std::max(step, rounds_.committed_step()));
   samples_.start(samples);
+  rounds_.commit_held(turn);
   base::log_info("the run starts with {} members at step {}, fragment 0 at version {}, sample {}",
                  roster_.count(), step, in_force_.states()[0].version, samples_.count());
 }
@@ -542,6 +741,7 @@ void CoordinatorMachine::start_over_if_lost(Turn turn) {
                         in_force_.states()[fragment].version, fragment);
     }
     is_started_ = false;
+    electors_.end();
     speaker_.raise_term(speaker_.term() + 1);
     for (const PeerId peer : roster_.peers()) {
       turn.out.close(roster_.find(peer)->link);

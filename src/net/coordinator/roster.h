@@ -42,6 +42,17 @@ struct MemberRecord {
   uint32_t last_term = 0;
   uint64_t last_epoch = 0;
   uint32_t last_member_count = 0;
+  uint32_t list_term = 0;
+  uint64_t list_epoch = 0;
+  std::vector<Electorate> electorates;  // Of the same list, or that of which its disk knows.
+  bool remembers = true;                // It was in that list since it was started.
+  uint64_t coordinator = 0;             // That it followed last.
+  bool is_home = true;                  // It came to where the run begins.
+  std::vector<HeldRound> held;
+
+  bool is_welcome = false;   // It was sent Welcome,
+  bool is_fenced = false;    // and has said something since: it listens to nobody else.
+  uint64_t known_epoch = 0;  // Of ours.
 
   std::vector<FragmentState> states;  // A zero digest: a round was committed, Applied is to come.
   std::vector<std::optional<Ready>> ready;  // Per fragment.

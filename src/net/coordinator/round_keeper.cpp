@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 #include "base/log.h"
+#include "net/coordinator/held_rounds.h"
 #include "net/coordinator/lineage.h"
 #include "net/probe.h"
 
@@ -19,13 +21,14 @@ constexpr int64_t kWeightsMax = 16;
 
 RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
                          std::vector<FragmentState>& in_force, const Speaker& speaker,
-                         Conduct& conduct)
+                         Conduct& conduct, const Electors& electors)
     : options_(options),
       roster_(roster),
       in_force_(in_force),
       speaker_(speaker),
       conduct_(conduct),
-      inquiries_(options.fragment_count, roster, speaker, conduct) {
+      inquiries_(options.fragment_count, roster, speaker, conduct),
+      electors_(electors) {
   slots_.resize(size_t(options.fragment_count));
 }
 
@@ -101,7 +104,7 @@ std::set<PeerId> RoundKeeper::numbers() const {
 
 void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
-  if (slot.round) return;
+  if (slot.round || !electors_.is_quorum_active()) return;
   std::vector<PeerId> ready = current_members(fragment);
   std::erase_if(ready, [&](PeerId peer) {
     const MemberRecord& member = *roster_.find(peer);
@@ -245,7 +248,7 @@ void RoundKeeper::review_round(int64_t fragment, Turn turn) {
     case Round::Verdict::kReown:
       return reown(fragment, turn);
     case Round::Verdict::kCommit:
-      return commit(fragment, turn);
+      return commit_if_quorum(fragment, is_overdue, turn);
     case Round::Verdict::kAbort:
       return abort(fragment, "too few members are left in it", turn);
   }
@@ -292,6 +295,17 @@ void RoundKeeper::reown(int64_t fragment, Turn turn) {
   }
 }
 
+// Where those who hold the results are too few to bind the run, more of the round's members may
+// come. If the others are here but not in it, it is made anew with them.
+void RoundKeeper::commit_if_quorum(int64_t fragment, bool is_overdue, Turn turn) {
+  const Round& round = *slots_[size_t(fragment)].round;
+  if (electors_.is_quorum(round.agreement().peers)) return commit(fragment, turn);
+  probe<"a round is complete and those who hold it are no quorum">();
+  const bool can_more_come =
+      electors_.is_quorum(round.receivers()) || !electors_.is_quorum_active();
+  if (is_overdue || !can_more_come) abort(fragment, "those who hold it are no quorum", turn);
+}
+
 // What the others were told stands, so this cannot be taken back: it is done for all before
 // anything else is looked at. Members that do not get the Commit have an older version from now on.
 void RoundKeeper::commit(int64_t fragment, Turn turn) {
@@ -301,7 +315,8 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
   inquiries_.on_commit(round);
   const FragmentState state{.version = round.authority().round, .digest = {}};
   in_force_[size_t(fragment)] = state;
-  const Bytes payload = encode(Commit{.results = agreement.results, .step = round.step()});
+  const Commit commit{.results = agreement.results, .step = round.step()};
+  const Bytes payload = encode(commit);
   probe<"a round commits without one that is late">(!round.late().empty());
   for (const PeerId peer : round.late()) {
     conduct_.offended(
@@ -319,8 +334,47 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
   }
   for (auto& [peer, member] : roster_.all()) member.ready[size_t(fragment)].reset();
   committed_step_ = std::max(committed_step_, round.step());
-  slot = {.committed_at = turn.now};
+  slot = {.committed_at = turn.now, .committed = commit};
   ++committed_count_;
+}
+
+// Was it not committed, it does no harm to commit it now.
+void RoundKeeper::inherit_held(const std::vector<Electorate>& electorates) {
+  for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
+    FragmentState& state = in_force_[size_t(fragment)];
+    const auto newest = last_committable(roster_, electorates, uint32_t(fragment), state.version);
+    if (!newest) continue;
+    Slot& slot = slots_[size_t(fragment)];
+    slot.committed = Commit{.results = newest->results, .step = newest->step};
+    if (newest->round == state.version) continue;
+    probe<"a round of the last coordinator is committed">();
+    base::log_info("round {} of fragment {}, which was open, is committed", newest->round,
+                   fragment);
+    state = {.version = newest->round, .digest = {}};
+    committed_step_ = std::max(committed_step_, newest->step);
+  }
+}
+
+void RoundKeeper::commit_held(Turn turn) {
+  if (!options_.fail_over) return;
+  for (auto& [peer, member] : roster_.all()) {
+    for (const HeldRound& held : std::exchange(member.held, {})) {
+      if (held.fragment >= slots_.size()) continue;
+      const Slot& slot = slots_[held.fragment];
+      FragmentState& theirs = member.states[held.fragment];
+      const bool is_it = slot.committed && slot.committed->results == held.results &&
+                         held.round == in_force_[held.fragment].version;
+      if (!is_it || theirs.version + 1 != held.round) continue;
+      probe<"a member that holds the last commit is told so">();
+      theirs = {.version = held.round, .digest = {}};
+      speaker_.send(member.link, MessageType::kCommit,
+                    {.term = held.term,
+                     .round = held.round,
+                     .attempt = held.attempt,
+                     .fragment = held.fragment},
+                    encode(*slot.committed), turn);
+    }
+  }
 }
 
 void RoundKeeper::abort(int64_t fragment, const std::string& reason, Turn turn) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "net/coordinator/electors.h"
 #include "net/coordinator/inquiry.h"
 #include "net/coordinator/round.h"
 #include "net/coordinator/speaker.h"
@@ -16,7 +17,8 @@ class RoundKeeper {
  public:
   // All outlive the object. `in_force` is changed by commits, together with the members' states.
   RoundKeeper(const CoordinatorOptions& options, Roster& roster,
-              std::vector<FragmentState>& in_force, const Speaker& speaker, Conduct& conduct);
+              std::vector<FragmentState>& in_force, const Speaker& speaker, Conduct& conduct,
+              const Electors& electors);
 
   // Fails if the run cannot be where it says.
   base::Result<void> on_ready(MemberRecord& member, const Authority& authority, const Ready& ready);
@@ -32,6 +34,12 @@ class RoundKeeper {
   void add_receiver(const MemberRecord& member, Turn turn);
   void remove(PeerId peer);
   void abort(int64_t fragment, const std::string& reason, Turn turn);
+
+  // The run was another coordinator's: what that one may have committed last is in force, though
+  // nobody has made it yet.
+  void inherit_held(const std::vector<Electorate>& electorates);
+  // Whoever holds the results of the last commit and was not told so is.
+  void commit_held(Turn turn);
 
   // Everything that follows from what is known now.
   void review(Turn turn);
@@ -51,6 +59,7 @@ class RoundKeeper {
     uint32_t attempt = 0;  // The last one of this round number: an aborted round is not mistaken
                            // for its successor.
     Instant committed_at{};
+    std::optional<Commit> committed;  // The last one.
   };
 
   void review_ready(int64_t fragment, Turn turn);
@@ -65,6 +74,7 @@ class RoundKeeper {
   void exclude_blamed(int64_t fragment, bool is_overdue, Turn turn);
   void exclude(int64_t fragment, const Blame& blame, Turn turn);
   void reown(int64_t fragment, Turn turn);
+  void commit_if_quorum(int64_t fragment, bool is_overdue, Turn turn);
   void commit(int64_t fragment, Turn turn);
 
   const CoordinatorOptions& options_;
@@ -73,6 +83,7 @@ class RoundKeeper {
   const Speaker& speaker_;
   Conduct& conduct_;
   Inquiries inquiries_;
+  const Electors& electors_;
   std::vector<Slot> slots_;
   int64_t committed_count_ = 0;
   uint64_t committed_step_ = 0;

@@ -17,6 +17,7 @@ class Speaker {
   uint64_t epoch() const { return epoch_; }
   void raise_term(uint32_t term) { term_ = std::max(term_, term); }
   void next_epoch() { ++epoch_; }
+  void raise_epoch(uint64_t epoch) { epoch_ = std::max(epoch_, epoch); }
 
   void send(LinkId link, MessageType type, Bytes payload, Turn turn) const {
     send(link, type, {.term = term_}, std::move(payload), turn);

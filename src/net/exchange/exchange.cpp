@@ -220,6 +220,7 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
   Committed committed;
   committed.fragment = setup_.authority.fragment;
   committed.round = setup_.authority.round;
+  committed.term = setup_.authority.term;
   committed.epoch = epoch;
   committed.step = commit.step;
   ContributorMask in_any = 0, ours = 0;

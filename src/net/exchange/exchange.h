@@ -42,6 +42,7 @@ class Exchange {
 
   // With the newest attempt.
   Authority authority() const;
+  uint64_t step() const { return setup_.open.step; }
   bool is_contributor() const { return self_index_.has_value(); }
 
   // Members are out; their chunks have new owners and no results any more.

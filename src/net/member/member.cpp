@@ -45,6 +45,7 @@ class MemberMachine : public Member {
   void progress(uint64_t step, float loss) override;
   void need_samples(uint64_t count, Instant now, Outbox& out) override;
   void leave(const std::string& reason, Instant now, Outbox& out) override;
+  std::optional<Redirect> followed() const override;
 
  private:
   // A failure: the coordinator's word cannot be, so its link is closed and we register anew.
@@ -52,11 +53,11 @@ class MemberMachine : public Member {
 
   // The coordinator's words.
   Handled on_control(const Message& message, Turn turn);
-  Handled on_welcome(const Welcome& welcome, Turn turn);
+  Handled on_welcome(const Welcome& welcome, uint32_t term, Turn turn);
   Handled on_catch_up(const CatchUp& catch_up, Turn turn);
   Handled on_start_message(const Start& start, Turn turn);
   Handled on_samples(const Samples& samples);
-  Handled on_membership(const Membership& membership, const Message& message);
+  Handled on_membership(const Membership& membership, const Authority& authority);
   Handled on_keys(const Keys& keys);
   Handled on_notice(const Notice& notice);
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
@@ -72,6 +73,9 @@ class MemberMachine : public Member {
   void on_coordinator_lost(Turn turn);
   void stop(Stopped stopped, Turn turn);
 
+  void keep(RunLog log);
+  void set_places();
+  std::string own_host() const;
   Message make_hello();
   void tell(MessageType type, const Authority& authority, Bytes payload, Turn turn);
   void tell_ready(int64_t fragment, Turn turn);
@@ -90,8 +94,7 @@ class MemberMachine : public Member {
   MemberRounds rounds_;
   SampleRequest samples_;
   PeerId self_ = kNobody;
-  uint32_t term_ = 0;
-  uint64_t epoch_ = 0;
+  uint64_t epoch_ = 0;  // Of this coordinator.
   bool is_active_ = false;
   bool is_over_ = false;
   uint64_t committed_step_;
@@ -99,7 +102,8 @@ class MemberMachine : public Member {
   uint64_t step_ = 0;
   float loss_ = 0;
   int64_t job_count_ = 0;  // That are out.
-  Hello last_epoch_;       // Only what it says of the last list of members.
+  RunLog log_;
+  bool remembers_ = false;  // We were in its list since we were started.
 };
 
 MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
@@ -125,7 +129,10 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
                .patience = options.audit_patience}),
       samples_(options.samples),
       committed_step_(committed_step),
-      step_(committed_step) {}
+      step_(committed_step),
+      log_(options.log) {
+  set_places();
+}
 
 void MemberMachine::on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                                  Outbox& out) {
@@ -241,17 +248,30 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
   if (!is_ours) return base::Failure{"it belongs to another run"};
   if (authority.fragment >= rounds_.fragment_count())
     return base::Failure{"a fragment that does not exist"};
-  term_ = std::max(term_, authority.term);
+  const bool may_come_first =
+      message.type == MessageType::kWelcome || message.type == MessageType::kReject ||
+      message.type == MessageType::kRedirect || message.type == MessageType::kNotice;
+  if (!registration_.link() && !may_come_first) return base::Failure{"it did not welcome us"};
+  if (registration_.link() && authority.term > log_.term) {
+    RunLog log = log_;
+    log.term = authority.term;
+    keep(std::move(log));
+  }
   switch (message.type) {
     case MessageType::kWelcome:
-      return dispatch<Welcome>(message,
-                               [&](const auto& welcome) { return on_welcome(welcome, turn); });
+      return dispatch<Welcome>(
+          message, [&](const auto& welcome) { return on_welcome(welcome, authority.term, turn); });
     case MessageType::kReject:
       return dispatch<Reject>(message, [&](const auto& reject) {
         stop({.reason = reject.reason,
               .restart_makes_sense = reject.restart_makes_sense,
               .shared_config = reject.shared_config},
              turn);
+        return Handled{};
+      });
+    case MessageType::kRedirect:
+      return dispatch<Redirect>(message, [&](const auto& redirect) {
+        registration_.look_at({.endpoint = redirect.coordinator, .node_key = redirect.node_key});
         return Handled{};
       });
     case MessageType::kCatchUp:
@@ -265,7 +285,7 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
       return dispatch<Keys>(message, [&](const auto& keys) { return on_keys(keys); });
     case MessageType::kMembership:
       return dispatch<Membership>(message,
-                                  [&](const auto& m) { return on_membership(m, message); });
+                                  [&](const auto& m) { return on_membership(m, authority); });
     case MessageType::kOpen:
       return dispatch<Open>(message,
                             [&](const auto& open) { return on_open(open, authority, turn); });
@@ -295,7 +315,18 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
   }
 }
 
-MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, Turn turn) {
+// We never go back to a coordinator that came before one that we have followed: what we told that
+// one stands. Of two with one term we stay with ours.
+MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, uint32_t term, Turn turn) {
+  const bool is_another = log_.coordinator != welcome.coordinator && log_.coordinator != 0;
+  const bool is_older = term < log_.term || (term == log_.term && is_another);
+  probe<"a coordinator that came before ours welcomes us">(is_older);
+  if (is_older) return base::Failure{"another coordinator has taken the run over"};
+  RunLog log = log_;
+  log.term = term;
+  log.coordinator = welcome.coordinator;
+  keep(std::move(log));
+  epoch_ = 0;
   self_ = welcome.peer;
   fetcher_.set_self(self_);
   server_.set_self(self_);
@@ -319,6 +350,7 @@ MemberMachine::Handled MemberMachine::on_start_message(const Start& start, Turn 
   is_active_ = true;
   committed_step_ = start.step;
   state_sync_.on_started();
+  rounds_.forget_held();
   on_event_(
       Started{.peer = self_, .step = start.step, .samples_void_below = start.samples_void_below});
   for (int64_t fragment = 0; fragment < rounds_.fragment_count(); ++fragment) {
@@ -336,12 +368,26 @@ MemberMachine::Handled MemberMachine::on_samples(const Samples& samples) {
 }
 
 MemberMachine::Handled MemberMachine::on_membership(const Membership& membership,
-                                                    const Message& message) {
-  epoch_ = message.authority.epoch;
-  last_epoch_.last_term = message.authority.term;
-  last_epoch_.last_epoch = epoch_;
-  last_epoch_.last_member_count = uint32_t(membership.members.size());
-  on_event_(MembershipChanged{.epoch = epoch_, .members = membership.members});
+                                                    const Authority& authority) {
+  epoch_ = authority.epoch;
+  remembers_ = true;
+  RunLog log = log_;
+  log.list_term = authority.term;
+  log.epoch = epoch_;
+  log.list = membership;
+  // Voters that are gone may be where the others are, whom we shall have to find.
+  for (const Seat& seat : log_.list.members) {
+    const bool is_here = std::ranges::find(membership.members, seat.node_key, &Seat::node_key) !=
+                         membership.members.end();
+    const bool votes = std::ranges::any_of(membership.electorates, [&](const Electorate& one) {
+      return std::ranges::find(one.voters, seat.node_key) != one.voters.end();
+    });
+    if (!is_here && votes) log.list.members.push_back(seat);
+  }
+  keep(std::move(log));
+  std::vector<PeerId> members;
+  for (const Seat& seat : membership.members) members.push_back(seat.peer);
+  on_event_(MembershipChanged{.epoch = epoch_, .members = std::move(members)});
   return {};
 }
 
@@ -376,6 +422,8 @@ MemberMachine::Handled MemberMachine::on_open(const Open& open, const Authority&
 
 MemberMachine::Handled MemberMachine::on_commit(const Commit& commit, const Authority& authority,
                                                 Turn turn) {
+  if (!state_sync_.is_settled() || authority.round != round_after(authority.fragment).round)
+    return base::Failure{"it committed a round when our state is being changed"};
   auto committed = rounds_.on_commit(commit, authority, turn.now);
   if (!committed.ok()) return base::Failure{committed.reason()};
   state_sync_.on_committed(authority.fragment, authority.round);
@@ -470,10 +518,12 @@ void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
   }
 }
 
-// Rounds are opened again by the coordinator that we find next, with what we tell it then. The
+// Rounds are committed or opened again by the coordinator that we find next, with what we tell it
+// then. The
 // links go too: no answer to a question of the old rounds can come after that.
 void MemberMachine::on_coordinator_lost(Turn turn) {
   is_active_ = false;
+  rounds_.hold_complete();
   rounds_.close_all();
   fetcher_.close_links(turn);
 }
@@ -498,8 +548,46 @@ void MemberMachine::tell(MessageType type, const Authority& authority, Bytes pay
   turn.out.send(*link, std::move(message));
 }
 
+void MemberMachine::keep(RunLog log) {
+  if (log == log_) return;
+  log_ = std::move(log);
+  if (options_.keep_log) options_.keep_log(log_);
+  set_places();
+}
+
+// Any member may be the next coordinator. After a start the others come first: they may be in the
+// middle of the run.
+void MemberMachine::set_places() {
+  std::vector<Registration::Place> places, own;
+  if (log_.list.electorates.empty()) return;  // The run does not fail over.
+  for (const Seat& seat : log_.list.members) {
+    const bool is_us = seat.node_key == options_.node_key;
+    if (is_us && !options_.own.empty()) {
+      (remembers_ ? places : own).push_back({.endpoint = options_.own.front()});
+    } else if (!is_us && seat.is_reachable) {
+      places.push_back({.endpoint = seat.data, .node_key = seat.node_key});
+    }
+  }
+  places.insert(places.end(), own.begin(), own.end());
+  registration_.set_places(std::move(places));
+}
+
+// The coordinator in our own process does not see where we come from. Others have, or reach us
+// where they reach it.
+std::string MemberMachine::own_host() const {
+  for (const Seat& seat : log_.list.members) {
+    if (seat.node_key == options_.node_key) return seat.data.host;
+  }
+  return registration_.is_home() ? options_.coordinator.host : "";
+}
+
+std::optional<Redirect> MemberMachine::followed() const {
+  if (!registration_.link()) return std::nullopt;
+  return Redirect{.coordinator = registration_.endpoint(), .node_key = log_.coordinator};
+}
+
 Message MemberMachine::make_hello() {
-  Hello hello = last_epoch_;
+  Hello hello;
   hello.protocol = kProtocolVersion;
   hello.node_key = options_.node_key;
   hello.node_name = options_.node_name;
@@ -508,10 +596,21 @@ Message MemberMachine::make_hello() {
   hello.step = committed_step_;
   hello.samples = samples_.heard();
   hello.states = state_sync_.states();
+  hello.last_term = log_.list_term;
+  hello.last_epoch = log_.epoch;
+  hello.last_member_count = uint32_t(log_.list.members.size());
+  hello.last_electorates = log_.list.electorates;
+  hello.remembers = remembers_;
+  hello.coordinator = log_.coordinator;
+  hello.is_home = registration_.is_home();
+  if (hello.listen.host.empty() &&
+      std::ranges::find(options_.own, registration_.endpoint()) != options_.own.end())
+    hello.listen.host = own_host();
+  hello.held = rounds_.held();
   return {.type = MessageType::kHello,
           .run = run_,
           .source = kNobody,
-          .authority = {.term = term_},
+          .authority = {.term = log_.term},
           .payload = encode(hello)};
 }
 

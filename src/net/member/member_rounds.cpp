@@ -30,6 +30,7 @@ MemberRounds::MemberRounds(FragmentStore& store, Fetcher& fetcher, const AuditOp
 void MemberRounds::withdraw(int64_t fragment) {
   Slot& slot = at(fragment);
   slot.ready.reset();
+  if (slot.held && slot.held->is_contributor()) slot.held.reset();
   probe<"a contribution is withdrawn when its round is open">(slot.exchange &&
                                                               slot.exchange->is_contributor());
   if (slot.exchange && slot.exchange->is_contributor()) close(fragment);
@@ -83,17 +84,16 @@ base::Result<void> MemberRounds::on_reown(const Reown& reown, const Authority& a
 base::Result<Committed> MemberRounds::on_commit(const Commit& commit, const Authority& authority,
                                                 Instant now) {
   Slot& slot = at(authority.fragment);
-  const Exchange* const exchange = slot.exchange.get();
-  probe<"a commit of what we do not hold">(!exchange || !is_same_round(slot.newest, authority) ||
-                                           !exchange->holds_all());
-  if (!exchange || !is_same_round(slot.newest, authority) || !exchange->holds_all() ||
-      exchange->digest() != commit.results) {
+  const Exchange* const exchange = to_commit(commit, authority);
+  probe<"a commit of what we do not hold">(!exchange);
+  if (!exchange) {
     return base::Failure{fmt::format("it committed round {} of fragment {}, which we do not hold",
                                      authority.round, authority.fragment)};
   }
   Committed committed = exchange->finish(commit, authority.epoch, now);
   auto record = exchange->record();
   close(authority.fragment);
+  slot.held.reset();
   if (record) {
     slot.audit = std::make_shared<Audit>(std::move(*record), store_, audit_.patience);
     for (const int64_t chunk : slot.audit->sample(audit_.secret, audit_.chunks))
@@ -102,6 +102,16 @@ base::Result<Committed> MemberRounds::on_commit(const Commit& commit, const Auth
   }
   slot.ready.reset();
   return committed;
+}
+
+// The open round; or the one of a coordinator that was lost, as the next one says.
+Exchange* MemberRounds::to_commit(const Commit& commit, const Authority& authority) const {
+  const Slot& slot = at(authority.fragment);
+  for (Exchange* const exchange : {slot.exchange.get(), slot.held.get()}) {
+    const bool is_it = exchange && is_same_round(exchange->authority(), authority);
+    if (is_it && exchange->holds_all() && exchange->digest() == commit.results) return exchange;
+  }
+  return nullptr;
 }
 
 void MemberRounds::on_abort(const Authority& authority) {
@@ -123,6 +133,31 @@ void MemberRounds::on_tick(Instant now) {
 
 void MemberRounds::close_all() {
   for (int64_t fragment = 0; fragment < fragment_count(); ++fragment) close(fragment);
+}
+
+void MemberRounds::hold_complete() {
+  for (Slot& slot : slots_) {
+    if (slot.exchange && slot.exchange->holds_all()) slot.held = slot.exchange;
+  }
+}
+
+std::vector<HeldRound> MemberRounds::held() const {
+  std::vector<HeldRound> all;
+  for (const Slot& slot : slots_) {
+    if (!slot.held || int64_t(all.size()) >= kHeldRoundsMax) continue;
+    const Authority authority = slot.held->authority();
+    all.push_back({.fragment = authority.fragment,
+                   .term = authority.term,
+                   .attempt = authority.attempt,
+                   .round = authority.round,
+                   .results = slot.held->digest(),
+                   .step = slot.held->step()});
+  }
+  return all;
+}
+
+void MemberRounds::forget_held() {
+  for (Slot& slot : slots_) slot.held.reset();
 }
 
 void MemberRounds::close(int64_t fragment) {

@@ -39,6 +39,10 @@ class MemberRounds {
   void on_audit(const Authority& authority, Instant now);
   void on_tick(Instant now);
   void close_all();
+  // The coordinator is lost. What is complete here is held until another one decides about it.
+  void hold_complete();
+  std::vector<HeldRound> held() const;
+  void forget_held();
 
   // REQUIRES: no block. What becomes of it is decided when a job has checked it.
   void deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
@@ -70,6 +74,7 @@ class MemberRounds {
   struct Slot {  // Of one fragment.
     std::optional<Ready> ready;
     std::shared_ptr<Exchange> exchange;  // The open round. Jobs only watch it.
+    std::shared_ptr<Exchange> held;      // One that is complete, and whose end we have not heard.
     Authority newest;                    // Of the last round that was open; later ones are to come.
     std::optional<Contributor> us;       // As it named us, where we were one of its contributors.
     std::shared_ptr<Audit> audit;        // Of the round before, until the next one opens.
@@ -81,6 +86,7 @@ class MemberRounds {
   void finish(Exchange& exchange, const Exchange::Task& task, base::Result<Product> product,
               Turn turn);
   void want_missing(int64_t fragment);
+  Exchange* to_commit(const Commit& commit, const Authority& authority) const;
   Audit* audit_of(const ChunkName& name);
   void want_proofs(int64_t fragment);
   std::optional<Job> next_audit_job();

@@ -1,10 +1,17 @@
-// The link to the coordinator: dialled, greeted, watched, dialled again. It decides when there is a
-// coordinator to talk to and when to give up; what is said over the link is the member's business.
+// The link to the coordinator: dialled, greeted, watched, dialled again. It decides where to look
+// for one, when there is one to talk to, and when to give up; what is said over the link is the
+// member's business.
+//
+// Whoever may have become the coordinator is dialled one after the other. All members do it in the
+// same order, so that they meet.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "net/turn.h"
 
@@ -20,6 +27,20 @@ class Registration {
   // `make_hello` makes the message that greets the coordinator.
   Registration(Options options, std::function<Message()> make_hello)
       : options_(std::move(options)), make_hello_(std::move(make_hello)) {}
+
+  struct Place {
+    Endpoint endpoint;
+    uint64_t node_key = 0;  // Of whoever must answer there, on a secured link; 0: any.
+    bool operator==(const Place&) const = default;
+  };
+  // Where to look beside the configured place, in this order.
+  void set_places(std::vector<Place> places) { places_ = std::move(places); }
+  // Somebody says that it is there.
+  void look_at(Place place);
+  // Where the link goes.
+  const Endpoint& endpoint() const { return place_.endpoint; }
+  // Whether that is where the run begins.
+  bool is_home() const { return place_.endpoint == options_.coordinator; }
 
   void start(Turn turn);
   bool owns(LinkId link) const { return link_ == link; }
@@ -43,9 +64,18 @@ class Registration {
   void close(Turn turn);
 
  private:
+  bool is_right(const NodeId& node) const;
+  void begin_turn(Instant now);
+  void look_everywhere();
+
   const Options options_;
   const std::function<Message()> make_hello_;
+  std::vector<Place> places_;
+  std::deque<Place> next_;  // To be dialled in this turn, without a pause.
+  int64_t redirect_count_ = 0;
+  Place place_;
   std::optional<LinkId> link_;
+  bool is_open_ = false;
   bool is_welcome_ = false;
   Instant heard_at_{};  // Or since when we wait for an answer.
   Instant alone_since_{};

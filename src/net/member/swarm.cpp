@@ -1,6 +1,6 @@
 // The host needs a machine before it listens, and the member must know the port before it
 // introduces itself: so the machine that the host runs is this object, which passes everything on
-// to a member that it makes in between.
+// to a member, or a peer, that it makes in between.
 #include "net/swarm.h"
 
 #include <condition_variable>
@@ -9,11 +9,24 @@
 #include <mutex>
 #include <utility>
 
+#include "net/peer.h"
+
 namespace net {
 namespace {
 
 // A trainer that does not listen for so long misses reports of membership, and nothing else.
 constexpr size_t kEventsMax = 4096;
+// Most of the others have said that they know of it by then.
+constexpr Duration kHandoverMax = std::chrono::seconds(2);
+
+// Where a node's own port is dialled: by itself, and as others know it.
+std::vector<Endpoint> own_endpoints(const HostOptions& host, const MemberOptions& member,
+                                    uint16_t port) {
+  std::vector<Endpoint> own = {{"127.0.0.1", port}, {"localhost", port}};
+  own.push_back({host.listen.host, port});
+  if (!member.advertise.host.empty()) own.push_back(member.advertise);
+  return own;
+}
 
 // Events wait here for the trainer.
 class EventQueue {
@@ -42,11 +55,15 @@ class EventQueue {
 class HostedSwarm final : public Swarm, private Machine {
  public:
   HostedSwarm(const HostOptions& host, MemberOptions member, FragmentStore& store,
-              std::vector<FragmentState> states, uint64_t step)
+              std::vector<FragmentState> states, uint64_t step,
+              std::optional<CoordinatorOptions> standby)
       : host_(Host::create(host, *this)) {
-    if (member.advertise.port == 0) member.advertise.port = host_->listening_on().port;
+    const uint16_t port = host_->listening_on().port;
+    if (member.advertise.port == 0) member.advertise.port = port;
+    if (standby) member.own = own_endpoints(host, member, port);
     member_ = Member::create(member, store, std::move(states), step,
                              [this](MemberEvent event) { events_.push(std::move(event)); });
+    if (standby) stand_by(host, member, std::move(*standby));
     host_->start();
   }
 
@@ -78,7 +95,11 @@ class HostedSwarm final : public Swarm, private Machine {
     host_->post([=, this](Instant now, Outbox& out) { member_->need_samples(count, now, out); });
   }
   void leave(const std::string& reason) override {
-    host_->post([=, this](Instant now, Outbox& out) { member_->leave(reason, now, out); });
+    host_->post([=, this](Instant now, Outbox& out) {
+      member_->leave(reason, now, out);
+      note_handover();
+    });
+    if (peer_ != nullptr) handed_over_.get_future().wait_for(kHandoverMax);
   }
 
   std::optional<MemberEvent> wait(Duration patience) override { return events_.pop(patience); }
@@ -87,6 +108,23 @@ class HostedSwarm final : public Swarm, private Machine {
   int64_t bytes_received() const override { return host_->bytes_received(); }
 
  private:
+  void stand_by(const HostOptions& host, const MemberOptions& member, CoordinatorOptions standby) {
+    standby.identity = member.node_key;
+    auto peer = Peer::create({.run_name = member.run_name,
+                              .node = host.security ? host.security->key.id() : NodeId{},
+                              .identity = member.node_key,
+                              .own = member.own},
+                             std::move(member_), Coordinator::create(standby));
+    peer_ = peer.get();
+    member_ = std::move(peer);
+  }
+  // The loop thread, after each call that could end it.
+  void note_handover() {
+    if (peer_ == nullptr || has_handed_over_ || !peer_->has_left()) return;
+    has_handed_over_ = true;
+    handed_over_.set_value();
+  }
+
   void on_start(Instant now, Outbox& out) override { member_->on_start(now, out); }
   void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override {
@@ -94,17 +132,25 @@ class HostedSwarm final : public Swarm, private Machine {
   }
   void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override {
     member_->on_link_closed(link, reason, now, out);
+    note_handover();
   }
   void on_message(LinkId link, const Message& message, Instant now, Outbox& out) override {
     member_->on_message(link, message, now, out);
+    note_handover();
   }
   void on_drained(LinkId link, Instant now, Outbox& out) override {
     member_->on_drained(link, now, out);
   }
-  void on_tick(Instant now, Outbox& out) override { member_->on_tick(now, out); }
+  void on_tick(Instant now, Outbox& out) override {
+    member_->on_tick(now, out);
+    note_handover();
+  }
 
   EventQueue events_;
   std::unique_ptr<Member> member_;
+  Peer* peer_ = nullptr;  // The same, if it is one.
+  std::promise<void> handed_over_;
+  bool has_handed_over_ = false;
   std::unique_ptr<Host> host_;  // Last, so that its thread ends before what it calls.
 };
 
@@ -112,8 +158,9 @@ class HostedSwarm final : public Swarm, private Machine {
 
 std::unique_ptr<Swarm> Swarm::join(const HostOptions& host, const MemberOptions& member,
                                    FragmentStore& store, std::vector<FragmentState> states,
-                                   uint64_t step) {
-  return std::make_unique<HostedSwarm>(host, member, store, std::move(states), step);
+                                   uint64_t step, std::optional<CoordinatorOptions> standby) {
+  return std::make_unique<HostedSwarm>(host, member, store, std::move(states), step,
+                                       std::move(standby));
 }
 
 }  // namespace net

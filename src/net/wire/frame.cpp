@@ -41,6 +41,7 @@ bool is_known(MessageType type) {
     case MessageType::kHeartbeatReply:
     case MessageType::kSamples:
     case MessageType::kKeys:
+    case MessageType::kRedirect:
     case MessageType::kDataHello:
     case MessageType::kWant:
     case MessageType::kChunk:

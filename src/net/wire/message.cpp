@@ -80,6 +80,38 @@ void describe(Wire& wire, Contributor& contributor) {
 }
 
 template <class Wire>
+void describe_flag(Wire& wire, bool& flag) {
+  auto number = uint8_t(flag);
+  wire.number(number);
+  wire.require(number <= 1, "a flag that is neither 0 nor 1");
+  flag = number == 1;
+}
+
+template <class Wire>
+void describe(Wire& wire, Seat& seat) {
+  describe_peer(wire, seat.peer);
+  wire.number(seat.node_key);
+  describe(wire, seat.data);
+  describe_flag(wire, seat.is_reachable);
+}
+
+template <class Wire>
+void describe(Wire& wire, Electorate& electorate) {
+  wire.list(electorate.voters, kMembersMax, [](auto& list, uint64_t& key) { list.number(key); });
+  wire.number(electorate.tie_breaker);
+}
+
+template <class Wire>
+void describe(Wire& wire, HeldRound& held) {
+  wire.number(held.fragment);
+  wire.number(held.term);
+  wire.number(held.attempt);
+  wire.number(held.round);
+  wire.digest(held.results);
+  wire.number(held.step);
+}
+
+template <class Wire>
 void describe(Wire& wire, NodeId& id) {
   for (uint8_t& byte : id.bytes) wire.number(byte);
 }
@@ -101,6 +133,11 @@ void describe(Wire& wire, Hello& hello) {
   wire.number(hello.last_term);
   wire.number(hello.last_epoch);
   wire.number(hello.last_member_count);
+  wire.list(hello.last_electorates, kElectoratesMax, kDescribeEntry);
+  describe_flag(wire, hello.remembers);
+  wire.number(hello.coordinator);
+  describe_flag(wire, hello.is_home);
+  wire.list(hello.held, kHeldRoundsMax, kDescribeEntry);
 }
 
 template <class Wire>
@@ -162,15 +199,14 @@ void describe(Wire& wire, Welcome& welcome) {
   describe_peer(wire, welcome.peer);
   wire.number(welcome.heartbeat_interval_ms);
   wire.number(welcome.dead_after_ms);
+  wire.number(welcome.coordinator);
   wire.require(welcome.heartbeat_interval_ms > 0 && welcome.dead_after_ms > 0, "a deadline of 0");
 }
 
 template <class Wire>
-void describe_flag(Wire& wire, bool& flag) {
-  auto number = uint8_t(flag);
-  wire.number(number);
-  wire.require(number <= 1, "a flag that is neither 0 nor 1");
-  flag = number == 1;
+void describe(Wire& wire, Redirect& redirect) {
+  describe(wire, redirect.coordinator);
+  wire.number(redirect.node_key);
 }
 
 template <class Wire>
@@ -214,7 +250,8 @@ void describe(Wire& wire, Samples& samples) {
 
 template <class Wire>
 void describe(Wire& wire, Membership& membership) {
-  wire.list(membership.members, kMembersMax, kDescribePeer);
+  wire.list(membership.members, kMembersMax, kDescribeEntry);
+  wire.list(membership.electorates, kElectoratesMax, kDescribeEntry);
 }
 
 template <class Wire>
@@ -343,6 +380,7 @@ PAYLOAD(AuditOrder);
 PAYLOAD(Leave);
 PAYLOAD(NeedSamples);
 PAYLOAD(Welcome);
+PAYLOAD(Redirect);
 PAYLOAD(Reject);
 PAYLOAD(CatchUp);
 PAYLOAD(Start);

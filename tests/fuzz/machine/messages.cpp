@@ -79,6 +79,29 @@ Bytes some_chunk(Choices& choices) {
   }
 }
 
+std::vector<Electorate> some_electorates(Choices& choices) {
+  std::vector<Electorate> all(choices.below(3));
+  for (Electorate& one : all) {
+    for (uint64_t voter = 1; voter < 9; ++voter) {
+      if (choices.one_in(2)) one.voters.push_back(voter);
+    }
+    one.tie_breaker = choices.below(9);
+  }
+  return all;
+}
+
+std::vector<HeldRound> some_held(Choices& choices) {
+  std::vector<HeldRound> all;
+  while (all.size() < 4 && !choices.one_in(3))
+    all.push_back({.fragment = uint32_t(choices.below(kFuzzFragments + 1)),
+                   .term = uint32_t(choices.below(4)),
+                   .attempt = uint32_t(choices.below(4)),
+                   .round = choices.below(8),
+                   .results = some_digest(choices),
+                   .step = choices.below(99)});
+  return all;
+}
+
 Hello some_hello(Choices& choices) {
   Hello hello{.protocol = choices.one_in(32) ? uint32_t(choices.number()) : kProtocolVersion,
               .node_key = choices.below(12)};
@@ -91,6 +114,11 @@ Hello some_hello(Choices& choices) {
   hello.last_term = uint32_t(choices.number());
   hello.last_epoch = choices.number();
   hello.last_member_count = uint32_t(choices.number());
+  hello.last_electorates = some_electorates(choices);
+  hello.remembers = choices.one_in(2);
+  hello.coordinator = choices.below(4);
+  hello.is_home = choices.one_in(2);
+  hello.held = some_held(choices);
   return hello;
 }
 
@@ -99,6 +127,16 @@ CatchUp some_catch_up(Choices& choices) {
   for (const PeerId peer : some_peers(choices))
     catch_up.donors.push_back({.peer = peer, .data = some_address(choices)});
   return catch_up;
+}
+
+Membership some_membership(Choices& choices) {
+  Membership membership{.members = {}, .electorates = some_electorates(choices)};
+  for (const PeerId peer : some_peers(choices))
+    membership.members.push_back({.peer = peer,
+                                  .node_key = choices.below(8),
+                                  .data = some_address(choices),
+                                  .is_reachable = choices.one_in(2)});
+  return membership;
 }
 
 Reown some_reown(Choices& choices) {
@@ -183,7 +221,7 @@ Bytes some_payload(MessageType type, Choices& choices) {
     case MessageType::kStart:
       return encode(Start{.step = choices.number(), .samples_void_below = choices.below(9)});
     case MessageType::kMembership:
-      return encode(Membership{some_peers(choices)});
+      return encode(some_membership(choices));
     case MessageType::kOpen:
       return encode(some_open(choices));
     case MessageType::kReown:
@@ -209,6 +247,8 @@ Bytes some_payload(MessageType type, Choices& choices) {
       return encode(DialBack{choices.number()});
     case MessageType::kDialBackReply:
       return encode(DialBackReply{choices.number()});
+    case MessageType::kRedirect:
+      return encode(Redirect{.coordinator = some_address(choices), .node_key = choices.below(8)});
     case MessageType::kAudited:
       return encode(Audited{.published = some_digest(choices),
                             .remade = some_digest(choices),

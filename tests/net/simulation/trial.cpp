@@ -264,7 +264,6 @@ void Trial::on_delivery(HostId from, HostId to, Message& message) {
     }
   }
   if (!is_over_) spring(from, to, message);
-  cluster_.first_on_delivery(from, to, message);
   auditor_.hear(from, to, message);
 }
 

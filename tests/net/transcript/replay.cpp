@@ -195,7 +195,6 @@ void Replay::make_cluster() {
   }
   world().on_delivery = [this](HostId from, HostId to, Message& message) {
     printer_.said(world().now(), from, to, message);
-    cluster_->first_on_delivery(from, to, message);
   };
   base::configure_log({.prefix = "",
                        .file = "",
