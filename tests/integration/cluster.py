@@ -110,7 +110,7 @@ class Node:
 class Coordinator:
     def __init__(self, config, log, settings, listen="127.0.0.1:0", changes=(), **popen):
         command = [ATOLL, "coordinate", "--config", str(config), "--listen", listen, "--json"]
-        for key, value in {"node.run_directory": log.parent / "coordinator", **settings}.items():
+        for key, value in {"node.run_directory": tempfile.mkdtemp(prefix="coordinator-", dir=log.parent), **settings}.items():
             command += ["--set", f"{key}={value}"]
         for change in changes:
             command += ["--change", change]
