@@ -97,7 +97,7 @@ struct Electorate {
 inline constexpr int64_t kElectoratesMax = 2;
 
 // A round of which the sender holds every result chunk, and has said so, but whose end it has not
-// heard.
+// heard; or the one that made its state, if it was there.
 struct HeldRound {
   uint32_t fragment = 0;
   uint32_t term = 0;  // In which it was opened, and with which attempt it was complete.

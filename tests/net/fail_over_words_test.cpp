@@ -70,6 +70,20 @@ TEST_CASE("fail over: what may have been committed is, and nothing else") {
   // Nobody can make it out of what he has.
   three.find_node(3)->states[0].version = 2;
   REQUIRE(committable(three)->results == digest_of(8));
+  // What may have been forgotten may have been held.
+  Roster forgetful = roster_of(5);
+  for (const uint64_t node : {1, 2}) forgetful.find_node(node)->held = {held_round(1, 1, 7)};
+  REQUIRE(!committable(forgetful));
+  forgetful.find_node(5)->remembers = false;
+  REQUIRE(committable(forgetful)->results == digest_of(7));
+  // Of two that would make the version in force, the one of which somebody says that it did.
+  Roster split = roster_of(5);
+  split.find_node(1)->states[0].version = 4;
+  split.find_node(2)->held = {held_round(1, 1, 7)};
+  REQUIRE(!last_committable(split, five, 0, 4));
+  split.find_node(1)->held = {held_round(1, 1, 8)};
+  split.find_node(3)->held = {held_round(1, 1, 8)};
+  REQUIRE(last_committable(split, five, 0, 4)->results == digest_of(8));
   // Of another version than the next one.
   for (const uint64_t node : {1, 2, 3}) three.find_node(node)->held = {held_round(1, 1, 7, 6)};
   REQUIRE(!committable(three));

@@ -7,19 +7,14 @@
 namespace net {
 namespace {
 
-// Whoever has made the version has held the round.
-bool has_made(const MemberRecord& member, uint32_t fragment, uint64_t round) {
-  const uint64_t version = member.states[fragment].version;
-  return version != kNoVersion && version >= round;
-}
-
+// Whoever is not here, or was started again since, may have held it.
 bool could_have_a_quorum(const Roster& roster, const std::vector<Electorate>& electorates,
-                         const HeldRound& candidate, const std::set<uint64_t>& holders) {
+                         const std::set<uint64_t>& holders) {
   std::set<uint64_t> possible = holders;
   for (const Electorate& electorate : electorates) {
     for (const uint64_t voter : electorate.voters) {
       const MemberRecord* const member = roster.find_node(voter);
-      if (!member || has_made(*member, candidate.fragment, candidate.round)) possible.insert(voter);
+      if (!member || !member->remembers) possible.insert(voter);
     }
   }
   return std::ranges::all_of(electorates, [&](const Electorate& electorate) {
@@ -35,6 +30,7 @@ std::optional<HeldRound> last_committable(const Roster& roster,
   struct Holders {
     HeldRound held;
     std::set<uint64_t> nodes;
+    bool is_made = false;      // One of them says that it is what its version was made by.
     bool can_be_made = false;  // One of them has the version before.
   };
   using Order = std::tuple<uint64_t, uint32_t, uint32_t, base::Digest>;
@@ -45,13 +41,16 @@ std::optional<HeldRound> last_committable(const Roster& roster,
       Holders& holders = candidates[{held.round, held.term, held.attempt, held.results}];
       holders.held = held;
       holders.nodes.insert(member.node_key);
+      holders.is_made |= member.states[fragment].version == held.round;
       holders.can_be_made |= member.states[fragment].version + 1 == held.round;
     }
   }
   const Holders* last = nullptr;
   for (const auto& [order, holders] : candidates) {
-    if (!holders.can_be_made && holders.held.round > version) continue;
-    if (!could_have_a_quorum(roster, electorates, holders.held, holders.nodes)) continue;
+    const bool is_committed = holders.held.round == version && holders.is_made;
+    const bool may_be = holders.held.round > version && holders.can_be_made &&
+                        could_have_a_quorum(roster, electorates, holders.nodes);
+    if (!is_committed && !may_be) continue;
     const auto opened = [](const HeldRound& one) {
       return std::tuple(one.round, one.term, one.attempt);
     };

@@ -512,6 +512,7 @@ void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
     tell(MessageType::kSynced, {}, encode(Synced{state_sync_.states()}), turn);
   } else if (auto* const needed = std::get_if<CatchUpNeeded>(&outcome)) {
     rounds_.forget_ready();
+    rounds_.forget_made();
     on_event_(std::move(*needed));
   } else if (auto* const fetched = std::get_if<Fetched>(&outcome)) {
     on_event_(std::move(*fetched));
@@ -519,8 +520,7 @@ void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
 }
 
 // Rounds are committed or opened again by the coordinator that we find next, with what we tell it
-// then. The
-// links go too: no answer to a question of the old rounds can come after that.
+// then. The links go too: no answer to a question of the old rounds can come after that.
 void MemberMachine::on_coordinator_lost(Turn turn) {
   is_active_ = false;
   rounds_.hold_complete();

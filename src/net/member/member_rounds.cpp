@@ -22,6 +22,16 @@ bool names(const Open& open, const Contributor& us) {
   });
 }
 
+HeldRound named(const Exchange& round) {
+  const Authority authority = round.authority();
+  return {.fragment = authority.fragment,
+          .term = authority.term,
+          .attempt = authority.attempt,
+          .round = authority.round,
+          .results = round.digest(),
+          .step = round.step()};
+}
+
 }  // namespace
 
 MemberRounds::MemberRounds(FragmentStore& store, Fetcher& fetcher, const AuditOptions& audit)
@@ -90,6 +100,7 @@ base::Result<Committed> MemberRounds::on_commit(const Commit& commit, const Auth
     return base::Failure{fmt::format("it committed round {} of fragment {}, which we do not hold",
                                      authority.round, authority.fragment)};
   }
+  slot.made = named(*exchange);
   Committed committed = exchange->finish(commit, authority.epoch, now);
   auto record = exchange->record();
   close(authority.fragment);
@@ -144,20 +155,19 @@ void MemberRounds::hold_complete() {
 std::vector<HeldRound> MemberRounds::held() const {
   std::vector<HeldRound> all;
   for (const Slot& slot : slots_) {
-    if (!slot.held || int64_t(all.size()) >= kHeldRoundsMax) continue;
-    const Authority authority = slot.held->authority();
-    all.push_back({.fragment = authority.fragment,
-                   .term = authority.term,
-                   .attempt = authority.attempt,
-                   .round = authority.round,
-                   .results = slot.held->digest(),
-                   .step = slot.held->step()});
+    if (slot.held) all.push_back(named(*slot.held));
+    if (slot.made) all.push_back(*slot.made);
   }
+  if (int64_t(all.size()) > kHeldRoundsMax) all.resize(size_t(kHeldRoundsMax));
   return all;
 }
 
 void MemberRounds::forget_held() {
   for (Slot& slot : slots_) slot.held.reset();
+}
+
+void MemberRounds::forget_made() {
+  for (Slot& slot : slots_) slot.made.reset();
 }
 
 void MemberRounds::close(int64_t fragment) {

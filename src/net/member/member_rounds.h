@@ -41,8 +41,10 @@ class MemberRounds {
   void close_all();
   // The coordinator is lost. What is complete here is held until another one decides about it.
   void hold_complete();
+  // And what was committed here last, so that others see whether it is what they hold.
   std::vector<HeldRound> held() const;
   void forget_held();
+  void forget_made();  // Our state is another one.
 
   // REQUIRES: no block. What becomes of it is decided when a job has checked it.
   void deliver(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
@@ -75,9 +77,11 @@ class MemberRounds {
     std::optional<Ready> ready;
     std::shared_ptr<Exchange> exchange;  // The open round. Jobs only watch it.
     std::shared_ptr<Exchange> held;      // One that is complete, and whose end we have not heard.
-    Authority newest;                    // Of the last round that was open; later ones are to come.
-    std::optional<Contributor> us;       // As it named us, where we were one of its contributors.
-    std::shared_ptr<Audit> audit;        // Of the round before, until the next one opens.
+    std::optional<HeldRound>
+        made;          // The last one that was committed, as long as we have that state.
+    Authority newest;  // Of the last round that was open; later ones are to come.
+    std::optional<Contributor> us;  // As it named us, where we were one of its contributors.
+    std::shared_ptr<Audit> audit;   // Of the round before, until the next one opens.
   };
 
   Slot& at(int64_t fragment) { return slots_[size_t(fragment)]; }
