@@ -18,7 +18,8 @@ def free_port():
 class FailOverTest(ClusterTest):
     def start(self, name, **settings):
         """The first one listens where the run's coordinator is said to be."""
-        settings = {"training__steps": 100_000, "swarm__ready_grace_seconds": 3, **settings}
+        settings = {"training__steps": 100_000, "swarm__ready_grace_seconds": 3, "swarm__fail_over": "true",
+                    "swarm__coordinator_patience_seconds": 120, **settings}
         if name == "a":
             settings["node__listen"] = self.address
         return self.start_node(name, **settings)

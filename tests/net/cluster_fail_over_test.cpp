@@ -93,7 +93,9 @@ TEST_CASE("fail over: a round that one has heard committed is committed by the n
 }
 
 TEST_CASE("fail over: a minority commits nothing, and merges again") {
-  Cluster cluster(fail_over_cluster(9, 5));
+  ClusterOptions options = fail_over_cluster(9, 5);
+  options.member.coordinator_patience = minutes(3);  // The minute of the cut, and to come back.
+  Cluster cluster(options);
   cluster.start_all();
   REQUIRE(cluster.reaches(4, minutes(1)));
   // The coordinator's node and another one on one side.

@@ -8,6 +8,7 @@
 #include "net/coordinator.h"
 
 #include <algorithm>
+#include <map>
 #include <random>
 
 #include "base/log.h"
@@ -30,6 +31,7 @@ using std::chrono::milliseconds;
 
 // How long members wait here for enough others to take the run over, before they look elsewhere.
 constexpr Duration kHoldMax = std::chrono::seconds(5);
+constexpr Duration kHoldAtHomeMax = std::chrono::seconds(9);
 
 CoordinatorOptions with_identity(CoordinatorOptions options) {
   if (options.identity == 0) options.identity = std::random_device{}() | uint64_t{1} << 32;
@@ -94,6 +96,7 @@ class CoordinatorMachine : public Coordinator {
   bool may_wait(const MemberRecord& member, Turn turn) const;
   bool may_begin(Turn turn) const;
   bool may_take_over(const Inheritance& inherited, Turn turn);
+  bool is_somebody_on_the_way(Turn turn) const;
   void dismiss_held(Turn turn);
   void forget_log_if_alone(Turn turn);
   void send_away(const Redirect& to, Turn turn);
@@ -129,7 +132,9 @@ class CoordinatorMachine : public Coordinator {
   uint64_t keys_generation_ = 0;  // That all members were told.
   Instant began_at_{};
   std::optional<Instant> called_at_;  // When somebody came first, since the run has no coordinator.
-  Instant quorum_at_{};               // The last time that one followed us.
+  bool is_run_known_ = false;         // Somebody has come who was in it, as far as disks tell.
+  std::map<uint64_t, Instant> remembering_;  // When who knows what was promised came last.
+  Instant quorum_at_{};                      // The last time that one followed us.
   RunLog log_;
 };
 
@@ -258,6 +263,8 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   speaker_.raise_epoch(hello.last_epoch);
   if (roster_.count() == 0) first_came_at_ = turn.now;
   if (!called_at_) called_at_ = turn.now;
+  is_run_known_ |= !hello.last_electorates.empty();
+  if (hello.remembers && !hello.last_electorates.empty()) remembering_[hello.node_key] = turn.now;
   MemberRecord* const member = roster_.add(std::move(record), rounds_.numbers());
   if (member == nullptr) {  // All numbers stand in open rounds. It will dial again.
     turn.out.close(applicant.link);
@@ -590,13 +597,21 @@ bool CoordinatorMachine::may_take_over(const Inheritance& inherited, Turn turn) 
   const bool remembers = electors_.is_quorum_here(inherited, Here::kRemembers);
   const bool is_quorum = remembers || electors_.is_quorum_here(inherited, Here::kAny);
   const bool is_forced = options_.adopt_newer && is_home && is_late;
-  if (!remembers && !(is_home && is_late && is_quorum) && !is_forced) return false;
+  const bool may_forget = is_home && is_late && is_quorum && !is_somebody_on_the_way(turn);
+  if (!remembers && !may_forget && !is_forced) return false;
   probe<"a run is taken over by those who had forgotten it">(!remembers);
   for (auto& [peer, member] : roster_.all()) {
     if (!member.is_welcome) welcome(member, turn);
   }
   return is_forced ||
          electors_.is_quorum_here(inherited, remembers ? Here::kFencedAndRemembers : Here::kFenced);
+}
+
+// Somebody who knows more is alive, and looks elsewhere just now.
+bool CoordinatorMachine::is_somebody_on_the_way(Turn turn) const {
+  return std::ranges::any_of(remembering_, [&](const auto& entry) {
+    return turn.now - entry.second < options_.start_grace && !roster_.has_node(entry.first);
+  });
 }
 
 // Until the run starts. Whoever knows of a coordinator, or may find one, does not wait here.
@@ -612,10 +627,7 @@ bool CoordinatorMachine::may_wait(const MemberRecord& member, Turn turn) const {
 void CoordinatorMachine::forget_log_if_alone(Turn turn) {
   const auto inherited = electors_.inheritance();
   if (!inherited || turn.now - began_at_ < options_.start_grace) return;
-  const bool is_alone = std::ranges::none_of(roster_.all(), [&](const auto& entry) {
-    return !entry.second.electorates.empty() || inherited->has_voter(entry.second.node_key);
-  });
-  if (!is_alone || roster_.count() == 0) return;
+  if (is_run_known_ || roster_.count() == 0) return;
   probe<"nobody remembers the run that the disk knows">();
   base::log_warning("none of the run's last members has come: the run begins anew");
   electors_.forget_log();
@@ -632,9 +644,14 @@ void CoordinatorMachine::dismiss_held(Turn turn) {
   Instant last_came_at{};  // Others may be on their way here, too.
   for (const auto& [peer, member] : roster_.all())
     last_came_at = std::max(last_came_at, member.came_at);
+  // Longer at the address where those decide who have forgotten what they said, or all could go
+  // round for ever without meeting there. Members wait for an answer for 10 s.
+  const bool is_home =
+      std::ranges::any_of(roster_.all(), [](const auto& entry) { return entry.second.is_home; });
+  const Duration hold_here = is_home ? kHoldAtHomeMax : kHoldMax;
   for (const PeerId peer : roster_.peers()) {
     const MemberRecord& member = *roster_.find(peer);
-    const Duration hold = member.is_welcome ? kHoldMax + options_.start_grace : kHoldMax;
+    const Duration hold = member.is_welcome ? hold_here + options_.start_grace : hold_here;
     if ((member.is_welcome && is_begun) || turn.now - last_came_at < hold) continue;
     probe<"too few come to take the run over">();
     if (!seats.empty()) {
@@ -688,6 +705,8 @@ void CoordinatorMachine::keep_log() {
 void CoordinatorMachine::start_if_due(Turn turn) {
   if (is_started_ || roster_.count() == 0) return;
   const auto inherited = options_.fail_over ? electors_.inheritance() : std::nullopt;
+  if (!inherited && is_run_known_ && options_.fail_over)
+    return;  // Who knew of it is away just now.
   if (!(inherited ? may_take_over(*inherited, turn) : may_begin(turn))) return;
   const bool is_grace_over = turn.now - first_came_at_ >= options_.start_grace;
   if (!in_force_.elect()) {  // Somebody who has the state must come.
@@ -698,6 +717,7 @@ void CoordinatorMachine::start_if_due(Turn turn) {
   is_started_ = true;
   quorum_at_ = turn.now;
   called_at_.reset();
+  remembering_.clear();
   electors_.begin(inherited);
   if (inherited) rounds_.inherit_held(inherited->electorates);
   uint64_t step = 0;

@@ -115,7 +115,8 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       on_event_(std::move(on_event)),
       registration_({.coordinator = options.coordinator,
                      .key = options.coordinator_key,
-                     .patience = options.coordinator_patience},
+                     .patience = options.coordinator_patience,
+                     .node_key = options.node_key},
                     [this] { return make_hello(); }),
       fetcher_(run_, {.wants_in_flight_max = options.wants_in_flight_max,
                       .links_per_peer_max = options.links_per_peer_max,
@@ -569,6 +570,12 @@ void MemberMachine::set_places() {
     }
   }
   places.insert(places.end(), own.begin(), own.end());
+  // Members of earlier lists, last: who was cut off with few others has only those in his list.
+  for (const Registration::Place& place : registration_.places()) {
+    const bool is_known =
+        std::ranges::find(places, place.endpoint, &Registration::Place::endpoint) != places.end();
+    if (!is_known && int64_t(places.size()) < kMembersMax) places.push_back(place);
+  }
   registration_.set_places(std::move(places));
 }
 

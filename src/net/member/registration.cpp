@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "net/probe.h"
 
@@ -18,6 +19,8 @@ constexpr Duration kTurnPauseMax = seconds(2);
 // For the connection, where there is another place to look at, and for the Welcome.
 constexpr Duration kConnectWithin = seconds(2);
 constexpr Duration kAnswerWithin = seconds(10);
+// At first all look in step, so that they meet.
+constexpr uint64_t kTurnsInStep = 2;
 // In one turn.
 constexpr int64_t kRedirectsMax = 3;
 // Between two lines in the log that say that there is none.
@@ -56,6 +59,7 @@ void Registration::on_welcome(const Welcome& welcome, Turn turn) {
   silence_max_ = milliseconds(welcome.dead_after_ms);
   heartbeat_at_ = turn.now;
   pause_ = {};
+  turn_count_ = 0;
   next_.clear();
 }
 
@@ -83,7 +87,12 @@ bool Registration::on_link_closed(const std::string& reason, Instant now) {
 
 void Registration::begin_turn(Instant now) {
   pause_ = std::clamp<Duration>(2 * pause_, kPauseMin, places_.empty() ? kPauseMax : kTurnPauseMax);
-  dial_at_ = now + pause_;
+  // Two that went to each other at the same time, and found nobody at home, must not do so for
+  // ever.
+  const bool is_late = !places_.empty() && ++turn_count_ > kTurnsInStep;
+  const double jitter =
+      is_late ? 0.5 + base::Random(options_.node_key, turn_count_).uniform() : 1.0;
+  dial_at_ = now + Duration(int64_t(jitter * double(pause_.count())));
   look_everywhere();
 }
 

@@ -23,6 +23,7 @@ class Registration {
     Endpoint coordinator;
     std::optional<NodeId> key;  // That it must have proved.
     Duration patience{};        // Without a coordinator.
+    uint64_t node_key = 0;      // Pauses differ from node to node.
   };
   // `make_hello` makes the message that greets the coordinator.
   Registration(Options options, std::function<Message()> make_hello)
@@ -34,6 +35,7 @@ class Registration {
     bool operator==(const Place&) const = default;
   };
   // Where to look beside the configured place, in this order.
+  const std::vector<Place>& places() const { return places_; }
   void set_places(std::vector<Place> places) { places_ = std::move(places); }
   // Somebody says that it is there.
   void look_at(Place place);
@@ -73,6 +75,7 @@ class Registration {
   std::vector<Place> places_;
   std::deque<Place> next_;  // To be dialled in this turn, without a pause.
   int64_t redirect_count_ = 0;
+  uint64_t turn_count_ = 0;
   Place place_;
   std::optional<LinkId> link_;
   bool is_open_ = false;
