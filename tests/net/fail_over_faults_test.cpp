@@ -4,9 +4,8 @@
 //
 //   ATOLL_SEEDS=2000 tests/net/test_net "fail over faults*"     more of them
 //   ATOLL_FIRST_SEED=77 ATOLL_SEEDS=1 ...                       one of them
-#include <cstdlib>
-
 #include "net/cluster_moments.h"
+#include "net/seeds.h"
 
 #undef CHECK
 #include "support/catch.h"
@@ -17,11 +16,6 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
-
-uint64_t number_from_environment(const char* name, uint64_t otherwise) {
-  const char* const text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 class Storm {
  public:

@@ -3,8 +3,7 @@
 // branches were never reached.
 //
 //   ATOLL_SEEDS=100000 tests/net/test_net "random faults*"     more of them
-#include <cstdlib>
-
+#include "net/seeds.h"
 #include "net/simulation/trial.h"
 
 #undef CHECK
@@ -12,11 +11,6 @@
 
 namespace net {
 namespace {
-
-uint64_t number_from_environment(const char* name, uint64_t otherwise) {
-  const char* const text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
-}
 
 TEST_CASE("random faults: every commit is right, and in the end everybody gets on") {
   const uint64_t count = number_from_environment("ATOLL_SEEDS", 300);

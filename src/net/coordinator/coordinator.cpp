@@ -93,6 +93,10 @@ class CoordinatorMachine : public Coordinator {
   bool is_grace_over(Turn turn) const {
     return called_at_ && turn.now - *called_at_ >= options_.start_grace;
   }
+  // This is the run's configured address: somebody has come by it.
+  bool is_home() const {
+    return std::ranges::any_of(roster_.all(), [](const auto& one) { return one.second.is_home; });
+  }
   bool may_wait(const MemberRecord& member, Turn turn) const;
   bool may_begin(Turn turn) const;
   bool may_take_over(const Inheritance& inherited, Turn turn);
@@ -572,8 +576,7 @@ void CoordinatorMachine::review(Turn turn) {
 // All that were expected; or enough after some grace; or, after a restart of the coordinator, most
 // of those who were the run, with a moment for the rest.
 bool CoordinatorMachine::may_begin(Turn turn) const {
-  const auto is_home = [](const auto& entry) { return entry.second.is_home; };
-  if (options_.fail_over && std::ranges::none_of(roster_.all(), is_home)) return false;
+  if (options_.fail_over && !is_home()) return false;
   const Duration waited = turn.now - first_came_at_;
   const bool are_enough = roster_.count() >= options_.members_min;
   const bool is_grace_over = waited >= options_.start_grace;
@@ -591,13 +594,11 @@ bool CoordinatorMachine::may_begin(Turn turn) const {
 // their disks are the best there is, after some grace for those who know more; or the operator says
 // so. Nobody is told to follow us before: whoever was would not go back to the last coordinator.
 bool CoordinatorMachine::may_take_over(const Inheritance& inherited, Turn turn) {
-  const bool is_home =
-      std::ranges::any_of(roster_.all(), [](const auto& entry) { return entry.second.is_home; });
   const bool is_late = is_grace_over(turn);
   const bool remembers = electors_.is_quorum_here(inherited, Here::kRemembers);
   const bool is_quorum = remembers || electors_.is_quorum_here(inherited, Here::kAny);
-  const bool is_forced = options_.adopt_newer && is_home && is_late;
-  const bool may_forget = is_home && is_late && is_quorum && !is_somebody_on_the_way(turn);
+  const bool is_forced = options_.adopt_newer && is_home() && is_late;
+  const bool may_forget = is_home() && is_late && is_quorum && !is_somebody_on_the_way(turn);
   if (!remembers && !may_forget && !is_forced) return false;
   probe<"a run is taken over by those who had forgotten it">(!remembers);
   for (auto& [peer, member] : roster_.all()) {
@@ -646,9 +647,7 @@ void CoordinatorMachine::dismiss_held(Turn turn) {
     last_came_at = std::max(last_came_at, member.came_at);
   // Longer at the address where those decide who have forgotten what they said, or all could go
   // round for ever without meeting there. Members wait for an answer for 10 s.
-  const bool is_home =
-      std::ranges::any_of(roster_.all(), [](const auto& entry) { return entry.second.is_home; });
-  const Duration hold_here = is_home ? kHoldAtHomeMax : kHoldMax;
+  const Duration hold_here = is_home() ? kHoldAtHomeMax : kHoldMax;
   for (const PeerId peer : roster_.peers()) {
     const MemberRecord& member = *roster_.find(peer);
     const Duration hold = member.is_welcome ? hold_here + options_.start_grace : hold_here;
