@@ -46,6 +46,7 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "Samples": (27, [("first", "Q"), ("count", "Q")]),
     "Redirect": (29, [("coordinator", "endpoint"), ("node_key", "Q")]),
     "Audit": (30, []),
+    "StandBy": (31, [("coordinator", "Q")]),
     "DataHello": (32, [("peer", "I")]),
     "Want": (33, [("kind", "B")]),
     "Chunk": (34, [("kind", "B"), ("bytes", "rest")]),

@@ -46,8 +46,9 @@ enum class MessageType : uint16_t {
   kNotice = 26,    // How we stand with it, and why: before a link is closed, or when it changes.
   kSamples = 27,   // A range of the run's data is yours; or how much of it has been handed out.
   kKeys = 28,      // Who may speak to you, in a run with a list of keys.
-  kRedirect = 29,  // Somebody else coordinates the run; the link is then closed.
+  kRedirect = 29,  // The run's coordinator is, or may be, there.
   kAudit = 30,     // Make the sum of a chunk of the last round again.
+  kStandBy = 31,   // I do not coordinate the run, but may have to: your Hello is kept.
   // Data.
   kDataHello = 32,
   kWant = 33,
@@ -183,6 +184,10 @@ struct Welcome {
   uint32_t heartbeat_interval_ms = 0;
   uint32_t dead_after_ms = 0;
   uint64_t coordinator = 0;  // Which one it is, of those of the same term. Never 0.
+};
+// Of a coordinator that cannot begin yet; then again and again, as a sign of life.
+struct StandBy {
+  uint64_t coordinator = 0;  // Welcome::coordinator
 };
 struct Redirect {
   Endpoint coordinator;

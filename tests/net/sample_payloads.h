@@ -128,6 +128,7 @@ inline std::vector<SamplePayload> sample_payloads() {
                                 .heartbeat_interval_ms = 1000,
                                 .dead_after_ms = 15000,
                                 .coordinator = 1ull << 63}),
+      sample("StandBy", StandBy{.coordinator = 1ull << 63}),
       sample("Redirect", Redirect{.coordinator = {"a.example", 7000}, .node_key = 12}),
       sample("Reject", Reject{.reason = "another configuration"}),
       sample("Reject for now", Reject{.reason = "no state", .restart_makes_sense = true}),

@@ -1,4 +1,5 @@
-// Who is a member, what is known of it, and when the run starts. Rounds are in
+// Who is a member, and what is known of it. When the run starts is in net/coordinator/beginning.h,
+// rounds are in
 // net/coordinator/round_keeper.h, the state in net/coordinator/state_in_force.h, the door in
 // net/coordinator/admission.h, who contributes in net/coordinator/standing.h, and who may bring a
 // newer state in net/coordinator/newer_state.h.
@@ -13,6 +14,7 @@
 
 #include "base/log.h"
 #include "net/coordinator/admission.h"
+#include "net/coordinator/beginning.h"
 #include "net/coordinator/conduct.h"
 #include "net/coordinator/electors.h"
 #include "net/coordinator/newer_state.h"
@@ -29,10 +31,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// How long members wait here for enough others to take the run over, before they look elsewhere.
-constexpr Duration kHoldMax = std::chrono::seconds(5);
-constexpr Duration kHoldAtHomeMax = std::chrono::seconds(9);
-
 CoordinatorOptions with_identity(CoordinatorOptions options) {
   if (options.identity == 0) options.identity = std::random_device{}() | uint64_t{1} << 32;
   return options;
@@ -42,7 +40,7 @@ class CoordinatorMachine : public Coordinator {
  public:
   explicit CoordinatorMachine(const CoordinatorOptions& options);
 
-  void on_start(Instant now, Outbox&) override { began_at_ = now; }
+  void on_start(Instant now, Outbox&) override { beginning_.on_start(now); }
   void on_link_open(LinkId link, bool incoming, const Remote& remote, Instant now,
                     Outbox& out) override;
   void on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) override;
@@ -50,7 +48,9 @@ class CoordinatorMachine : public Coordinator {
   void on_drained(LinkId, Instant, Outbox&) override {}
   void on_tick(Instant now, Outbox& out) override;
   CoordinatorReport report() const override;
-  bool is_coordinating() const override { return roster_.count() > 0; }
+  bool is_coordinating() const override {
+    return std::ranges::any_of(roster_.all(), [](const auto& one) { return one.second.is_welcome; });
+  }
   void redirect(const Redirect& to, Instant now, Outbox& out) override {
     if (!is_started_) send_away(to, {now, out});
   }
@@ -90,19 +90,11 @@ class CoordinatorMachine : public Coordinator {
 
   // The run.
   void start_if_due(Turn turn);
-  bool is_grace_over(Turn turn) const {
-    return called_at_ && turn.now - *called_at_ >= options_.start_grace;
-  }
-  // This is the run's configured address: somebody has come by it.
-  bool is_home() const {
-    return std::ranges::any_of(roster_.all(), [](const auto& one) { return one.second.is_home; });
-  }
-  bool may_wait(const MemberRecord& member, Turn turn) const;
-  bool may_begin(Turn turn) const;
-  bool may_take_over(const Inheritance& inherited, Turn turn);
-  bool is_somebody_on_the_way(Turn turn) const;
-  void dismiss_held(Turn turn);
-  void forget_log_if_alone(Turn turn);
+  void start(Turn turn);
+  void stand_by(const MemberRecord& member, Turn turn);
+  void stand_by(Turn turn);
+  void call_up(Turn turn);
+  void release(Turn turn);
   void send_away(const Redirect& to, Turn turn);
   void step_down(const std::string& reason, Turn turn);
   void watch_quorum(Turn turn);
@@ -121,10 +113,10 @@ class CoordinatorMachine : public Coordinator {
   StateInForce in_force_;
   StandingReview standing_;
   Electors electors_;
+  Beginning beginning_;
   RoundKeeper rounds_;
   SampleCounter samples_;
   bool is_started_ = false;
-  Instant first_came_at_{};        // Of those who wait for the start.
   std::set<uint64_t> unfinished_;  // Nodes that were active and have not said that they are done.
   bool somebody_is_done_ = false;
   Instant emptied_at_{};
@@ -132,13 +124,9 @@ class CoordinatorMachine : public Coordinator {
   bool is_retiring_ = false;
   int64_t joined_count_ = 0;
   int64_t lost_count_ = 0;
-  int64_t dismissed_count_ = 0;
   uint64_t keys_generation_ = 0;  // That all members were told.
-  Instant began_at_{};
-  std::optional<Instant> called_at_;  // When somebody came first, since the run has no coordinator.
-  bool is_run_known_ = false;         // Somebody has come who was in it, as far as disks tell.
-  std::map<uint64_t, Instant> remembering_;  // When who knows what was promised came last.
-  Instant quorum_at_{};                      // The last time that one followed us.
+  Instant stood_by_at_{};
+  Instant quorum_at_{};  // The last time that one followed us.
   RunLog log_;
 };
 
@@ -150,6 +138,7 @@ CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
       in_force_(options.fragment_count, roster_),
       standing_(options_, roster_, in_force_, reachability_, conduct_, speaker_),
       electors_(options_, roster_),
+      beginning_(options_, roster_, in_force_, electors_),
       rounds_(options_, roster_, in_force_.states(), speaker_, conduct_, electors_),
       log_(options.log) {
   speaker_.raise_term(log_.term + 1);
@@ -211,7 +200,7 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
     lose(peer, fmt::format("silent for {:.1f} s", std::chrono::duration<double>(silence).count()),
          turn);
   }
-  dismiss_held(turn);
+  stand_by(turn);
   review(turn);
   watch_quorum(turn);
   finish_if_done(turn);
@@ -265,18 +254,16 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   electors_.came_back(record.node_key);
   const bool is_split = raise_term(applicant);
   speaker_.raise_epoch(hello.last_epoch);
-  if (roster_.count() == 0) first_came_at_ = turn.now;
-  if (!called_at_) called_at_ = turn.now;
-  is_run_known_ |= !hello.last_electorates.empty();
-  if (hello.remembers && !hello.last_electorates.empty()) remembering_[hello.node_key] = turn.now;
   MemberRecord* const member = roster_.add(std::move(record), rounds_.numbers());
   if (member == nullptr) {  // All numbers stand in open rounds. It will dial again.
     turn.out.close(applicant.link);
     return;
   }
+  if (!is_started_) beginning_.came(*member, turn.now);
   base::log_info("{} registered from {} as peer {} with data address {}", member->name,
                  member->remote.text(), member->peer, member->data.text());
-  if (is_started_ || may_wait(*member, turn)) welcome(*member, turn);
+  const bool is_welcome = is_started_ || beginning_.may_be_welcome(*member);
+  is_welcome ? welcome(*member, turn) : stand_by(*member, turn);
   probe<"a member comes from a coordinator with a higher term">(is_split);
   if (is_split) {
     standing_.notify(
@@ -286,7 +273,6 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
                     applicant.term),
         turn);
   }
-  reachability_.watch(member->peer, member->node_key, member->data, turn);
   if (is_started_) receive_state_of(*member, turn);
 }
 
@@ -299,6 +285,7 @@ void CoordinatorMachine::welcome(MemberRecord& member, Turn turn) {
       .coordinator = options_.identity};
   speaker_.send(member.link, MessageType::kWelcome, encode(welcome), turn);
   tell_keys(member, turn);
+  reachability_.watch(member.peer, member.node_key, member.data, turn);
 }
 
 // Before the start this is the successor of whoever gave out that term. After it, a member that
@@ -573,91 +560,40 @@ void CoordinatorMachine::review(Turn turn) {
   }
 }
 
-// All that were expected; or enough after some grace; or, after a restart of the coordinator, most
-// of those who were the run, with a moment for the rest.
-bool CoordinatorMachine::may_begin(Turn turn) const {
-  if (options_.fail_over && !is_home()) return false;
-  const Duration waited = turn.now - first_came_at_;
-  const bool are_enough = roster_.count() >= options_.members_min;
-  const bool is_grace_over = waited >= options_.start_grace;
-  const StateInForce::LastEpoch last = in_force_.last_epoch();
-  const bool is_settled = last.here >= last.count || waited >= 2 * options_.heartbeat_interval;
-  const bool is_run_back = 2 * last.here > last.count && is_settled;
-  const bool are_all = roster_.count() >= options_.start_members;
-  if (!are_all && !(are_enough && (is_grace_over || is_run_back))) return false;
-  probe<"the run starts again with most of its members">(!are_all && !is_grace_over);
-  probe<"the run starts without some that were expected">(!are_all && is_grace_over);
-  return true;
+// Who waits here may wait elsewhere at the same time. He is told where the others are, if we know
+// more of them than he does: each may be the one that he must find.
+void CoordinatorMachine::stand_by(const MemberRecord& member, Turn turn) {
+  speaker_.send(member.link, MessageType::kStandBy, encode(StandBy{options_.identity}), turn);
+  if (std::tuple(log_.list_term, log_.epoch) <= std::tuple(member.list_term, member.list_epoch))
+    return;
+  for (const Seat& seat : log_.list.members) {
+    if (!seat.is_reachable || seat.node_key == options_.identity) continue;
+    speaker_.send(member.link, MessageType::kRedirect, encode(Redirect{seat.data, seat.node_key}),
+                  turn);
+  }
 }
 
-// With a quorum that remembers what it had promised, at once. Where all have been started again,
-// their disks are the best there is, after some grace for those who know more; or the operator says
-// so. Nobody is told to follow us before: whoever was would not go back to the last coordinator.
-bool CoordinatorMachine::may_take_over(const Inheritance& inherited, Turn turn) {
-  const bool is_late = is_grace_over(turn);
-  const bool remembers = electors_.is_quorum_here(inherited, Here::kRemembers);
-  const bool is_quorum = remembers || electors_.is_quorum_here(inherited, Here::kAny);
-  const bool is_forced = options_.adopt_newer && is_home() && is_late;
-  const bool may_forget = is_home() && is_late && is_quorum && !is_somebody_on_the_way(turn);
-  if (!remembers && !may_forget && !is_forced) return false;
-  probe<"a run is taken over by those who had forgotten it">(!remembers);
+// So that each knows that the other is alive.
+void CoordinatorMachine::stand_by(Turn turn) {
+  if (is_started_ || turn.now - stood_by_at_ < options_.heartbeat_interval) return;
+  stood_by_at_ = turn.now;
+  const Bytes payload = encode(StandBy{options_.identity});
+  for (const auto& [peer, member] : roster_.all()) {
+    if (!member.is_welcome) speaker_.send(member.link, MessageType::kStandBy, payload, turn);
+  }
+}
+
+void CoordinatorMachine::call_up(Turn turn) {
   for (auto& [peer, member] : roster_.all()) {
     if (!member.is_welcome) welcome(member, turn);
   }
-  return is_forced ||
-         electors_.is_quorum_here(inherited, remembers ? Here::kFencedAndRemembers : Here::kFenced);
 }
 
-// Somebody who knows more is alive, and looks elsewhere just now.
-bool CoordinatorMachine::is_somebody_on_the_way(Turn turn) const {
-  return std::ranges::any_of(remembering_, [&](const auto& entry) {
-    return turn.now - entry.second < options_.start_grace && !roster_.has_node(entry.first);
-  });
-}
-
-// Until the run starts. Whoever knows of a coordinator, or may find one, does not wait here.
-bool CoordinatorMachine::may_wait(const MemberRecord& member, Turn turn) const {
-  if (!options_.fail_over) return true;
-  const bool remembers = member.remembers && !member.electorates.empty();
-  if (remembers || !member.is_home) return false;
-  const auto inherited = electors_.inheritance();
-  return !inherited || (is_grace_over(turn) && inherited->has_voter(member.node_key));
-}
-
-// Nobody whom the disk names has come, and whoever was sent to them has come back.
-void CoordinatorMachine::forget_log_if_alone(Turn turn) {
-  const auto inherited = electors_.inheritance();
-  if (!inherited || turn.now - began_at_ < options_.start_grace) return;
-  if (is_run_known_ || roster_.count() == 0) return;
-  probe<"nobody remembers the run that the disk knows">();
-  base::log_warning("none of the run's last members has come: the run begins anew");
-  electors_.forget_log();
-  for (auto& [peer, member] : roster_.all()) {
-    if (!member.is_welcome && may_wait(member, turn)) welcome(member, turn);
-  }
-}
-
-void CoordinatorMachine::dismiss_held(Turn turn) {
-  if (is_started_ || !options_.fail_over) return;
-  forget_log_if_alone(turn);
-  const bool is_begun = !electors_.inheritance();
-  const std::vector<Seat>& seats = options_.log.list.members;
-  Instant last_came_at{};  // Others may be on their way here, too.
-  for (const auto& [peer, member] : roster_.all())
-    last_came_at = std::max(last_came_at, member.came_at);
-  // Longer at the address where those decide who have forgotten what they said, or all could go
-  // round for ever without meeting there. Members wait for an answer for 10 s.
-  const Duration hold_here = is_home() ? kHoldAtHomeMax : kHoldMax;
+void CoordinatorMachine::release(Turn turn) {
   for (const PeerId peer : roster_.peers()) {
     const MemberRecord& member = *roster_.find(peer);
-    const Duration hold = member.is_welcome ? hold_here + options_.start_grace : hold_here;
-    if ((member.is_welcome && is_begun) || turn.now - last_came_at < hold) continue;
-    probe<"too few come to take the run over">();
-    if (!seats.empty()) {
-      const Seat& seat = seats[size_t(dismissed_count_++) % seats.size()];
-      speaker_.send(member.link, MessageType::kRedirect, encode(Redirect{seat.data, seat.node_key}),
-                    turn);
-    }
+    if (!member.is_welcome) continue;
+    probe<"members that were welcomed look for a coordinator again">();
     turn.out.close(member.link);
     forget(peer, turn);
   }
@@ -702,21 +638,30 @@ void CoordinatorMachine::keep_log() {
 }
 
 void CoordinatorMachine::start_if_due(Turn turn) {
-  if (is_started_ || roster_.count() == 0) return;
-  const auto inherited = options_.fail_over ? electors_.inheritance() : std::nullopt;
-  if (!inherited && is_run_known_ && options_.fail_over)
-    return;  // Who knew of it is away just now.
-  if (!(inherited ? may_take_over(*inherited, turn) : may_begin(turn))) return;
-  const bool is_grace_over = turn.now - first_came_at_ >= options_.start_grace;
+  if (is_started_) return;
+  switch (beginning_.review(turn.now)) {
+    case Beginning::Verdict::kWait:
+      return;
+    case Beginning::Verdict::kRelease:
+      return release(turn);
+    case Beginning::Verdict::kCallUp:
+      return call_up(turn);
+    case Beginning::Verdict::kBegin:
+      return start(turn);
+  }
+}
+
+void CoordinatorMachine::start(Turn turn) {
   if (!in_force_.elect()) {  // Somebody who has the state must come.
     probe<"a start must wait for somebody with a whole state">();
-    if (is_grace_over) dismiss_all(turn);
+    if (beginning_.is_grace_over(turn.now)) dismiss_all(turn);
     return;
   }
+  call_up(turn);
+  const auto inherited = options_.fail_over ? electors_.inheritance() : std::nullopt;
   is_started_ = true;
   quorum_at_ = turn.now;
-  called_at_.reset();
-  remembering_.clear();
+  beginning_.has_begun();
   electors_.begin(inherited);
   if (inherited) rounds_.inherit_held(inherited->electorates);
   uint64_t step = 0;

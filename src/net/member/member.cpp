@@ -52,8 +52,8 @@ class MemberMachine : public Member {
   using Handled = base::Result<void>;
 
   // The coordinator's words.
-  Handled on_control(const Message& message, Turn turn);
-  Handled on_welcome(const Welcome& welcome, uint32_t term, Turn turn);
+  Handled on_control(LinkId link, const Message& message, Turn turn);
+  Handled on_welcome(LinkId link, const Welcome& welcome, uint32_t term, Turn turn);
   Handled on_catch_up(const CatchUp& catch_up, Turn turn);
   Handled on_start_message(const Start& start, Turn turn);
   Handled on_samples(const Samples& samples);
@@ -75,8 +75,9 @@ class MemberMachine : public Member {
 
   void keep(RunLog log);
   void set_places();
-  std::string own_host() const;
-  Message make_hello();
+  Registration::Place own_place() const;
+  std::string own_host(const Registration::Place& place) const;
+  Message make_hello(const Registration::Place& place);
   void tell(MessageType type, const Authority& authority, Bytes payload, Turn turn);
   void tell_ready(int64_t fragment, Turn turn);
   void tell_samples_needed(Turn turn);
@@ -115,9 +116,8 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
       on_event_(std::move(on_event)),
       registration_({.coordinator = options.coordinator,
                      .key = options.coordinator_key,
-                     .patience = options.coordinator_patience,
-                     .node_key = options.node_key},
-                    [this] { return make_hello(); }),
+                     .patience = options.coordinator_patience},
+                    [this](const auto& place) { return make_hello(place); }),
       fetcher_(run_, {.wants_in_flight_max = options.wants_in_flight_max,
                       .links_per_peer_max = options.links_per_peer_max,
                       .window_bytes_max = options.window_bytes_max}),
@@ -141,7 +141,7 @@ void MemberMachine::on_link_open(LinkId link, bool incoming, const Remote& remot
   if (incoming) {
     server_.on_link_open(link, remote.endpoint, now);
   } else if (registration_.owns(link)) {
-    registration_.on_link_open(remote.node, {now, out});
+    registration_.on_link_open(link, remote.node, {now, out});
   } else if (fetcher_.owns(link)) {
     fetcher_.on_link_open(link, remote.node, {now, out});
   }
@@ -152,7 +152,7 @@ void MemberMachine::on_link_closed(LinkId link, const std::string& reason, Insta
   const Turn turn{now, out};
   if (is_over_) return;
   if (registration_.owns(link)) {
-    if (registration_.on_link_closed(reason, now)) on_coordinator_lost(turn);
+    if (registration_.on_link_closed(link, reason, now)) on_coordinator_lost(turn);
   } else if (fetcher_.owns(link)) {
     fetcher_.on_link_closed(link, reason, turn);
   } else if (server_.owns(link)) {
@@ -165,10 +165,11 @@ void MemberMachine::on_message(LinkId link, const Message& message, Instant now,
   const Turn turn{now, out};
   if (is_over_) return;
   if (registration_.owns(link)) {
-    registration_.on_heard(now);
-    const Handled handled = on_control(message, turn);
+    registration_.on_heard(link, now);
+    const Handled handled = on_control(link, message, turn);
     probe<"the coordinator says what cannot be">(!handled.ok());
-    if (!handled.ok() && registration_.drop(handled.reason(), turn)) on_coordinator_lost(turn);
+    if (!handled.ok() && registration_.drop(link, handled.reason(), turn))
+      on_coordinator_lost(turn);
   } else if (fetcher_.owns(link)) {
     if (const auto delivery = fetcher_.on_message(link, message, turn)) {
       on_chunk(*delivery, message.payload, turn);
@@ -243,7 +244,8 @@ void MemberMachine::on_worked(const std::function<void(Turn)>& finish, Turn turn
 
 // --- The coordinator's words.
 
-MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn turn) {
+MemberMachine::Handled MemberMachine::on_control(LinkId link, const Message& message,
+                                                 Turn turn) {
   const Authority& authority = message.authority;
   const bool is_ours = message.run == run_ || message.type == MessageType::kReject;
   if (!is_ours) return base::Failure{"it belongs to another run"};
@@ -251,7 +253,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
     return base::Failure{"a fragment that does not exist"};
   const bool may_come_first =
       message.type == MessageType::kWelcome || message.type == MessageType::kReject ||
-      message.type == MessageType::kRedirect || message.type == MessageType::kNotice;
+      message.type == MessageType::kRedirect || message.type == MessageType::kNotice ||
+      message.type == MessageType::kStandBy;
   if (!registration_.link() && !may_come_first) return base::Failure{"it did not welcome us"};
   if (registration_.link() && authority.term > log_.term) {
     RunLog log = log_;
@@ -260,8 +263,9 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
   }
   switch (message.type) {
     case MessageType::kWelcome:
-      return dispatch<Welcome>(
-          message, [&](const auto& welcome) { return on_welcome(welcome, authority.term, turn); });
+      return dispatch<Welcome>(message, [&](const auto& welcome) {
+        return on_welcome(link, welcome, authority.term, turn);
+      });
     case MessageType::kReject:
       return dispatch<Reject>(message, [&](const auto& reject) {
         stop({.reason = reject.reason,
@@ -272,7 +276,13 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
       });
     case MessageType::kRedirect:
       return dispatch<Redirect>(message, [&](const auto& redirect) {
-        registration_.look_at({.endpoint = redirect.coordinator, .node_key = redirect.node_key});
+        registration_.look_at({.endpoint = redirect.coordinator, .node_key = redirect.node_key},
+                              turn.now);
+        return Handled{};
+      });
+    case MessageType::kStandBy:
+      return dispatch<StandBy>(message, [&](const auto& stand_by) {
+        if (!registration_.link()) registration_.on_stand_by(link, stand_by, turn);
         return Handled{};
       });
     case MessageType::kCatchUp:
@@ -318,7 +328,8 @@ MemberMachine::Handled MemberMachine::on_control(const Message& message, Turn tu
 
 // We never go back to a coordinator that came before one that we have followed: what we told that
 // one stands. Of two with one term we stay with ours.
-MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, uint32_t term, Turn turn) {
+MemberMachine::Handled MemberMachine::on_welcome(LinkId link, const Welcome& welcome,
+                                                 uint32_t term, Turn turn) {
   const bool is_another = log_.coordinator != welcome.coordinator && log_.coordinator != 0;
   const bool is_older = term < log_.term || (term == log_.term && is_another);
   probe<"a coordinator that came before ours welcomes us">(is_older);
@@ -331,7 +342,7 @@ MemberMachine::Handled MemberMachine::on_welcome(const Welcome& welcome, uint32_
   self_ = welcome.peer;
   fetcher_.set_self(self_);
   server_.set_self(self_);
-  registration_.on_welcome(welcome, turn);
+  registration_.on_welcome(link, welcome, turn);
   return {};
 }
 
@@ -564,7 +575,7 @@ void MemberMachine::set_places() {
   for (const Seat& seat : log_.list.members) {
     const bool is_us = seat.node_key == options_.node_key;
     if (is_us && !options_.own.empty()) {
-      (remembers_ ? places : own).push_back({.endpoint = options_.own.front()});
+      (remembers_ ? places : own).push_back(own_place());
     } else if (!is_us && seat.is_reachable) {
       places.push_back({.endpoint = seat.data, .node_key = seat.node_key});
     }
@@ -579,13 +590,20 @@ void MemberMachine::set_places() {
   registration_.set_places(std::move(places));
 }
 
+// The process has one link to itself, so one place.
+Registration::Place MemberMachine::own_place() const {
+  const auto& own = options_.own;
+  const bool is_home = std::ranges::find(own, options_.coordinator) != own.end();
+  return {.endpoint = is_home ? options_.coordinator : own.front(), .node_key = options_.node_key};
+}
+
 // The coordinator in our own process does not see where we come from. Others have, or reach us
 // where they reach it.
-std::string MemberMachine::own_host() const {
+std::string MemberMachine::own_host(const Registration::Place& place) const {
   for (const Seat& seat : log_.list.members) {
     if (seat.node_key == options_.node_key) return seat.data.host;
   }
-  return registration_.is_home() ? options_.coordinator.host : "";
+  return registration_.is_home(place) ? options_.coordinator.host : "";
 }
 
 std::optional<Redirect> MemberMachine::followed() const {
@@ -593,7 +611,7 @@ std::optional<Redirect> MemberMachine::followed() const {
   return Redirect{.coordinator = registration_.endpoint(), .node_key = log_.coordinator};
 }
 
-Message MemberMachine::make_hello() {
+Message MemberMachine::make_hello(const Registration::Place& place) {
   Hello hello;
   hello.protocol = kProtocolVersion;
   hello.node_key = options_.node_key;
@@ -609,10 +627,10 @@ Message MemberMachine::make_hello() {
   hello.last_electorates = log_.list.electorates;
   hello.remembers = remembers_;
   hello.coordinator = log_.coordinator;
-  hello.is_home = registration_.is_home();
+  hello.is_home = registration_.is_home(place);
   if (hello.listen.host.empty() &&
-      std::ranges::find(options_.own, registration_.endpoint()) != options_.own.end())
-    hello.listen.host = own_host();
+      std::ranges::find(options_.own, place.endpoint) != options_.own.end())
+    hello.listen.host = own_host(place);
   hello.held = rounds_.held();
   return {.type = MessageType::kHello,
           .run = run_,

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "base/hash.h"
 #include "base/log.h"
 #include "net/probe.h"
 
@@ -14,15 +13,14 @@ using std::chrono::seconds;
 
 constexpr Duration kPauseMin = milliseconds(200);
 constexpr Duration kPauseMax = seconds(5);
-// Where there are several places, and the next turn may well find what this one has not.
-constexpr Duration kTurnPauseMax = seconds(2);
-// For the connection, where there is another place to look at, and for the Welcome.
-constexpr Duration kConnectWithin = seconds(2);
+// Where there are several places, and any may have become the right one.
+constexpr Duration kPauseAmongManyMax = seconds(2);
+// From one place to the next in a search.
+constexpr Duration kStagger = milliseconds(50);
+// For the connection, and for the next word before the Welcome.
 constexpr Duration kAnswerWithin = seconds(10);
-// At first all look in step, so that they meet.
-constexpr uint64_t kTurnsInStep = 2;
-// In one turn.
-constexpr int64_t kRedirectsMax = 3;
+// Of a list, and as many of which others tell us.
+constexpr int64_t kCandidatesMax = 2 * kMembersMax;
 // Between two lines in the log that say that there is none.
 constexpr Duration kTellAgainAfter = seconds(30);
 
@@ -30,107 +28,148 @@ constexpr Duration kTellAgainAfter = seconds(30);
 
 void Registration::start(Turn turn) {
   alone_since_ = turn.now;
-  look_everywhere();
+  search(turn.now, std::nullopt);
   on_tick(turn);
 }
 
-void Registration::on_link_open(const NodeId& node, Turn turn) {
-  if (!is_right(node)) {
-    drop(fmt::format("the node with the key {} answers there", node.text()), turn);
+void Registration::search(Instant now, std::optional<Place> lost) {
+  candidates_.clear();
+  Instant dial_at = now;
+  const auto add_next = [&](const Place& place) {
+    add(place, dial_at);
+    dial_at = now + int64_t(candidates_.size()) * kStagger;
+  };
+  if (lost) {  // It may only have been the link.
+    dial_at = now += kPauseMin;
+    add_next(*lost);
+    candidates_.front().pause = kPauseMin;
+  }
+  add_next({.endpoint = options_.coordinator});
+  for (const Place& place : places_) add_next(place);
+}
+
+void Registration::add(Place place, Instant dial_at) {
+  if (int64_t(candidates_.size()) >= kCandidatesMax) return;
+  for (Candidate& known : candidates_) {
+    if (known.place.endpoint != place.endpoint) continue;
+    if (known.place.node_key == 0) known.place.node_key = place.node_key;
     return;
   }
-  is_open_ = true;
-  heard_at_ = turn.now;
-  turn.out.send(*link_, make_hello_());
+  candidates_.push_back({.place = std::move(place), .dial_at = dial_at, .link = {}});
+}
+
+void Registration::look_at(Place place, Instant now) {
+  if (is_welcome_) {
+    places_.insert(places_.begin(), std::move(place));
+  } else {
+    add(std::move(place), now);
+  }
+}
+
+bool Registration::owns(LinkId link) const {
+  return std::ranges::any_of(candidates_, [&](const auto& one) { return one.link == link; });
+}
+
+Registration::Candidate& Registration::find(LinkId link) {
+  return *std::ranges::find(candidates_, std::optional(link), &Candidate::link);
+}
+
+std::optional<LinkId> Registration::link() const {
+  return is_welcome_ ? candidates_.front().link : std::nullopt;
+}
+
+void Registration::on_link_open(LinkId link, const NodeId& node, Turn turn) {
+  Candidate& candidate = find(link);
+  if (!is_right(candidate.place, node)) {
+    drop(link, fmt::format("the node with the key {} answers there", node.text()), turn);
+    return;
+  }
+  candidate.heard_at = turn.now;
+  turn.out.send(link, make_hello_(candidate.place));
 }
 
 // With a list of keys: the configured coordinator, or the node that another one has named.
-bool Registration::is_right(const NodeId& node) const {
+bool Registration::is_right(const Place& place, const NodeId& node) const {
   return !options_.key || node == *options_.key ||
-         (place_.node_key != 0 && place_.node_key == node.number());
+         (place.node_key != 0 && place.node_key == node.number());
 }
 
-void Registration::on_welcome(const Welcome& welcome, Turn turn) {
+void Registration::on_welcome(LinkId link, const Welcome& welcome, Turn turn) {
+  for (Candidate& other : candidates_) {
+    if (other.link != link) close(other, turn);
+  }
+  Candidate followed = find(link);
+  followed.heard_at = turn.now;
+  candidates_.assign(1, std::move(followed));
   is_welcome_ = true;
-  if (told_at_) base::log_info("found the coordinator {}", place_.endpoint.text());
+  if (told_at_) base::log_info("found the coordinator {}", endpoint().text());
   told_at_.reset();
-  heard_at_ = turn.now;
   heartbeat_interval_ = milliseconds(welcome.heartbeat_interval_ms);
   silence_max_ = milliseconds(welcome.dead_after_ms);
   heartbeat_at_ = turn.now;
-  pause_ = {};
-  turn_count_ = 0;
-  next_.clear();
 }
 
-bool Registration::on_link_closed(const std::string& reason, Instant now) {
+// A node that is reached by the configured address is not dialled by its own beside that.
+void Registration::on_stand_by(LinkId link, const StandBy& stand_by, Turn turn) {
+  find(link).coordinator = stand_by.coordinator;
+  for (Candidate& candidate : candidates_) {
+    if (!candidate.link || !is_reached_elsewhere(candidate)) continue;
+    probe<"a node is reached by two addresses">();
+    close(candidate, turn);
+  }
+}
+
+bool Registration::is_reached_elsewhere(const Candidate& candidate) const {
+  if (candidate.place.node_key == 0) return false;
+  return std::ranges::any_of(candidates_, [&](const Candidate& other) {
+    return &other != &candidate && other.link && other.coordinator == candidate.place.node_key;
+  });
+}
+
+void Registration::on_heard(LinkId link, Instant now) { find(link).heard_at = now; }
+
+bool Registration::on_link_closed(LinkId link, const std::string& reason, Instant now) {
+  Candidate& candidate = find(link);
   const bool was_registered = is_welcome_;
   if (was_registered) {
-    base::log_warning("lost the coordinator {}: {}", place_.endpoint.text(), reason);
+    base::log_warning("lost the coordinator {}: {}", endpoint().text(), reason);
     alone_since_ = now;
   } else if (!told_at_ || now - *told_at_ >= kTellAgainAfter) {
     told_at_ = now;
-    base::log_warning("waiting for the coordinator {}: {}", place_.endpoint.text(), reason);
+    base::log_warning("waiting for the coordinator {}: {}", candidate.place.endpoint.text(),
+                      reason);
   }
   last_reason_ = reason;
-  link_.reset();
-  is_open_ = is_welcome_ = false;
-  dial_at_ = now;
-  if (was_registered) {  // It may only have been the link.
-    begin_turn(now);
-    next_.push_front(place_);
-  } else if (next_.empty()) {
-    begin_turn(now);
+  is_welcome_ = false;
+  if (was_registered) {
+    search(now, candidate.place);
+    return true;
   }
-  return was_registered;
+  const Duration pause_max = places_.empty() ? kPauseMax : kPauseAmongManyMax;
+  const Duration pause = std::clamp<Duration>(2 * candidate.pause, kPauseMin, pause_max);
+  candidate = {.place = candidate.place, .dial_at = now + pause, .pause = pause, .link = {}};
+  return false;
 }
 
-void Registration::begin_turn(Instant now) {
-  pause_ = std::clamp<Duration>(2 * pause_, kPauseMin, places_.empty() ? kPauseMax : kTurnPauseMax);
-  // Two that went to each other at the same time, and found nobody at home, must not do so for
-  // ever.
-  const bool is_late = !places_.empty() && ++turn_count_ > kTurnsInStep;
-  const double jitter =
-      is_late ? 0.5 + base::Random(options_.node_key, turn_count_).uniform() : 1.0;
-  dial_at_ = now + Duration(int64_t(jitter * double(pause_.count())));
-  look_everywhere();
-}
-
-void Registration::look_everywhere() {
-  redirect_count_ = 0;
-  next_.assign(places_.begin(), places_.end());
-  const auto is_home = [&](const Place& place) { return place.endpoint == options_.coordinator; };
-  if (std::ranges::none_of(places_, is_home)) next_.push_back({.endpoint = options_.coordinator});
-}
-
-// Two that have lost it may each take the other to know more.
-void Registration::look_at(Place place) {
-  probe<"a member is sent on again and again">(redirect_count_ == kRedirectsMax);
-  if (redirect_count_++ < kRedirectsMax) next_.push_front(std::move(place));
-}
-
-bool Registration::drop(const std::string& reason, Turn turn) {
-  turn.out.close(*link_);
-  return on_link_closed(reason, turn.now);
+bool Registration::drop(LinkId link, const std::string& reason, Turn turn) {
+  turn.out.close(link);
+  return on_link_closed(link, reason, turn.now);
 }
 
 bool Registration::on_tick(Turn turn) {
-  if (link_) {
-    const bool must_hurry = !is_open_ && !places_.empty();
-    const Duration patience = is_welcome_  ? silence_max_
-                              : must_hurry ? kConnectWithin
-                                           : kAnswerWithin;
-    if (turn.now - heard_at_ < patience) return false;
+  for (Candidate& candidate : candidates_) {
+    if (!candidate.link) {
+      if (turn.now < candidate.dial_at || is_reached_elsewhere(candidate)) continue;
+      candidate.link = turn.out.connect(candidate.place.endpoint);
+      candidate.heard_at = turn.now;
+      continue;
+    }
+    const Duration patience = is_welcome_ ? silence_max_ : kAnswerWithin;
+    if (turn.now - candidate.heard_at < patience) continue;
     probe<"a Hello is not answered">(!is_welcome_);
     probe<"the coordinator is silent">(is_welcome_);
-    return drop(fmt::format("silent for {} s", std::chrono::duration<double>(patience).count()),
-                turn);
-  }
-  if (turn.now >= dial_at_) {
-    place_ = std::move(next_.front());
-    next_.pop_front();
-    link_ = turn.out.connect(place_.endpoint);
-    heard_at_ = turn.now;
+    const double silence = std::chrono::duration<double>(patience).count();
+    if (drop(*candidate.link, fmt::format("silent for {} s", silence), turn)) return true;
   }
   return false;
 }
@@ -141,10 +180,15 @@ bool Registration::is_heartbeat_due(Instant now) {
   return true;
 }
 
+void Registration::close(Candidate& candidate, Turn turn) {
+  if (candidate.link) turn.out.close(*candidate.link);
+  candidate.link.reset();
+  candidate.coordinator = 0;
+}
+
 void Registration::close(Turn turn) {
-  if (link_) turn.out.close(*link_);
-  link_.reset();
-  is_open_ = is_welcome_ = false;
+  for (Candidate& candidate : candidates_) close(candidate, turn);
+  is_welcome_ = false;
 }
 
 }  // namespace net

@@ -1,12 +1,13 @@
-// The link to the coordinator: dialled, greeted, watched, dialled again. It decides where to look
-// for one, when there is one to talk to, and when to give up; what is said over the link is the
+// The link to the coordinator: looked for, greeted, watched, looked for again. It decides where to
+// look, whom to follow of those that answer, and when to give up; what is said over the link is the
 // member's business.
 //
-// Whoever may have become the coordinator is dialled one after the other. All members do it in the
-// same order, so that they meet.
+// All who may have become the coordinator are greeted side by side. So whoever of them can be it
+// sees at once all that can reach it, and nobody has to be at the right place at the right time.
+// The first that welcomes us is followed, and the other links are closed. Links are begun one after
+// the other, as in RFC 8305: mostly the first ones answer before the last ones are dialled.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <optional>
 #include <string>
@@ -23,39 +24,38 @@ class Registration {
     Endpoint coordinator;
     std::optional<NodeId> key;  // That it must have proved.
     Duration patience{};        // Without a coordinator.
-    uint64_t node_key = 0;      // Pauses differ from node to node.
   };
-  // `make_hello` makes the message that greets the coordinator.
-  Registration(Options options, std::function<Message()> make_hello)
-      : options_(std::move(options)), make_hello_(std::move(make_hello)) {}
-
   struct Place {
     Endpoint endpoint;
     uint64_t node_key = 0;  // Of whoever must answer there, on a secured link; 0: any.
     bool operator==(const Place&) const = default;
   };
-  // Where to look beside the configured place, in this order.
+  // `make_hello` makes the message that greets a coordinator at a place.
+  Registration(Options options, std::function<Message(const Place&)> make_hello)
+      : options_(std::move(options)), make_hello_(std::move(make_hello)) {}
+
+  // Where to look beside the configured place, from the next search on.
   const std::vector<Place>& places() const { return places_; }
   void set_places(std::vector<Place> places) { places_ = std::move(places); }
   // Somebody says that it is there.
-  void look_at(Place place);
-  // Where the link goes.
-  const Endpoint& endpoint() const { return place_.endpoint; }
-  // Whether that is where the run begins.
-  bool is_home() const { return place_.endpoint == options_.coordinator; }
+  void look_at(Place place, Instant now);
+  // That is where the run begins.
+  bool is_home(const Place& place) const { return place.endpoint == options_.coordinator; }
 
   void start(Turn turn);
-  bool owns(LinkId link) const { return link_ == link; }
-  // The link, while we are registered on it.
-  std::optional<LinkId> link() const { return is_welcome_ ? link_ : std::nullopt; }
+  bool owns(LinkId link) const;
+  // The link, while we are registered on it, and where it goes.
+  std::optional<LinkId> link() const;
+  const Endpoint& endpoint() const { return candidates_.front().place.endpoint; }
 
-  void on_link_open(const NodeId& node, Turn turn);
-  void on_welcome(const Welcome& welcome, Turn turn);
-  void on_heard(Instant now) { heard_at_ = now; }
+  void on_link_open(LinkId link, const NodeId& node, Turn turn);
+  void on_welcome(LinkId link, const Welcome& welcome, Turn turn);
+  void on_stand_by(LinkId link, const StandBy& stand_by, Turn turn);
+  void on_heard(LinkId link, Instant now);
 
-  // All that end the link return true if we were registered on it.
-  bool on_link_closed(const std::string& reason, Instant now);
-  bool drop(const std::string& reason, Turn turn);
+  // All that end a link return true if we were registered on it.
+  bool on_link_closed(LinkId link, const std::string& reason, Instant now);
+  bool drop(LinkId link, const std::string& reason, Turn turn);
   bool on_tick(Turn turn);
 
   bool is_heartbeat_due(Instant now);
@@ -66,24 +66,28 @@ class Registration {
   void close(Turn turn);
 
  private:
-  bool is_right(const NodeId& node) const;
-  void begin_turn(Instant now);
-  void look_everywhere();
+  struct Candidate {
+    Place place;
+    Instant dial_at{};  // While there is no link.
+    Duration pause{};   // The last one.
+    std::optional<LinkId> link;
+    Instant heard_at{};          // Or since when we wait for an answer.
+    uint64_t coordinator = 0;    // That stands by there; 0: not known.
+  };
+
+  bool is_right(const Place& place, const NodeId& node) const;
+  void search(Instant now, std::optional<Place> lost);
+  void add(Place place, Instant dial_at);
+  Candidate& find(LinkId link);
+  bool is_reached_elsewhere(const Candidate& candidate) const;
+  void close(Candidate& candidate, Turn turn);
 
   const Options options_;
-  const std::function<Message()> make_hello_;
+  const std::function<Message(const Place&)> make_hello_;
   std::vector<Place> places_;
-  std::deque<Place> next_;  // To be dialled in this turn, without a pause.
-  int64_t redirect_count_ = 0;
-  uint64_t turn_count_ = 0;
-  Place place_;
-  std::optional<LinkId> link_;
-  bool is_open_ = false;
+  std::vector<Candidate> candidates_;  // One, while we are registered.
   bool is_welcome_ = false;
-  Instant heard_at_{};  // Or since when we wait for an answer.
   Instant alone_since_{};
-  Instant dial_at_{};
-  Duration pause_{};
   Duration heartbeat_interval_{};
   Duration silence_max_{};
   Instant heartbeat_at_{};

@@ -90,10 +90,9 @@ class PeerMachine final : public Peer {
     }
     void close(LinkId link) override {
       if (InnerLink::is_inner(link)) {
-        if (peer_.own_link_ == link) peer_.own_link_.reset();
         return peer_.inner_.close(link);
       }
-      peer_.forget_coordinators(link);
+      peer_.coordinators_.erase(link);
       peer_.out_->close(link);
     }
     int64_t queued_bytes(LinkId link) const override {
@@ -125,11 +124,6 @@ class PeerMachine final : public Peer {
     const auto followed = member_->followed();
     return followed && followed->node_key != options_.identity ? followed : std::nullopt;
   }
-  // Whether the coordinator had such a link.
-  bool forget_coordinators(LinkId link) {
-    if (own_link_ == link) own_link_.reset();
-    return coordinators_.erase(link) > 0;
-  }
   void hear(const InnerLink::Event& event, Instant now);
   void welcome_stranger(LinkId link, const Message& message, Instant now);
   void redirect(LinkId link, const Redirect& to);
@@ -143,7 +137,6 @@ class PeerMachine final : public Peer {
   InnerLink inner_;
   std::map<LinkId, Remote> strangers_;  // Incoming links that have said nothing yet.
   std::set<LinkId> coordinators_;       // Links of the coordinator; all others are the member's.
-  std::optional<LinkId> own_link_;      // Of the coordinator, to our own member.
   bool is_leaving_ = false;
 };
 
@@ -165,7 +158,7 @@ void PeerMachine::on_link_open(LinkId link, bool incoming, const Remote& remote,
 void PeerMachine::on_link_closed(LinkId link, const std::string& reason, Instant now, Outbox& out) {
   if (strangers_.erase(link) > 0) return;
   act(now, out, [&] {
-    if (forget_coordinators(link)) {
+    if (coordinators_.erase(link) > 0) {
       coordinator_->on_link_closed(link, reason, now, coordinator_side_);
     } else {
       member_->on_link_closed(link, reason, now, member_side_);
@@ -194,11 +187,7 @@ void PeerMachine::welcome_stranger(LinkId link, const Message& message, Instant 
   const auto elsewhere = followed_elsewhere();
   probe<"a node sends another to its coordinator">(elsewhere.has_value());
   if (elsewhere) return redirect(link, *elsewhere);
-  // Who looks for a coordinator stays where somebody is at home, and so they gather.
-  const auto hello = decode<Hello>(*message.payload);
-  if (hello.ok() && hello->node_key == options_.identity) own_link_ = link;
-  probe<"a member comes to a node that looks for a coordinator itself">(!own_link_);
-  if (!own_link_ || is_leaving_) return out_->close(link);
+  if (is_leaving_) return out_->close(link);
   coordinators_.insert(link);
   coordinator_->on_link_open(link, true, remote, now, coordinator_side_);
   coordinator_->on_message(link, message, now, coordinator_side_);
@@ -217,12 +206,10 @@ void PeerMachine::hear(const InnerLink::Event& event, Instant now) {
   Outbox& side = event.is_members ? member_side_ : coordinator_side_;
   switch (event.kind) {
     case InnerLink::Event::Kind::kOpen:
-      if (!event.is_members) own_link_ = event.link;
       return machine.on_link_open(event.link, !event.is_members, us, now, side);
     case InnerLink::Event::Kind::kMessage:
       return machine.on_message(event.link, event.message, now, side);
     case InnerLink::Event::Kind::kClosed:
-      if (own_link_ == event.link) own_link_.reset();
       return machine.on_link_closed(event.link, "the other side closed it", now, side);
   }
 }

@@ -42,6 +42,7 @@ bool is_known(MessageType type) {
     case MessageType::kSamples:
     case MessageType::kKeys:
     case MessageType::kRedirect:
+    case MessageType::kStandBy:
     case MessageType::kDataHello:
     case MessageType::kWant:
     case MessageType::kChunk:

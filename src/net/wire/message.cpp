@@ -204,6 +204,11 @@ void describe(Wire& wire, Welcome& welcome) {
 }
 
 template <class Wire>
+void describe(Wire& wire, StandBy& stand_by) {
+  wire.number(stand_by.coordinator);
+}
+
+template <class Wire>
 void describe(Wire& wire, Redirect& redirect) {
   describe(wire, redirect.coordinator);
   wire.number(redirect.node_key);
@@ -381,6 +386,7 @@ PAYLOAD(Leave);
 PAYLOAD(NeedSamples);
 PAYLOAD(Welcome);
 PAYLOAD(Redirect);
+PAYLOAD(StandBy);
 PAYLOAD(Reject);
 PAYLOAD(CatchUp);
 PAYLOAD(Start);

@@ -247,6 +247,8 @@ Bytes some_payload(MessageType type, Choices& choices) {
       return encode(DialBack{choices.number()});
     case MessageType::kDialBackReply:
       return encode(DialBackReply{choices.number()});
+    case MessageType::kStandBy:
+      return encode(StandBy{choices.below(8)});
     case MessageType::kRedirect:
       return encode(Redirect{.coordinator = some_address(choices), .node_key = choices.below(8)});
     case MessageType::kAudited:

@@ -1,0 +1,133 @@
+#include "net/coordinator/beginning.h"
+
+#include <algorithm>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "net/probe.h"
+
+namespace net {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+// What those who stand by wait longer than the one before them in the list.
+constexpr Duration kTurn = milliseconds(500);
+constexpr int64_t kTurnsMax = 8;
+// Those who were called up must have answered by then. Others may have called up some of them.
+constexpr Duration kAnswersWithin = seconds(3);
+// After that two that go on calling at the same time must not do so for ever.
+constexpr Duration kLaterMax = seconds(1);
+
+}  // namespace
+
+void Beginning::came(const MemberRecord& member, Instant now) {
+  if (roster_.count() == 1) first_came_at_ = now;
+  is_run_known_ |= !member.electorates.empty();
+  if (member.remembers && !member.electorates.empty()) remembering_[member.node_key] = now;
+}
+
+void Beginning::has_begun() {
+  remembering_.clear();
+  quorum_since_.reset();
+  called_up_at_.reset();
+  failed_count_ = 0;
+}
+
+Beginning::Verdict Beginning::review(Instant now) {
+  if (roster_.count() == 0) return Verdict::kWait;
+  if (options_.fail_over) {
+    forget_log_if_alone(now);
+    if (const auto inherited = electors_.inheritance()) return take_over(*inherited, now);
+    if (is_run_known_ || !is_home()) return Verdict::kWait;  // Who knew of it is away just now.
+  }
+  return may_start(now) ? Verdict::kBegin : Verdict::kWait;
+}
+
+// Somebody has come by the run's configured address.
+bool Beginning::is_home() const {
+  return std::ranges::any_of(roster_.all(), [](const auto& one) { return one.second.is_home; });
+}
+
+bool Beginning::may_be_welcome(const MemberRecord& member) const {
+  return !options_.fail_over ||
+         (member.is_home && !is_run_known_ && !electors_.inheritance().has_value());
+}
+
+// All that were expected; or enough after some grace; or, after a restart of the coordinator, most
+// of those who were the run, with a moment for the rest.
+bool Beginning::may_start(Instant now) const {
+  const bool are_enough = roster_.count() >= options_.members_min;
+  const StateInForce::LastEpoch last = in_force_.last_epoch();
+  const bool is_settled =
+      last.here >= last.count || now - first_came_at_ >= 2 * options_.heartbeat_interval;
+  const bool is_run_back = 2 * last.here > last.count && is_settled;
+  const bool are_all = roster_.count() >= options_.start_members;
+  if (!are_all && !(are_enough && (is_grace_over(now) || is_run_back))) return false;
+  probe<"the run starts again with most of its members">(!are_all && !is_grace_over(now));
+  probe<"the run starts without some that were expected">(!are_all && is_grace_over(now));
+  return true;
+}
+
+// With a quorum that remembers what it had promised, at once. Where all have been started again,
+// their disks are the best there is, after some grace for those who know more; or the operator says
+// so.
+Beginning::Verdict Beginning::take_over(const Inheritance& inherited, Instant now) {
+  const bool remembers = electors_.is_quorum_here(inherited, Here::kRemembers);
+  const bool is_late = is_home() && is_grace_over(now);
+  const bool is_forced = options_.adopt_newer && is_late;
+  const bool may_forget = is_late && electors_.is_quorum_here(inherited, Here::kAny) &&
+                          !is_somebody_on_the_way(now);
+  if (called_up_at_ && now - *called_up_at_ >= kAnswersWithin) {
+    probe<"those who were called up do not answer">();
+    ++failed_count_;
+    called_up_at_.reset();
+    quorum_since_.reset();
+    return Verdict::kRelease;
+  }
+  if (!is_our_turn(inherited, remembers, now) && !may_forget && !is_forced)
+    return called_up_at_ ? Verdict::kWait : Verdict::kRelease;
+  probe<"a run is taken over by those who had forgotten it">(!remembers);
+  if (!called_up_at_) called_up_at_ = now;
+  const Here who = remembers ? Here::kFencedAndRemembers : Here::kFenced;
+  const bool have_answered = is_forced || electors_.is_quorum_here(inherited, who);
+  return have_answered ? Verdict::kBegin : Verdict::kCallUp;
+}
+
+// The first of the list that is here, and then the next ones.
+bool Beginning::is_our_turn(const Inheritance& inherited, bool remembers, Instant now) {
+  if (!remembers) quorum_since_.reset();
+  if (!remembers) return false;
+  if (!quorum_since_) quorum_since_ = now;
+  if (called_up_at_) return true;
+  int64_t before = 0;
+  for (const uint64_t voter : inherited.electorates.back().voters) {
+    if (voter == options_.identity) break;
+    const MemberRecord* const member = roster_.find_node(voter);
+    before += member != nullptr && member->remembers;
+  }
+  Duration turn = std::min(before, kTurnsMax) * kTurn;
+  if (failed_count_ > 0) {
+    const double share = base::Random(options_.identity, failed_count_).uniform();
+    turn += Duration(int64_t(share * double(kLaterMax.count())));
+  }
+  return now - *quorum_since_ >= turn;
+}
+
+// Somebody who knows more is alive, and was here.
+bool Beginning::is_somebody_on_the_way(Instant now) const {
+  return std::ranges::any_of(remembering_, [&](const auto& entry) {
+    return now - entry.second < options_.start_grace && !roster_.has_node(entry.first);
+  });
+}
+
+// Nobody whom the disk names has come, and nobody who was told of them has found them.
+void Beginning::forget_log_if_alone(Instant now) {
+  if (is_run_known_ || now - began_at_ < options_.start_grace || !electors_.inheritance()) return;
+  probe<"nobody remembers the run that the disk knows">();
+  base::log_warning("none of the run's last members has come: the run begins anew");
+  electors_.forget_log();
+}
+
+}  // namespace net
