@@ -194,7 +194,7 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   tell_changed_keys(turn);
   for (const PeerId peer : roster_.peers()) {
     const MemberRecord& member = *roster_.find(peer);
-    const Duration silence = now - member.heard_at;
+    const Duration silence = now - std::max(member.heard_at, member.welcomed_at);
     if (!member.is_welcome || silence < options_.dead_after) continue;
     probe<"a member is silent for too long">();
     lose(peer, fmt::format("silent for {:.1f} s", std::chrono::duration<double>(silence).count()),
@@ -278,6 +278,7 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
 
 void CoordinatorMachine::welcome(MemberRecord& member, Turn turn) {
   member.is_welcome = true;
+  member.welcomed_at = turn.now;
   const Welcome welcome{
       .peer = member.peer,
       .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),

@@ -50,7 +50,8 @@ struct MemberRecord {
   bool is_home = true;                  // It came to where the run begins.
   std::vector<HeldRound> held;
 
-  bool is_welcome = false;   // It was sent Welcome,
+  bool is_welcome = false;   // It was sent Welcome
+  Instant welcomed_at{};     // then,
   bool is_fenced = false;    // and has said something since: it listens to nobody else.
   uint64_t known_epoch = 0;  // Of ours.
 
