@@ -38,6 +38,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,8 @@ struct CoordinatorOptions {
   // Another coordinator may take the run over when this one is lost, so that each needs a quorum of
   // the last members: see docs/rounds.md. False: this one decides with whoever is there.
   bool fail_over = false;
+  // The run's configured address, if that is not here: it is told where the run goes on.
+  std::optional<Endpoint> home;
   std::string tie_breaker;  // The name of a node. With it, half of the members are a quorum.
   RunLog log;               // What the process before this one has kept.
   KeepLog keep_log;         // May be empty.

@@ -113,6 +113,8 @@ std::unique_ptr<Member> Cluster::stand_by(HostId node, const MemberOptions& opti
   CoordinatorOptions standby = options_.coordinator;
   standby.term = 1;
   standby.identity = options.node_key;
+  if (std::ranges::find(options.own, options.coordinator) == options.own.end())
+    standby.home = options.coordinator;
   auto coordinator = Coordinator::create(standby);
   nodes_.at(node).coordinator = coordinator.get();
   return Peer::create(

@@ -40,6 +40,7 @@ class Cluster {
   enum class Term { kHigher, kLower };
   void start_coordinator(Term term = Term::kHigher);
   void crash_coordinator();
+  void forget_coordinators_log() { log_ = {}; }
   // What the next one is to do about a newer state.
   void set_adopt_newer(bool adopt_newer) { options_.coordinator.adopt_newer = adopt_newer; }
   Coordinator& coordinator() { return *coordinator_; }

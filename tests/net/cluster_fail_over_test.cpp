@@ -190,5 +190,26 @@ TEST_CASE("fail over: a coordinator on a machine of its own is followed by a nod
   REQUIRE(cluster.violations() == "");
 }
 
+// As a container that is started again has.
+TEST_CASE("fail over: a coordinator without a memory is told where the run goes on") {
+  ClusterOptions options = fail_over_cluster(14, 4);
+  options.home = kCoordinatorHost;
+  options.coordinator.start_members = 2;  // One alone would begin anew.
+  Cluster cluster(options);
+  cluster.start_coordinator();
+  for (const HostId node : {1, 2, 3}) cluster.start_node(node);
+  REQUIRE(cluster.run_until([&] { return cluster.lowest_version() >= 4; }, minutes(1)));
+  cluster.crash_coordinator();
+  const uint64_t version = cluster.highest_version();
+  REQUIRE(cluster.run_until([&] { return cluster.lowest_version() >= version + 2; }, seconds(20)));
+  cluster.forget_coordinators_log();
+  cluster.start_coordinator();
+  cluster.start_node(4);  // Knows that address and no other.
+  REQUIRE(cluster.all_active(seconds(30)));
+  REQUIRE(cluster.coordinating().size() == 1);
+  REQUIRE(cluster.reaches(cluster.highest_version() + 3, minutes(1)));
+  REQUIRE(cluster.violations() == "");
+}
+
 }  // namespace
 }  // namespace net

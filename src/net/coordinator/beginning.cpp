@@ -30,7 +30,7 @@ void Beginning::came(const MemberRecord& member, Instant now) {
 
 void Beginning::has_begun() {
   remembering_.clear();
-  quorum_since_.reset();
+  may_since_.reset();
   called_up_at_.reset();
   failed_count_ = 0;
 }
@@ -40,7 +40,8 @@ Beginning::Verdict Beginning::review(Instant now) {
   if (options_.fail_over) {
     forget_log_if_alone(now);
     if (const auto inherited = electors_.inheritance()) return take_over(*inherited, now);
-    if (is_run_known_ || !is_home()) return Verdict::kWait;  // Who knew of it is away just now.
+    if (is_run_known_) return Verdict::kRelease;  // Who knows of it is away just now.
+    if (!is_home()) return Verdict::kWait;
   }
   return may_start(now) ? Verdict::kBegin : Verdict::kWait;
 }
@@ -70,49 +71,51 @@ bool Beginning::may_start(Instant now) const {
   return true;
 }
 
-// With a quorum that remembers what it had promised, at once. Where all have been started again,
+// With a quorum that remembers what it had promised, or with all of the last members, as nobody else
+// can have promised anything: at once. Where most have been started again and some do not come,
 // their disks are the best there is, after some grace for those who know more; or the operator says
 // so.
 Beginning::Verdict Beginning::take_over(const Inheritance& inherited, Instant now) {
   const bool remembers = electors_.is_quorum_here(inherited, Here::kRemembers);
+  const bool may = remembers || electors_.is_everybody_here(inherited, Here::kAny);
   const bool is_late = is_home() && is_grace_over(now);
   const bool is_forced = options_.adopt_newer && is_late;
   const bool may_forget = is_late && electors_.is_quorum_here(inherited, Here::kAny) &&
                           !is_somebody_on_the_way(now);
+  if (!may) may_since_.reset();
+  if (may && !may_since_) may_since_ = now;
   if (called_up_at_ && now - *called_up_at_ >= kAnswersWithin) {
     probe<"those who were called up do not answer">();
     ++failed_count_;
     called_up_at_.reset();
-    quorum_since_.reset();
+    may_since_.reset();
     return Verdict::kRelease;
   }
-  if (!is_our_turn(inherited, remembers, now) && !may_forget && !is_forced)
+  if (!(may && is_our_turn(inherited, now)) && !may_forget && !is_forced)
     return called_up_at_ ? Verdict::kWait : Verdict::kRelease;
   probe<"a run is taken over by those who had forgotten it">(!remembers);
   if (!called_up_at_) called_up_at_ = now;
-  const Here who = remembers ? Here::kFencedAndRemembers : Here::kFenced;
-  const bool have_answered = is_forced || electors_.is_quorum_here(inherited, who);
-  return have_answered ? Verdict::kBegin : Verdict::kCallUp;
+  const bool have_answered =
+      electors_.is_quorum_here(inherited, Here::kFencedAndRemembers) ||
+      electors_.is_everybody_here(inherited, Here::kFenced) ||
+      (may_forget && electors_.is_quorum_here(inherited, Here::kFenced));
+  return have_answered || is_forced ? Verdict::kBegin : Verdict::kCallUp;
 }
 
 // The first of the list that is here, and then the next ones.
-bool Beginning::is_our_turn(const Inheritance& inherited, bool remembers, Instant now) {
-  if (!remembers) quorum_since_.reset();
-  if (!remembers) return false;
-  if (!quorum_since_) quorum_since_ = now;
+bool Beginning::is_our_turn(const Inheritance& inherited, Instant now) const {
   if (called_up_at_) return true;
   int64_t before = 0;
   for (const uint64_t voter : inherited.electorates.back().voters) {
     if (voter == options_.identity) break;
-    const MemberRecord* const member = roster_.find_node(voter);
-    before += member != nullptr && member->remembers;
+    before += roster_.has_node(voter);
   }
   Duration turn = std::min(before, kTurnsMax) * kTurn;
   if (failed_count_ > 0) {
     const double share = base::Random(options_.identity, failed_count_).uniform();
     turn += Duration(int64_t(share * double(kLaterMax.count())));
   }
-  return now - *quorum_since_ >= turn;
+  return now - *may_since_ >= turn;
 }
 
 // Somebody who knows more is alive, and was here.

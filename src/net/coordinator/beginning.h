@@ -26,6 +26,8 @@ class Beginning {
   // It is in the roster now.
   void came(const MemberRecord& member, Instant now);
   void has_begun();
+  // Somebody says that it goes on elsewhere.
+  void hear_of_run() { is_run_known_ = true; }
 
   enum class Verdict {
     kWait,
@@ -44,7 +46,7 @@ class Beginning {
   bool is_home() const;
   bool may_start(Instant now) const;
   Verdict take_over(const Inheritance& inherited, Instant now);
-  bool is_our_turn(const Inheritance& inherited, bool remembers, Instant now);
+  bool is_our_turn(const Inheritance& inherited, Instant now) const;
   bool is_somebody_on_the_way(Instant now) const;
   void forget_log_if_alone(Instant now);
 
@@ -56,7 +58,7 @@ class Beginning {
   Instant first_came_at_{};
   bool is_run_known_ = false;  // Somebody has come who was in it, as far as disks tell.
   std::map<uint64_t, Instant> remembering_;  // When who knows what was promised came last.
-  std::optional<Instant> quorum_since_;      // That remembers.
+  std::optional<Instant> may_since_;         // We may take the run over, when it is our turn.
   std::optional<Instant> called_up_at_;
   uint64_t failed_count_ = 0;  // Times that those who were called up did not come.
 };

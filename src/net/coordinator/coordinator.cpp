@@ -14,6 +14,7 @@
 
 #include "base/log.h"
 #include "net/coordinator/admission.h"
+#include "net/coordinator/announcer.h"
 #include "net/coordinator/beginning.h"
 #include "net/coordinator/conduct.h"
 #include "net/coordinator/electors.h"
@@ -93,6 +94,8 @@ class CoordinatorMachine : public Coordinator {
   void start(Turn turn);
   void stand_by(const MemberRecord& member, Turn turn);
   void stand_by(Turn turn);
+  std::optional<Redirect> announced() const;
+  void hear_of_run(LinkId link, const Message& message, Turn turn);
   void call_up(Turn turn);
   void release(Turn turn);
   void send_away(const Redirect& to, Turn turn);
@@ -109,6 +112,7 @@ class CoordinatorMachine : public Coordinator {
   Roster roster_;
   Admission admission_;
   Reachability reachability_;
+  Announcer announcer_;
   Conduct conduct_;
   StateInForce in_force_;
   StandingReview standing_;
@@ -126,6 +130,7 @@ class CoordinatorMachine : public Coordinator {
   int64_t lost_count_ = 0;
   uint64_t keys_generation_ = 0;  // That all members were told.
   Instant stood_by_at_{};
+  std::optional<Redirect> elsewhere_;  // Where the run goes on, as somebody has said.
   Instant quorum_at_{};  // The last time that one followed us.
   RunLog log_;
 };
@@ -135,6 +140,7 @@ CoordinatorMachine::CoordinatorMachine(const CoordinatorOptions& options)
       speaker_(run_hash(options.run_name), options.term),
       admission_(options_),
       reachability_(speaker_.run()),
+      announcer_(options_, speaker_),
       in_force_(options.fragment_count, roster_),
       standing_(options_, roster_, in_force_, reachability_, conduct_, speaker_),
       electors_(options_, roster_),
@@ -150,6 +156,8 @@ void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Remote& 
                                       Outbox& out) {
   if (incoming) {
     admission_.on_link_open(link, remote, now);
+  } else if (announcer_.owns(link)) {
+    announcer_.on_link_open(link, {now, out});
   } else if (reachability_.owns(link)) {
     reachability_.on_link_open(link, remote.node, {now, out});
   }
@@ -159,7 +167,9 @@ void CoordinatorMachine::on_link_closed(LinkId link, const std::string& reason, 
                                         Outbox& out) {
   const Turn turn{now, out};
   admission_.on_link_closed(link);
-  if (reachability_.owns(link)) {
+  if (announcer_.owns(link)) {
+    announcer_.on_link_closed();
+  } else if (reachability_.owns(link)) {
     reachability_.on_link_closed(link, reason, turn);
   } else if (const MemberRecord* const member = roster_.find_link(link)) {
     lose(member->peer, reason, turn);
@@ -169,7 +179,9 @@ void CoordinatorMachine::on_link_closed(LinkId link, const std::string& reason, 
 
 void CoordinatorMachine::on_message(LinkId link, const Message& message, Instant now, Outbox& out) {
   const Turn turn{now, out};
-  if (admission_.owns(link)) {
+  if (admission_.owns(link) && message.type == MessageType::kRedirect) {
+    hear_of_run(link, message, turn);
+  } else if (admission_.owns(link)) {
     if (const auto verdict = admission_.on_message(link, message, roster_, now)) {
       follow(*verdict, turn);
     }
@@ -191,6 +203,7 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
   for (const auto& verdict : admission_.on_tick(roster_, turn)) follow(verdict, turn);
   reachability_.on_tick(turn);
+  announcer_.on_tick(announced(), turn);
   tell_changed_keys(turn);
   for (const PeerId peer : roster_.peers()) {
     const MemberRecord& member = *roster_.find(peer);
@@ -565,6 +578,7 @@ void CoordinatorMachine::review(Turn turn) {
 // more of them than he does: each may be the one that he must find.
 void CoordinatorMachine::stand_by(const MemberRecord& member, Turn turn) {
   speaker_.send(member.link, MessageType::kStandBy, encode(StandBy{options_.identity}), turn);
+  if (elsewhere_) speaker_.send(member.link, MessageType::kRedirect, encode(*elsewhere_), turn);
   if (std::tuple(log_.list_term, log_.epoch) <= std::tuple(member.list_term, member.list_epoch))
     return;
   for (const Seat& seat : log_.list.members) {
@@ -581,6 +595,30 @@ void CoordinatorMachine::stand_by(Turn turn) {
   const Bytes payload = encode(StandBy{options_.identity});
   for (const auto& [peer, member] : roster_.all()) {
     if (!member.is_welcome) speaker_.send(member.link, MessageType::kStandBy, payload, turn);
+  }
+}
+
+// Ourselves, while nobody comes by the configured address.
+std::optional<Redirect> CoordinatorMachine::announced() const {
+  const MemberRecord* const own = roster_.find_node(options_.identity);
+  const auto& all = roster_.all();
+  const bool is_home =
+      std::ranges::any_of(all, [](const auto& one) { return one.second.is_home; });
+  if (!is_started_ || !options_.fail_over || !own || is_home) return std::nullopt;
+  return Redirect{.coordinator = own->data, .node_key = options_.identity};
+}
+
+// Whoever was welcomed here has waited in vain, and looks there.
+void CoordinatorMachine::hear_of_run(LinkId link, const Message& message, Turn turn) {
+  admission_.on_link_closed(link);
+  turn.out.close(link);
+  const auto redirect = decode<Redirect>(*message.payload);
+  if (!redirect.ok() || message.run != speaker_.run() || is_started_ || !options_.fail_over) return;
+  probe<"a coordinator hears that the run goes on elsewhere">();
+  elsewhere_ = *redirect;
+  beginning_.hear_of_run();
+  for (const auto& [peer, member] : roster_.all()) {
+    if (!member.is_welcome) stand_by(member, turn);
   }
 }
 
@@ -663,6 +701,7 @@ void CoordinatorMachine::start(Turn turn) {
   is_started_ = true;
   quorum_at_ = turn.now;
   beginning_.has_begun();
+  elsewhere_.reset();
   electors_.begin(inherited);
   if (inherited) rounds_.inherit_held(inherited->electorates);
   uint64_t step = 0;

@@ -27,7 +27,7 @@ std::optional<Inheritance> Electors::inheritance() const {
   return newest;
 }
 
-bool Electors::is_quorum_here(const Inheritance& inherited, Here who) const {
+std::set<uint64_t> Electors::present(Here who) const {
   const bool must_be_fenced = who == Here::kFenced || who == Here::kFencedAndRemembers;
   const bool must_remember = who == Here::kRemembers || who == Here::kFencedAndRemembers;
   std::set<uint64_t> present;
@@ -36,8 +36,20 @@ bool Electors::is_quorum_here(const Inheritance& inherited, Here who) const {
     if (must_remember && !(member.remembers && !member.electorates.empty())) continue;
     present.insert(member.node_key);
   }
+  return present;
+}
+
+bool Electors::is_quorum_here(const Inheritance& inherited, Here who) const {
+  const std::set<uint64_t> here = present(who);
   return std::ranges::all_of(inherited.electorates, [&](const Electorate& electorate) {
-    return net::is_quorum(electorate, present, false);
+    return net::is_quorum(electorate, here, false);
+  });
+}
+
+bool Electors::is_everybody_here(const Inheritance& inherited, Here who) const {
+  const std::set<uint64_t> here = present(who);
+  return std::ranges::all_of(inherited.electorates, [&](const Electorate& electorate) {
+    return std::ranges::all_of(electorate.voters, [&](uint64_t key) { return here.contains(key); });
   });
 }
 

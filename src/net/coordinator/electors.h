@@ -38,6 +38,7 @@ class Electors {
   // What the disk knows is of a run that nobody remembers.
   void forget_log() { is_log_forgotten_ = true; }
   bool is_quorum_here(const Inheritance& inherited, Here who) const;
+  bool is_everybody_here(const Inheritance& inherited, Here who) const;
   // Whether this member comes from a coordinator that has taken over after our last word.
   bool is_deposed_by(const MemberRecord& member, const Speaker& speaker) const;
 
@@ -62,6 +63,7 @@ class Electors {
   bool is_quorum_fenced() const;
 
  private:
+  std::set<uint64_t> present(Here who) const;
   std::vector<uint64_t> voters() const;
   uint64_t tie_breaker(const std::vector<uint64_t>& voters) const;
 

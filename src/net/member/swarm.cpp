@@ -3,6 +3,7 @@
 // to a member, or a peer, that it makes in between.
 #include "net/swarm.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -110,6 +111,8 @@ class HostedSwarm final : public Swarm, private Machine {
  private:
   void stand_by(const HostOptions& host, const MemberOptions& member, CoordinatorOptions standby) {
     standby.identity = member.node_key;
+    if (std::ranges::find(member.own, member.coordinator) == member.own.end())
+      standby.home = member.coordinator;
     auto peer = Peer::create({.run_name = member.run_name,
                               .node = host.security ? host.security->key.id() : NodeId{},
                               .identity = member.node_key,

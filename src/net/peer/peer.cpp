@@ -179,14 +179,14 @@ void PeerMachine::on_message(LinkId link, const Message& message, Instant now, O
 
 void PeerMachine::welcome_stranger(LinkId link, const Message& message, Instant now) {
   const Remote remote = strangers_.extract(link).mapped();
-  if (message.type != MessageType::kHello) {
+  if (message.type != MessageType::kHello && message.type != MessageType::kRedirect) {
     member_->on_link_open(link, true, remote, now, member_side_);
     member_->on_message(link, message, now, member_side_);
     return;
   }
   const auto elsewhere = followed_elsewhere();
   probe<"a node sends another to its coordinator">(elsewhere.has_value());
-  if (elsewhere) return redirect(link, *elsewhere);
+  if (elsewhere) return redirect(link, *elsewhere);  // Who says Redirect does not listen.
   if (is_leaving_) return out_->close(link);
   coordinators_.insert(link);
   coordinator_->on_link_open(link, true, remote, now, coordinator_side_);
