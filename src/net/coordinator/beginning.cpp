@@ -71,17 +71,17 @@ bool Beginning::may_start(Instant now) const {
   return true;
 }
 
-// With a quorum that remembers what it had promised, or with all of the last members, as nobody else
-// can have promised anything: at once. Where most have been started again and some do not come,
-// their disks are the best there is, after some grace for those who know more; or the operator says
-// so.
+// With a quorum that remembers what it had promised, or with all of the last members, as nobody
+// else can have promised anything: at once. Where most have been started again and some do not
+// come, their disks are the best there is, after some grace for those who know more; or the
+// operator says so.
 Beginning::Verdict Beginning::take_over(const Inheritance& inherited, Instant now) {
   const bool remembers = electors_.is_quorum_here(inherited, Here::kRemembers);
   const bool may = remembers || electors_.is_everybody_here(inherited, Here::kAny);
   const bool is_late = is_home() && is_grace_over(now);
   const bool is_forced = options_.adopt_newer && is_late;
-  const bool may_forget = is_late && electors_.is_quorum_here(inherited, Here::kAny) &&
-                          !is_somebody_on_the_way(now);
+  const bool may_forget =
+      is_late && electors_.is_quorum_here(inherited, Here::kAny) && !is_somebody_on_the_way(now);
   if (!may) may_since_.reset();
   if (may && !may_since_) may_since_ = now;
   if (called_up_at_ && now - *called_up_at_ >= kAnswersWithin) {
@@ -95,10 +95,9 @@ Beginning::Verdict Beginning::take_over(const Inheritance& inherited, Instant no
     return called_up_at_ ? Verdict::kWait : Verdict::kRelease;
   probe<"a run is taken over by those who had forgotten it">(!remembers);
   if (!called_up_at_) called_up_at_ = now;
-  const bool have_answered =
-      electors_.is_quorum_here(inherited, Here::kFencedAndRemembers) ||
-      electors_.is_everybody_here(inherited, Here::kFenced) ||
-      (may_forget && electors_.is_quorum_here(inherited, Here::kFenced));
+  const bool have_answered = electors_.is_quorum_here(inherited, Here::kFencedAndRemembers) ||
+                             electors_.is_everybody_here(inherited, Here::kFenced) ||
+                             (may_forget && electors_.is_quorum_here(inherited, Here::kFenced));
   return have_answered || is_forced ? Verdict::kBegin : Verdict::kCallUp;
 }
 

@@ -2,9 +2,9 @@
 // from a coordinator that is lost. It decides; the coordinator acts.
 //
 // A run that nobody knows starts when enough have come, and where the run fails over only at its
-// configured address. One that is known is taken over by a quorum of its last members. They are here
-// and with others at the same time, and bound to nobody before they are called up; those others
-// most likely see the same, so each waits for its turn.
+// configured address. One that is known is taken over by a quorum of its last members. They are
+// here and with others at the same time, and bound to nobody before they are called up; those
+// others most likely see the same, so each waits for its turn.
 #pragma once
 
 #include <map>

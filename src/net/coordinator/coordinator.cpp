@@ -50,7 +50,8 @@ class CoordinatorMachine : public Coordinator {
   void on_tick(Instant now, Outbox& out) override;
   CoordinatorReport report() const override;
   bool is_coordinating() const override {
-    return std::ranges::any_of(roster_.all(), [](const auto& one) { return one.second.is_welcome; });
+    return std::ranges::any_of(roster_.all(),
+                               [](const auto& one) { return one.second.is_welcome; });
   }
   void redirect(const Redirect& to, Instant now, Outbox& out) override {
     if (!is_started_) send_away(to, {now, out});
@@ -131,7 +132,7 @@ class CoordinatorMachine : public Coordinator {
   uint64_t keys_generation_ = 0;  // That all members were told.
   Instant stood_by_at_{};
   std::optional<Redirect> elsewhere_;  // Where the run goes on, as somebody has said.
-  Instant quorum_at_{};  // The last time that one followed us.
+  Instant quorum_at_{};                // The last time that one followed us.
   RunLog log_;
 };
 
@@ -602,8 +603,7 @@ void CoordinatorMachine::stand_by(Turn turn) {
 std::optional<Redirect> CoordinatorMachine::announced() const {
   const MemberRecord* const own = roster_.find_node(options_.identity);
   const auto& all = roster_.all();
-  const bool is_home =
-      std::ranges::any_of(all, [](const auto& one) { return one.second.is_home; });
+  const bool is_home = std::ranges::any_of(all, [](const auto& one) { return one.second.is_home; });
   if (!is_started_ || !options_.fail_over || !own || is_home) return std::nullopt;
   return Redirect{.coordinator = own->data, .node_key = options_.identity};
 }

@@ -244,8 +244,7 @@ void MemberMachine::on_worked(const std::function<void(Turn)>& finish, Turn turn
 
 // --- The coordinator's words.
 
-MemberMachine::Handled MemberMachine::on_control(LinkId link, const Message& message,
-                                                 Turn turn) {
+MemberMachine::Handled MemberMachine::on_control(LinkId link, const Message& message, Turn turn) {
   const Authority& authority = message.authority;
   const bool is_ours = message.run == run_ || message.type == MessageType::kReject;
   if (!is_ours) return base::Failure{"it belongs to another run"};
@@ -328,8 +327,8 @@ MemberMachine::Handled MemberMachine::on_control(LinkId link, const Message& mes
 
 // We never go back to a coordinator that came before one that we have followed: what we told that
 // one stands. Of two with one term we stay with ours.
-MemberMachine::Handled MemberMachine::on_welcome(LinkId link, const Welcome& welcome,
-                                                 uint32_t term, Turn turn) {
+MemberMachine::Handled MemberMachine::on_welcome(LinkId link, const Welcome& welcome, uint32_t term,
+                                                 Turn turn) {
   const bool is_another = log_.coordinator != welcome.coordinator && log_.coordinator != 0;
   const bool is_older = term < log_.term || (term == log_.term && is_another);
   probe<"a coordinator that came before ours welcomes us">(is_older);

@@ -126,7 +126,9 @@ bool Registration::is_reached_elsewhere(const Candidate& candidate) const {
   });
 }
 
-void Registration::on_heard(LinkId link, Instant now) { find(link).heard_at = now; }
+void Registration::on_heard(LinkId link, Instant now) {
+  find(link).heard_at = now;
+}
 
 bool Registration::on_link_closed(LinkId link, const std::string& reason, Instant now) {
   Candidate& candidate = find(link);

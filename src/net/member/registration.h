@@ -71,8 +71,8 @@ class Registration {
     Instant dial_at{};  // While there is no link.
     Duration pause{};   // The last one.
     std::optional<LinkId> link;
-    Instant heard_at{};          // Or since when we wait for an answer.
-    uint64_t coordinator = 0;    // That stands by there; 0: not known.
+    Instant heard_at{};        // Or since when we wait for an answer.
+    uint64_t coordinator = 0;  // That stands by there; 0: not known.
   };
 
   bool is_right(const Place& place, const NodeId& node) const;
