@@ -4,7 +4,6 @@
 
 #include "support/temporary_folder.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using test::FaultMode;

@@ -9,7 +9,6 @@
 #include "support/fault_storage.h"
 #include "support/temporary_folder.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using base::ExitCode;

@@ -8,7 +8,6 @@
 
 #include "base/crc32c.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using base::crc32c;
