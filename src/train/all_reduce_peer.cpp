@@ -12,6 +12,7 @@
 #include "net/coordinator.h"
 #include "outer/outer_loop.h"
 #include "outer/simulation.h"
+#include "train/timing.h"
 
 namespace train {
 namespace {
@@ -21,10 +22,6 @@ using std::chrono::minutes;
 
 constexpr const char* kRunName = "bench";
 constexpr float kProgress = 0.1f;  // Of a peer, against parameters of size 1.
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The first unit is what the outer loop takes for the embedding, and treats otherwise.
 shard::Layout bench_layout(int64_t elements) {

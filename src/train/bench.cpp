@@ -15,16 +15,13 @@
 #include "train/row_share.h"
 #include "train/step_parts.h"
 #include "train/timed_ops.h"
+#include "train/timing.h"
 #include "train/trainer.h"
 
 namespace train {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // The products of one block and of the head for N tokens.
 std::vector<ProductShape> model_products(const model::ModelConfig& config, int64_t tokens) {
@@ -130,12 +127,6 @@ std::vector<Ceilings> ceilings_of_all(std::vector<backend::Backend>& backends,
     ceilings[size_t(rank)] = measure_ceilings(backends[size_t(rank)], shapes, times);
   });
   return ceilings;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + int64_t(values.size()) / 2;
-  std::ranges::nth_element(values, middle);
-  return *middle;
 }
 
 // Forward and backward, with attention as long as documents let it be.

@@ -10,6 +10,7 @@
 #include "train/all_reduce_peer.h"
 #include "train/children.h"
 #include "train/net_lab.h"
+#include "train/timing.h"
 
 namespace train {
 namespace {
@@ -70,12 +71,6 @@ class Network {
   std::unique_ptr<NetLab> lab_;
   std::string problem_;
 };
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + int64_t(values.size()) / 2;
-  std::ranges::nth_element(values, middle);
-  return *middle;
-}
 
 // Over the timed repetitions the median of the peer that was last.
 double last_peer(const BenchBoard& board, const AllReduceBenchOptions& options,

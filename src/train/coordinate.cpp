@@ -10,13 +10,10 @@
 #include "train/coordinator_options.h"
 #include "train/run_log_file.h"
 #include "train/swarm_security.h"
+#include "train/timing.h"
 
 namespace train {
 namespace {
-
-net::Duration seconds(double value) {
-  return net::Duration(int64_t(value * 1e9));
-}
 
 // Any will do where the run's secret lets it in: nobody asks for the coordinator's.
 net::NodeKey load_key(const RunConfig& config, base::Storage& storage) {

@@ -27,20 +27,13 @@
 #include "train/save_schedule.h"
 #include "train/shared_config.h"
 #include "train/swarm_security.h"
+#include "train/timing.h"
 #include "train/trainer.h"
 
 namespace train {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-net::Duration seconds(double value) {
-  return net::Duration(int64_t(value * 1e9));
-}
 
 net::RehearsalOptions rehearsal_of(const NodeConfig& node) {
   return {.bytes_per_second = node.rehearse.rate_mbit * 1e6 / 8,

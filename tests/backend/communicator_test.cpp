@@ -13,7 +13,6 @@
 #include "backend/backend.h"
 #include "backend/in_process.h"
 #include "support/wrapped_device.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -10,9 +10,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "support/child_process.h"
-#undef CHECK
 #include "support/catch.h"
+#include "support/child_process.h"
 
 namespace {
 
@@ -21,7 +20,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kLong(60'000);
 
-std::string error_of(const std::function<void()>& body) {
+std::string failure_of(const std::function<void()>& body) {
   try {
     body();
   } catch (const base::Error& error) {
@@ -35,7 +34,7 @@ std::vector<std::string> run(int ranks, const std::function<void(int)>& body) {
   std::vector<std::string> errors(static_cast<size_t>(ranks));
   std::vector<std::thread> threads;
   for (int rank = 0; rank < ranks; ++rank)
-    threads.emplace_back([&, rank] { errors[size_t(rank)] = error_of([&] { body(rank); }); });
+    threads.emplace_back([&, rank] { errors[size_t(rank)] = failure_of([&] { body(rank); }); });
   for (std::thread& thread : threads) thread.join();
   return errors;
 }
@@ -70,8 +69,8 @@ TEST_CASE("meeting: whoever does not arrive is named to all others") {
   REQUIRE(errors[0].starts_with("gather: rank "));
   REQUIRE(errors[0].find("rank 1") != std::string::npos);
   REQUIRE(errors[0].ends_with("did not arrive within 30 ms"));
-  REQUIRE(error_of([&] { meeting.arrive(1, {.operation = "gather"}); }) == errors[0]);
-  REQUIRE(error_of([&] { meeting.check(); }) == errors[0]);
+  REQUIRE(failure_of([&] { meeting.arrive(1, {.operation = "gather"}); }) == errors[0]);
+  REQUIRE(failure_of([&] { meeting.check(); }) == errors[0]);
 }
 
 TEST_CASE("meeting: whoever does not finish is named to all others") {
@@ -101,12 +100,12 @@ TEST_CASE("meeting: a rank that fails inside fails all, once all are done") {
     if (rank == 1) {
       // Still reads the others' memory for a while. Time cannot make this fail, only pass unseen.
       const auto end = std::chrono::steady_clock::now() + milliseconds(50);
-      while (error_of([&] { meeting.check(); }).empty() || std::chrono::steady_clock::now() < end)
+      while (failure_of([&] { meeting.check(); }).empty() || std::chrono::steady_clock::now() < end)
         std::this_thread::yield();
       is_working = false;
       return meeting.leave(1);
     }
-    const std::string error = error_of([&] { meeting.leave(2); });
+    const std::string error = failure_of([&] { meeting.leave(2); });
     if (is_working) left_early = true;
     throw base::resource_lost(error);
   });
@@ -114,7 +113,7 @@ TEST_CASE("meeting: a rank that fails inside fails all, once all are done") {
   REQUIRE(errors[1] == "rank 0: its device is gone");
   REQUIRE(errors[2] == "rank 0: its device is gone");
   REQUIRE_FALSE(left_early);
-  REQUIRE(error_of([&] { meeting.arrive(1, {.operation = "gather"}); }) == errors[1]);
+  REQUIRE(failure_of([&] { meeting.arrive(1, {.operation = "gather"}); }) == errors[1]);
 }
 
 TEST_CASE("meeting: abort ends waits at once, and the first reason stays") {
@@ -128,7 +127,7 @@ TEST_CASE("meeting: abort ends waits at once, and the first reason stays") {
   });
   REQUIRE(errors[0] == "the node stops");
   REQUIRE(errors[1] == "the node stops");
-  REQUIRE(error_of([&] { meeting.arrive(2, {.operation = "gather"}); }) == "the node stops");
+  REQUIRE(failure_of([&] { meeting.arrive(2, {.operation = "gather"}); }) == "the node stops");
 }
 
 TEST_CASE("meeting: what fails after all have left does not concern it") {

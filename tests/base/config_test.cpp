@@ -5,7 +5,6 @@
 
 #include "base/json.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -10,7 +10,6 @@
 #include "support/child_process.h"
 #include "support/temporary_folder.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using base::DirectoryLock;

@@ -15,7 +15,6 @@ void keep_invariant() {
 
 }  // namespace
 
-#undef CHECK
 #include "support/catch.h"
 
 TEST_CASE("A failed CHECK prints condition, message and place, and aborts", "[error]") {

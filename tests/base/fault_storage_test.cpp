@@ -2,10 +2,9 @@
 // dead process leaves.
 #include "support/fault_storage.h"
 
-#include "support/temporary_folder.h"
-
-#undef CHECK
+#include "base/bytes_of.h"
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 using test::FaultMode;
 using test::FaultStorage;
@@ -14,10 +13,6 @@ using test::TemporaryFolder;
 namespace {
 
 using Names = std::vector<std::string>;
-
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
 
 }  // namespace
 

@@ -6,11 +6,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/bytes_of.h"
+#include "support/catch.h"
 #include "support/fault_storage.h"
 #include "support/temporary_folder.h"
-
-#undef CHECK
-#include "support/catch.h"
 
 using base::ExitCode;
 using test::FaultMode;
@@ -20,10 +19,6 @@ namespace {
 
 std::string text_of(const base::MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
 }
 
 // Requires that `action` throws a base::Error of this kind whose message has `part`.

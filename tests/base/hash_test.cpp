@@ -6,9 +6,8 @@
 #include <cmath>
 #include <vector>
 
+#include "base/bytes_of.h"
 #include "base/crc32c.h"
-
-#undef CHECK
 #include "support/catch.h"
 
 using base::crc32c;
@@ -16,10 +15,6 @@ using base::crc32c;
 namespace {
 
 using Crc = uint32_t (*)(std::span<const std::byte>, uint32_t);
-
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
 
 // RFC 3720, appendix B.4.
 void check_rfc_vectors(Crc crc) {

@@ -7,7 +7,6 @@
 
 #include "base/hash.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using base::JsonValue;

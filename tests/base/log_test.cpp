@@ -9,7 +9,6 @@
 #include "base/file.h"
 #include "support/temporary_folder.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

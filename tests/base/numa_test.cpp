@@ -16,7 +16,6 @@
 
 #include "support/temporary_folder.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using base::InterleavedMemory;

@@ -6,7 +6,6 @@
 
 #include "base/thread.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using base::BoundedQueue;

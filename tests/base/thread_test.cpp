@@ -18,7 +18,6 @@
 #include "base/math.h"
 #include "support/child_process.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using base::ThreadPool;

@@ -7,7 +7,6 @@
 #include "sample.h"
 #include "support/fault_storage.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using namespace checkpoint_test;

@@ -4,7 +4,6 @@
 #include "quick_folder.h"
 #include "sample.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using namespace checkpoint_test;

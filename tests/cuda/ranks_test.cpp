@@ -16,18 +16,18 @@ using shard::Sharding;
 constexpr int kRows = 12, kSteps = 3;
 constexpr Sharding kAll[] = {Sharding::kReplicated, Sharding::kGradients, Sharding::kFull};
 
-struct Run {
+struct Training {
   std::vector<double> losses, norms;
   model_test::Values masters;
 };
 
 // Trains on the same rows whatever the number of ranks, `rows` at a time on each.
-Run train(int ranks, Sharding sharding, int64_t rows) {
+Training train(int ranks, Sharding sharding, int64_t rows) {
   auto backends = cuda_test::make_ranks_under_test(ranks);
   Setup setup{.sharding = sharding};
   setup.options.rows = rows;
   std::vector<std::vector<Rig::StepEnd>> ends(static_cast<size_t>(ranks));
-  Run run;
+  Training run;
   for (const shard::Unit& unit : model::make_layout(cuda_test::tiny_config()).units) {
     for (const shard::TensorSpec& tensor : unit.tensors)
       run.masters[tensor.name].resize(size_t(tensor.shape.element_count()));
@@ -69,7 +69,7 @@ Run train(int ranks, Sharding sharding, int64_t rows) {
   return run;
 }
 
-void require_alike(const Run& run, const Run& alone) {
+void require_alike(const Training& run, const Training& alone) {
   for (size_t step = 0; step < kSteps; ++step) {
     // Masters differ by the order of fp32 sums; now and then that moves a bf16 copy by a step.
     REQUIRE(run.losses[step] == Approx(alone.losses[step]).epsilon(1e-3));
@@ -92,7 +92,7 @@ constexpr bool kIsBrief = false;
 #endif
 
 TEST_CASE("cuda ranks: 2, 3 and 4 train like one", "[ranks]") {
-  const Run alone = train(1, Sharding::kFull, kRows);
+  const Training alone = train(1, Sharding::kFull, kRows);
   REQUIRE(alone.losses.back() < alone.losses.front());
   for (const Sharding sharding : kAll) {
     for (const int ranks : {2, 3, 4}) {
@@ -107,13 +107,13 @@ TEST_CASE("cuda ranks: 2, 3 and 4 train like one", "[ranks]") {
 
 TEST_CASE("cuda ranks: the same number gives the same bits", "[ranks]") {
   if (kIsBrief) return;
-  const Run one = train(3, Sharding::kFull, 2), other = train(3, Sharding::kFull, 2);
+  const Training one = train(3, Sharding::kFull, 2), other = train(3, Sharding::kFull, 2);
   REQUIRE(one.losses == other.losses);
   REQUIRE((one.masters == other.masters));
 }
 
 TEST_CASE("cuda ranks: each on a GPU of its own, through NCCL, train like one", "[ranks]") {
-  const Run alone = train(1, Sharding::kFull, kRows);
+  const Training alone = train(1, Sharding::kFull, kRows);
   for (const Sharding sharding : kAll) {
     if (kIsBrief && sharding != Sharding::kFull) continue;
     INFO("sharding " << int(sharding));

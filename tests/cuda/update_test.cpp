@@ -74,7 +74,7 @@ class Arrays {
 
 enum class Copy { kNone, kFloat32, kBfloat16 };
 
-struct Case {
+struct UpdateCase {
   int64_t count, offset;
   DType parameter = DType::kFloat32, moments = DType::kFloat32;
   Copy copy = Copy::kNone;
@@ -87,7 +87,7 @@ struct Case {
 };
 
 // What three steps leave: parameter, gradient, m, v, copy, scales.
-std::vector<Values> run_adamw(Side& side, const Case& c) {
+std::vector<Values> run_adamw(Side& side, const UpdateCase& c) {
   const Arrays arrays(side, c.count, c.offset);
   const Values start = ops_test::random_values(c.count, 1);
   Values squares = ops_test::random_values(c.count, 2);
@@ -131,7 +131,7 @@ std::vector<Values> run_adamw(Side& side, const Case& c) {
 }
 
 // The tolerance of each output of run_adamw().
-std::vector<Tolerance> adamw_tolerances(const Case& c) {
+std::vector<Tolerance> adamw_tolerances(const UpdateCase& c) {
   const bool is_coded = c.moments == DType::kUint8;
   // Where the sum to be rounded differs in its last bit, bf16 may go to the other neighbour, and a
   // moment to the next code: require_few_differences() says how often.
@@ -149,7 +149,7 @@ std::vector<Tolerance> adamw_tolerances(const Case& c) {
 }
 
 // Parameter, gradient, copy.
-std::vector<Values> run_sgd(Side& side, const Case& c) {
+std::vector<Values> run_sgd(Side& side, const UpdateCase& c) {
   const Arrays arrays(side, c.count, c.offset);
   const Values start = ops_test::random_values(c.count, 1);
   const Guarded parameter = arrays.fp32(start);
@@ -172,7 +172,7 @@ void require_few_differences(const Values& found, const Values& expected) {
   REQUIRE(double(differences) <= 1 + 1e-3 * double(found.size()));
 }
 
-void add_adamw(Comparisons& comparisons, const Case& c) {
+void add_adamw(Comparisons& comparisons, const UpdateCase& c) {
   const auto expected = std::make_shared<std::vector<Values>>();  // The CPU runs first.
   comparisons.add(
       c.text(),
@@ -349,13 +349,13 @@ TEST_CASE("cuda update: a NaN scale changes nothing but clears the gradient") {
     for (const DType moments : {DType::kFloat32, DType::kUint8}) {
       for (const bool zero_gradient : {false, true}) {
         for (const int64_t offset : {0, 1}) {
-          const Case c{.count = 3001,
-                       .offset = offset,
-                       .parameter = parameter,
-                       .moments = moments,
-                       .copy = parameter == DType::kFloat32 ? Copy::kFloat32 : Copy::kNone,
-                       .gradient_scale = kNan,
-                       .zero_gradient = zero_gradient};
+          const UpdateCase c{.count = 3001,
+                             .offset = offset,
+                             .parameter = parameter,
+                             .moments = moments,
+                             .copy = parameter == DType::kFloat32 ? Copy::kFloat32 : Copy::kNone,
+                             .gradient_scale = kNan,
+                             .zero_gradient = zero_gradient};
           comparisons.add(
               c.text(), [=](Side& side) { return run_adamw(side, c); },
               std::vector<Tolerance>(adamw_tolerances(c).size()));
@@ -416,11 +416,11 @@ TEST_CASE("cuda update: sgd") {
     for (const int64_t offset : {0, 1}) {
       for (const double scale : {0.5, kNan}) {
         for (const Copy copy : {Copy::kNone, Copy::kFloat32, Copy::kBfloat16}) {
-          const Case c{.count = count,
-                       .offset = offset,
-                       .copy = copy,
-                       .gradient_scale = scale,
-                       .zero_gradient = copy != Copy::kNone};
+          const UpdateCase c{.count = count,
+                             .offset = offset,
+                             .copy = copy,
+                             .gradient_scale = scale,
+                             .zero_gradient = copy != Copy::kNone};
           comparisons.add(c.text(), [=](Side& side) { return run_sgd(side, c); },
                           {{.of_largest = kSinglePrecision},
                            {},

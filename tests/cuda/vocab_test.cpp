@@ -17,21 +17,21 @@ constexpr float kScale = 0.125f;
 // rounded in fp32.
 constexpr Tolerance kGradient{.relative = 1.01 * kBf16Rounding, .absolute = 4e-7 * kScale};
 
-struct Case {
+struct VocabCase {
   int64_t rows, vocabulary;
   double deviation = 1;
   float z_weight = 2e-4f;
 };
 
 // Every fourth target is not counted.
-std::vector<int32_t> make_targets(const Case& c) {
+std::vector<int32_t> make_targets(const VocabCase& c) {
   std::vector<int32_t> targets = ops_test::random_integers(c.rows, 11, int32_t(c.vocabulary));
   for (size_t row = 1; row < targets.size(); row += 4) targets[row] = -1;
   return targets;
 }
 
 // loss, z_loss, logits.
-std::vector<Values> run_cross_entropy(Side& side, const Case& c, const Values& values,
+std::vector<Values> run_cross_entropy(Side& side, const VocabCase& c, const Values& values,
                                       const std::vector<int32_t>& targets, bool compute_gradient) {
   const Tensor logits = side.compute(values, {c.rows, c.vocabulary});
   const Tensor loss = side.fp32_out({c.rows}), z_loss = side.fp32_out({c.rows});
@@ -46,7 +46,7 @@ std::vector<Values> run_cross_entropy(Side& side, const Case& c, const Values& v
   return {side.download(loss), side.download(z_loss), side.download(logits)};
 }
 
-void require_cross_entropy(const Case& c, const Values& logits,
+void require_cross_entropy(const VocabCase& c, const Values& logits,
                            const std::vector<int32_t>& targets) {
   INFO(fmt::format("rows {} vocabulary {} deviation {} z_weight {}", c.rows, c.vocabulary,
                    c.deviation, c.z_weight));
@@ -140,16 +140,17 @@ TEST_CASE("vocab: the embedding's backward with equal, different and far repeate
 // Fewer logits than a pack, rows that begin everywhere between the boundaries, fewer and more
 // logits than threads take at once.
 TEST_CASE("vocab: cross-entropy equals the CPU's") {
-  for (const Case& c : {Case{1, 1}, Case{9, 5, 1, 0}, Case{9, 5, 0}, Case{4, 8}, Case{20, 19},
-                        Case{6, 333, 3}, Case{6, 1000}, Case{3, 4097, 5}, Case{3, 40'001}}) {
+  for (const VocabCase& c : {VocabCase{1, 1}, VocabCase{9, 5, 1, 0}, VocabCase{9, 5, 0},
+                             VocabCase{4, 8}, VocabCase{20, 19}, VocabCase{6, 333, 3},
+                             VocabCase{6, 1000}, VocabCase{3, 4097, 5}, VocabCase{3, 40'001}}) {
     require_cross_entropy(c, bf16_values(c.rows * c.vocabulary, 2, c.deviation), make_targets(c));
   }
 }
 
 TEST_CASE("vocab: cross-entropy of huge logits, and of some that are -infinity") {
-  const Case huge{6, 333, 1e4, 1e-9f};
+  const VocabCase huge{6, 333, 1e4, 1e-9f};
   require_cross_entropy(huge, bf16_values(6 * 333, 3, 1e4), make_targets(huge));
-  const Case c{2, 45};
+  const VocabCase c{2, 45};
   Values logits = bf16_values(2 * 45, 4);
   // All that the first threads see, and single ones.
   for (size_t v = 0; v < 16; ++v) logits[v] = -std::numeric_limits<double>::infinity();
@@ -162,7 +163,7 @@ TEST_CASE("vocab: cross-entropy of huge logits, and of some that are -infinity")
 }
 
 TEST_CASE("vocab: the gradient of the largest logit goes to the first of equals") {
-  const Case small{3, 19, 1, 0.5f};
+  const VocabCase small{3, 19, 1, 0.5f};
   Values logits = bf16_values(3 * 19, 3);
   logits[4] = logits[9] = logits[18] = 7;
   logits[19] = logits[20] = 7;
@@ -171,7 +172,7 @@ TEST_CASE("vocab: the gradient of the largest logit goes to the first of equals"
   require_cross_entropy(small, logits, {18, 5, 7});
 
   // The first of the equals is with a later thread, in a later turn of the same one, in the tail.
-  const Case large{3, 33'001, 1, 0.5f};
+  const VocabCase large{3, 33'001, 1, 0.5f};
   logits = bf16_values(3 * 33'001, 3);
   logits[5000] = logits[32'768 + 16] = 9;
   logits[33'001 + 80] = logits[33'001 + 80 + 8192] = logits[33'001 + 80 + 32'768] = 9;
@@ -186,7 +187,7 @@ TEST_CASE("vocab: the gradient of the largest logit goes to the first of equals"
 }
 
 TEST_CASE("vocab: cross-entropy of a NaN is a NaN") {
-  const Case c{1, 40, 1, 0};
+  const VocabCase c{1, 40, 1, 0};
   require_same(
       [&](Side& side) {
         for (size_t at : {0, 17, 39}) {

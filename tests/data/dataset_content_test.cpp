@@ -3,7 +3,6 @@
 #include "data/dataset_content.h"
 
 #include "data/fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

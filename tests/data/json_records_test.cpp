@@ -5,7 +5,6 @@
 #include <string>
 
 #include "data/fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "data/fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

@@ -2,7 +2,6 @@
 #include "data/prepare.h"
 
 #include "data/fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

@@ -5,7 +5,6 @@
 //
 // Made by: python3 tests/data/window_rule.py (Python 3.11)
 #include "data/fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

@@ -10,7 +10,6 @@
 #include <thread>
 
 #include "data/fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

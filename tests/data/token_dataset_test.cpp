@@ -7,7 +7,6 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "data/fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

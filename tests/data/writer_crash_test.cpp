@@ -3,7 +3,6 @@
 #include "data/fixture.h"
 #include "data/prepare.h"
 #include "support/fault_storage.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace data_test;

@@ -9,6 +9,10 @@ from cluster import ClusterTest, wait_until
 # Four fragments (the model has two blocks), at most two in flight; rounds of a step or two beside steps of milliseconds.
 STREAMING = {"outer__fragments": 4, "outer__inner_steps": 8, "outer__overlap_steps": 2, "outer__overlap_steps_max": 5}
 
+# Rounds enough for somebody to come, go or be found dead in the middle. What the nodes learn is not asked, so a third of the
+# rows will do.
+LONG = {"training__steps": 400, "training__batch_rows": 64}
+
 
 class SwarmTest(ClusterTest):
     def test_three_nodes_train_and_agree(self):
@@ -55,7 +59,7 @@ class SwarmTest(ClusterTest):
             self.assertLess(summaries[0]["validation_loss_after"], summaries[0]["validation_loss_before"] - 0.5)
 
     def test_rounds_beside_training_through_a_join_a_crash_and_a_stop(self):
-        settings = {**STREAMING, "outer__codec": "int4", "training__steps": 400}
+        settings = {**STREAMING, "outer__codec": "int4", **LONG}
         self.start_coordinator(swarm__start_members=3, **settings)
         nodes = [self.start_node(name, checkpoint__every_steps=37, **settings) for name in "abc"]
         nodes[0].wait_for_round(3, 1)
@@ -101,10 +105,10 @@ class SwarmTest(ClusterTest):
         self.assertLess(abs(loss[0] - loss[1]), 0.02, "the last step of both is a round")
 
     def test_a_late_node_joins_and_a_crashed_one_is_survived(self):
-        self.start_coordinator(swarm__start_members=3, training__steps=400)
-        nodes = [self.start_node(name, training__steps=400) for name in "abc"]
+        self.start_coordinator(swarm__start_members=3, **LONG)
+        nodes = [self.start_node(name, **LONG) for name in "abc"]
         nodes[0].wait_for_round(5)
-        late = self.start_node("late", training__steps=400)
+        late = self.start_node("late", **LONG)
         wait_until(lambda: any(line["contributed"] for line in late.lines("round")), "the late node's first contribution")
         nodes[2].kill()
         self.assert_finished(nodes[0], nodes[1], late)
@@ -115,15 +119,15 @@ class SwarmTest(ClusterTest):
         self.assertGreater(late.lines("inner_step")[0]["step"], 20, "the late node starts at the swarm's step")
 
     def test_a_node_that_was_stopped_comes_back_with_its_checkpoint(self):
-        self.start_coordinator(swarm__start_members=2, training__steps=400)
-        steady = self.start_node("steady", training__steps=400)
-        other = self.start_node("other", training__steps=400)
+        self.start_coordinator(swarm__start_members=2, **LONG)
+        steady = self.start_node("steady", **LONG)
+        other = self.start_node("other", **LONG)
         other.wait_for_round(4)
         other.signal(signal.SIGTERM)
         self.assertEqual(other.finish(), 0, other.tail())
         left_at = other.lines("round")[-1]["round"]
         steady.wait_for_round(left_at + 3)
-        again = self.start_node("other", training__steps=400)
+        again = self.start_node("other", **LONG)
         self.assert_finished(steady, again)
         self.assertIn("going on from step", again.tail())
         self.assertRegex(again.tail(), r"\d+ samples that the checkpoint had left are left out")
@@ -132,8 +136,8 @@ class SwarmTest(ClusterTest):
         self.assertEqual(len(steady.lines("round")[-1]["members"]), 2)
 
     def test_a_frozen_node_does_not_stop_the_others_and_catches_up(self):
-        self.start_coordinator(swarm__start_members=3, training__steps=450, swarm__ready_grace_seconds=3)
-        nodes = [self.start_node(name, training__steps=450) for name in "abc"]
+        self.start_coordinator(swarm__start_members=3, **LONG, swarm__ready_grace_seconds=3)
+        nodes = [self.start_node(name, **LONG) for name in "abc"]
         nodes[2].wait_for_round(3)
         nodes[2].signal(signal.SIGSTOP)
         frozen_at = nodes[2].lines("round")[-1]["round"]
@@ -145,17 +149,17 @@ class SwarmTest(ClusterTest):
         self.assertEqual(nodes[2].lines("round")[-1]["digest"], nodes[0].lines("round")[-1]["digest"])
 
     def test_the_whole_swarm_stops_and_goes_on(self):
-        self.start_coordinator(swarm__start_members=2, training__steps=400)
-        nodes = [self.start_node(name, training__steps=400, checkpoint__every_steps=10) for name in "ab"]
+        self.start_coordinator(swarm__start_members=2, **LONG)
+        nodes = [self.start_node(name, checkpoint__every_steps=10, **LONG) for name in "ab"]
         for node in nodes:
             node.wait_for_round(6)
         for child in self.children:
             child.process.kill()
             child.process.wait()
         reached = max(line["round"] for node in nodes for line in node.lines("round"))
-        self.start_coordinator(swarm__start_members=3, training__steps=400)
-        nodes = [self.start_node(name, training__steps=400, checkpoint__every_steps=10) for name in "ab"]
-        fresh = self.start_node("fresh", training__steps=400)
+        self.start_coordinator(swarm__start_members=3, **LONG)
+        nodes = [self.start_node(name, checkpoint__every_steps=10, **LONG) for name in "ab"]
+        fresh = self.start_node("fresh", **LONG)
         self.assert_finished(*nodes, fresh)
         first = fresh.lines("round")[0]["round"]
         self.assertGreater(first, reached - 4, "the fresh node took the others' state, not they its")
@@ -163,7 +167,7 @@ class SwarmTest(ClusterTest):
                          {fresh.lines("round")[-1]["digest"]})
 
     def test_the_coordinator_may_be_restarted(self):
-        settings = {"training__steps": 250, "swarm__fail_over": "false"}
+        settings = {**LONG, "training__steps": 250, "swarm__fail_over": "false"}
         coordinator = self.start_coordinator(swarm__start_members=2, **settings)
         nodes = [self.start_node(name, **settings) for name in "ab"]
         nodes[0].wait_for_round(4)

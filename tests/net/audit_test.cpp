@@ -7,7 +7,6 @@
 #include "net/exchange/hash_tree.h"
 #include "net/member_stage.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

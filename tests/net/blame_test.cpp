@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

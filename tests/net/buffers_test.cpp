@@ -6,7 +6,6 @@
 #include "net/wire/buffer_pool.h"
 #include "net/wire/frame.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -2,7 +2,6 @@
 // cluster_test.cpp.
 #include "net/cluster_moments.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -2,7 +2,6 @@
 // cluster_test.cpp. Each version of a fragment is made once, whoever coordinates.
 #include "net/cluster_moments.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -1,7 +1,6 @@
 // Nodes that join, are slow, stuck, silent or wrong, in a simulated world as in cluster_test.cpp.
 #include "net/cluster_moments.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

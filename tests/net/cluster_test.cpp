@@ -3,7 +3,6 @@
 // says what must come of it.
 #include "net/cluster_moments.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

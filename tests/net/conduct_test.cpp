@@ -1,6 +1,5 @@
 #include "net/coordinator/conduct.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

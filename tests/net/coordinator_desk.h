@@ -7,21 +7,14 @@
 #include "net/coordinator.h"
 #include "net/quiet_log.h"
 #include "net/recording_outbox.h"
+#include "net/sample_digest.h"
 #include "net/turn.h"
-
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-
-inline base::Digest digest_of(uint8_t byte) {
-  base::Digest digest;
-  digest.bytes[0] = byte;
-  return digest;
-}
 
 inline CoordinatorOptions small_options() {
   CoordinatorOptions options;

@@ -2,7 +2,6 @@
 
 #include <bit>
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -7,7 +7,6 @@
 #include "net/cluster_moments.h"
 #include "net/seeds.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

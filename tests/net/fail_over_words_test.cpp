@@ -3,7 +3,6 @@
 #include "net/coordinator/held_rounds.h"
 #include "net/member_stage.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

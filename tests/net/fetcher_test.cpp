@@ -8,7 +8,6 @@
 #include "net/recording_outbox.h"
 #include "net/security_rig.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -7,7 +7,6 @@
 #include "base/hash.h"
 #include "net/parse_frames.h"
 #include "net/sample_payloads.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace net;

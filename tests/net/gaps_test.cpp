@@ -6,7 +6,7 @@
 namespace net {
 namespace {
 
-constexpr int64_t kBlock = 1024 * 1024;
+constexpr int64_t kGapBlock = 1024 * 1024;
 
 // Sends blocks whenever it may, for so long; `round_bytes` is what a round has queued at a time.
 struct Line {
@@ -20,7 +20,7 @@ struct Line {
       queued = std::max<int64_t>(0, queued - int64_t(step_bytes));
       gaps.watch(round_bytes(now), queued, now);
       if (!gaps.is_open(now)) continue;
-      queued += kBlock;
+      queued += kGapBlock;
       ++sent;
       gaps.on_sent(now);
       gaps.watch(round_bytes(now), queued, now);
@@ -33,11 +33,11 @@ struct Line {
 
 TEST_CASE("gaps: nothing leaves while a round's chunk waits, but now and then") {
   Line line(1);
-  line.run(seconds(19), 10 * kBlock, [](Instant) { return int64_t{1}; });
+  line.run(seconds(19), 10 * kGapBlock, [](Instant) { return int64_t{1}; });
   REQUIRE(line.sent == 0);
-  line.run(seconds(82), 10 * kBlock, [](Instant) { return int64_t{1}; });
+  line.run(seconds(82), 10 * kGapBlock, [](Instant) { return int64_t{1}; });
   REQUIRE(line.sent == 5);
-  line.run(seconds(1), 10 * kBlock, [](Instant) { return int64_t{0}; });
+  line.run(seconds(1), 10 * kGapBlock, [](Instant) { return int64_t{0}; });
   REQUIRE(line.sent > 12);
 }
 

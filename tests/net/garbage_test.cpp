@@ -5,7 +5,6 @@
 
 #include "net/cluster.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "net/scripted_machine.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -1,7 +1,6 @@
 #include "net/keys.h"
 
 #include "net/security_rig.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace net;

@@ -5,7 +5,6 @@
 
 #include "net/scripted_machine.h"
 #include "net/transport/address.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace net;

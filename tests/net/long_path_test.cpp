@@ -4,7 +4,6 @@
 
 #include "net/cluster.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -9,9 +9,8 @@
 #include "net/member.h"
 #include "net/quiet_log.h"
 #include "net/recording_outbox.h"
+#include "net/sample_digest.h"
 #include "net/turn.h"
-
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {
@@ -23,12 +22,6 @@ constexpr uint32_t kTerm = 3;
 
 inline std::vector<std::byte> one_byte(int value) {
   return {std::byte(value)};
-}
-
-inline base::Digest digest_of(uint8_t byte) {
-  base::Digest digest;
-  digest.bytes[0] = byte;
-  return digest;
 }
 
 // One fragment, four chunks of one byte, which are summed; eight blocks of one byte.

@@ -9,7 +9,6 @@
 
 #include "net/sample_payloads.h"
 #include "net/wire/wire.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace net;

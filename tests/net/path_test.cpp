@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <functional>
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

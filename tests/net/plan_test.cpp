@@ -5,7 +5,6 @@
 
 #include "net/coordinator/lineage.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -6,7 +6,6 @@
 #include "net/seeds.h"
 #include "net/simulation/trial.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

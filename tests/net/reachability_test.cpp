@@ -2,7 +2,6 @@
 
 #include "net/recording_outbox.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

@@ -7,7 +7,6 @@
 #include "net/coordinator.h"
 #include "net/quiet_log.h"
 #include "net/sample_node.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

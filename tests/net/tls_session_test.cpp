@@ -6,7 +6,6 @@
 
 #include "base/hash.h"
 #include "net/security_rig.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace net;

@@ -10,7 +10,6 @@
 
 #include "net/transcript/replay.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace net {

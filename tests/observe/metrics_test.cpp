@@ -15,7 +15,6 @@
 #include "base/log.h"
 #include "support/temporary_folder.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using observe::MetricsFile;

@@ -9,14 +9,14 @@ namespace {
 
 constexpr double kEpsilon = 1e-5f;
 
-struct Forward {
+struct NormForward {
   Values out, residual, rstd;
 };
 
 // `delta` may be empty.
-Forward forward(const Values& in, const Values& delta, const Values& weight) {
+NormForward forward(const Values& in, const Values& delta, const Values& weight) {
   const size_t width = weight.size(), rows = in.size() / width;
-  Forward f{Values(in.size()), in, Values(rows)};
+  NormForward f{Values(in.size()), in, Values(rows)};
   for (size_t i = 0; i < delta.size(); ++i) f.residual[i] += delta[i];
   for (size_t row = 0; row < rows; ++row) {
     double squares = 0;
@@ -86,7 +86,7 @@ TEST_CASE("rmsnorm forward equals the formula") {
       const Values delta = random_values(size.rows * size.width, 2, deviation),
                    weight = random_values(size.width, 3);
       const Tolerance tolerance{.of_largest = 1e-6};
-      const Forward sum = forward(in, delta, weight), alone = forward(in, {}, weight);
+      const NormForward sum = forward(in, delta, weight), alone = forward(in, {}, weight);
       require_everywhere(
           [&](Rig& rig) {
             const Tensor out = rig.poisoned(shape), residual = rig.poisoned(shape),
@@ -122,7 +122,7 @@ TEST_CASE("rmsnorm forward may write the residual over its input") {
   const Shape shape{140, 33};
   const Values in = random_values(140 * 33, 1), delta = random_values(140 * 33, 2),
                weight = random_values(33, 3);
-  const Forward expected = forward(in, delta, weight);
+  const NormForward expected = forward(in, delta, weight);
   require_everywhere(
       [&](Rig& rig) {
         const Tensor stream = rig.upload(in, shape), out = rig.poisoned(shape),
@@ -151,7 +151,7 @@ TEST_CASE("rmsnorm backward equals the gradient, accumulates, and makes the outp
                    dy = random_values(count, 3);
       const Values residual = random_values(count, 4),
                    weight_gradient = random_values(size.width, 5);
-      const Forward forward_result = forward(x, {}, weight);
+      const NormForward forward_result = forward(x, {}, weight);
       const Gradients g = backward(x, weight, dy);
       require_everywhere(
           [&](Rig& rig) {

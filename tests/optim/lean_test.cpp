@@ -7,7 +7,6 @@
 #include "optim/optimizer.h"
 #include "shard/bfloat16_device.h"
 #include "support/deferred_backend.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -10,11 +10,11 @@ namespace {
 
 using Factors = std::vector<double>;
 
-const std::vector<int64_t> kUnits = {100, 20'000, 3001};  // The embedding is the first.
+const std::vector<int64_t> kMeanUnits = {100, 20'000, 3001};  // The embedding is the first.
 constexpr int kHonest = 3;
 constexpr float kStepSize = 0.01f;
 
-OuterConfig make_config(const std::string& codec) {
+OuterConfig mean_config(const std::string& codec) {
   OuterConfig config;
   config.codec = codec;
   return config;
@@ -27,9 +27,9 @@ float start_value(int64_t element) {
 // Honest nodes that go a similar way, and the bytes of one that does not.
 struct Swarm {
   explicit Swarm(const std::string& codec, int honest = kHonest) {
-    const shard::Layout layout = make_layout(kUnits);
+    const shard::Layout layout = make_layout(kMeanUnits);
     for (int n = 0; n < honest; ++n) {
-      nodes.push_back(std::make_unique<TestNode>(make_config(codec), layout, start_value));
+      nodes.push_back(std::make_unique<TestNode>(mean_config(codec), layout, start_value));
       base::Random random(uint64_t(n) + 1);
       for (auto& unit : nodes.back()->local.units) {
         for (float& value : unit) value += kStepSize * (1 + gaussian(random));
@@ -206,9 +206,9 @@ TEST_CASE("in the embedding a contribution may be as long as the parameters", "[
   // Only one node saw the tokens of these rows.
   const shard::Layout layout = make_layout({9000, 9000, 100});
   std::vector<net::FragmentStore::Part> embedding, block;
-  TestNode owner(make_config("fp32"), layout, start_value);
+  TestNode owner(mean_config("fp32"), layout, start_value);
   for (int n = 0; n < kHonest; ++n) {
-    TestNode node(make_config("fp32"), layout, start_value);
+    TestNode node(mean_config("fp32"), layout, start_value);
     const float step = n == 0 ? 0.03f : 1e-5f;
     for (auto& unit : node.local.units) {
       for (float& value : unit) value += step;
@@ -251,7 +251,7 @@ TEST_CASE("a mean that would ruin the parameters is refused by all alike", "[out
 }
 
 TEST_CASE("a step after which a number is not finite is refused", "[outer][reach]") {
-  OuterConfig config = make_config("fp32");
+  OuterConfig config = mean_config("fp32");
   config.contribution_norm_max = 0;
   // All of them, or the last one only.
   const size_t first = GENERATE(size_t{0}, size_t{7999});

@@ -10,7 +10,6 @@
 
 #include "fixture.h"
 #include "outer/codec.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace outer::testing {

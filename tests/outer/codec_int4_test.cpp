@@ -21,7 +21,7 @@ float scale_of(const Bytes& encoded, int64_t block) {
 }
 
 // Of a byte's half, in two's complement.
-int code_at(const Bytes& encoded, int64_t count, int64_t i) {
+int int4_code_at(const Bytes& encoded, int64_t count, int64_t i) {
   const auto byte = int(encoded[size_t(2 * ((count + 127) / 128) + i / 2)]);
   const int half = i % 2 == 0 ? byte & 15 : byte >> 4;
   return half < 8 ? half : half - 16;
@@ -62,7 +62,7 @@ TEST_CASE("int4 does what its definition says, for every block length", "[outer]
         REQUIRE(std::fabs(scale - exact) <= std::fabs(other - exact));
       }
       const float product = values[size_t(i)] * (1.0f / scale);
-      REQUIRE(code_at(encoded, count, i) == int(std::nearbyint(product)));
+      REQUIRE(int4_code_at(encoded, count, i) == int(std::nearbyint(product)));
       REQUIRE(decoded[size_t(i)] == float(std::nearbyint(product)) * scale);
     }
   }

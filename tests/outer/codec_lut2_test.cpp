@@ -9,7 +9,7 @@ using namespace outer::testing;
 
 namespace {
 
-constexpr int64_t kBlock = 4096;
+constexpr int64_t kLut2Block = 4096;
 
 struct Means {
   float of[4];
@@ -23,8 +23,8 @@ Bytes with_means(Bytes encoded, const Means& means) {
   std::memcpy(encoded.data(), &means, 16);
   return encoded;
 }
-int code_at(const Bytes& encoded, int64_t count, int64_t i) {
-  const auto byte = int(encoded[size_t(16 * ((count + kBlock - 1) / kBlock) + i / 4)]);
+int lut2_code_at(const Bytes& encoded, int64_t count, int64_t i) {
+  const auto byte = int(encoded[size_t(16 * ((count + kLut2Block - 1) / kLut2Block) + i / 4)]);
   return byte >> (2 * (i % 4)) & 3;
 }
 
@@ -71,8 +71,8 @@ TEST_CASE("lut2 does what its definition says, for every block length", "[outer]
     const Floats values = uneven_values(count, uint64_t(count));
     const Bytes encoded = encode(*codec, values);
     const Floats decoded = decode(*codec, encoded, values.size());
-    for (int64_t first = 0; first < count; first += kBlock) {
-      const int64_t end = std::min(count, first + kBlock);
+    for (int64_t first = 0; first < count; first += kLut2Block) {
+      const int64_t end = std::min(count, first + kLut2Block);
       double maximum = 0, squares = 0, sums[4] = {};
       int64_t counts[4] = {};
       for (int64_t i = first; i < end; ++i) {
@@ -83,10 +83,10 @@ TEST_CASE("lut2 does what its definition says, for every block length", "[outer]
       // Numbers are rounded to multiples of it.
       const double unit = maximum * 0x1p-18;
       const double threshold = 1.5 * std::sqrt(squares / double(end - first));
-      const Means means = means_at(encoded, first / kBlock);
+      const Means means = means_at(encoded, first / kLut2Block);
       for (int64_t i = first; i < end; ++i) {
         const double x = double(values[size_t(i)]);
-        const int code = code_at(encoded, count, i);
+        const int code = lut2_code_at(encoded, count, i);
         if (std::fabs(x) > unit) REQUIRE((code & 2) == (x < 0 ? 2 : 0));
         if (std::fabs(std::fabs(x) - threshold) > 2 * unit)
           REQUIRE((code & 1) == (std::fabs(x) > threshold ? 1 : 0));
@@ -104,7 +104,7 @@ TEST_CASE("lut2 does what its definition says, for every block length", "[outer]
 
 TEST_CASE("lut2: the order of numbers does not matter to their means", "[outer][codec]") {
   const auto codec = make_codec("lut2");
-  Floats values = uneven_values(kBlock, 5);
+  Floats values = uneven_values(kLut2Block, 5);
   const Means means = means_at(encode(*codec, values), 0);
   std::ranges::reverse(values);
   REQUIRE(std::memcmp(&means, encode(*codec, values).data(), 16) == 0);
@@ -126,7 +126,7 @@ TEST_CASE("lut2: the error is shorter than the numbers, and 0.4 of them on Gauss
     }
   }
   // One number alone is exact, the others do not hide it.
-  Floats spike(kBlock, 1e-6f);
+  Floats spike(kLut2Block, 1e-6f);
   spike[1234] = -3.0f;
   REQUIRE(round_trip(*codec, spike)[1234] == -3.0f);
 }
@@ -137,7 +137,7 @@ TEST_CASE("lut2: blocks at both ends of the range of floats", "[outer][codec]") 
   REQUIRE(encode(*codec, {FLT_MIN, -FLT_TRUE_MIN, 0x1.fffffep-91f}) == Bytes(17));
   REQUIRE(round_trip(*codec, {0x1p-90f}) == Floats{0x1p-90f});
   // The least mean: one of 4095 is not zero.
-  Floats values(kBlock, 0.0f);
+  Floats values(kLut2Block, 0.0f);
   values[0] = 0x1p-90f;
   values[1] = 0x1p-108f;
   const Floats decoded = round_trip(*codec, values);
@@ -180,7 +180,7 @@ TEST_CASE("lut2: check() refuses what encode() cannot have made", "[outer][codec
 
 TEST_CASE("lut2: what was not sent stays bounded if it is sent again", "[outer][codec]") {
   const auto codec = make_codec("lut2");
-  const int64_t count = 3 * kBlock + 500;
+  const int64_t count = 3 * kLut2Block + 500;
   for (const bool is_uneven : {false, true}) {
     const auto values = [&](uint64_t seed) {
       return is_uneven ? uneven_values(count, seed) : gaussian_values(count, seed);

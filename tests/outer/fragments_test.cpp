@@ -6,7 +6,6 @@
 
 #include "fixture.h"
 #include "net/message.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace outer;

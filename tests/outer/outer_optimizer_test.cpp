@@ -2,7 +2,6 @@
 #include "outer/outer_optimizer.h"
 
 #include "fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace outer;

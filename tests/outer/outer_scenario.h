@@ -5,7 +5,6 @@
 
 #include "fixture.h"
 #include "outer/outer_loop.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace outer::testing {

@@ -9,7 +9,6 @@
 #include <thread>
 
 #include "fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace outer;

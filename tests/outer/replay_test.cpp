@@ -4,7 +4,6 @@
 
 #include "fixture.h"
 #include "outer/codec.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace outer;
@@ -13,9 +12,9 @@ using namespace outer::testing;
 namespace {
 
 // Chunks of 19 * 512 elements, which end anywhere in blocks of 131072.
-const std::vector<int64_t> kUnits = {250'000, 99'999, 250'001};
+const std::vector<int64_t> kReplayUnits = {250'000, 99'999, 250'001};
 
-OuterConfig make_config(const std::string& codec) {
+OuterConfig replay_config(const std::string& codec) {
   OuterConfig config;
   config.codec = codec;
   config.warmup_rounds = 4;
@@ -31,7 +30,7 @@ std::function<float(int64_t)> start() {
 class Donor : public TestNode {
  public:
   explicit Donor(const OuterConfig& config)
-      : TestNode(config, make_layout(kUnits), start()), codec_(make_codec(config.codec)) {}
+      : TestNode(config, make_layout(kReplayUnits), start()), codec_(make_codec(config.codec)) {}
 
   void round() {
     base::Random random(++seed_);
@@ -86,7 +85,7 @@ std::vector<net::FragmentStore::PastChunk> results(OuterState& donor, uint64_t r
 TEST_CASE("replay: blocks of different versions become the state of one that was there",
           "[outer][replay]") {
   const std::string codec = GENERATE("int8", "int4", "fp32");
-  const OuterConfig config = make_config(codec);
+  const OuterConfig config = replay_config(codec);
   Donor donor(config);
   std::vector<Blocks> history = {Blocks(*donor.state)};
   for (int round = 0; round < 4; ++round) {
@@ -98,7 +97,7 @@ TEST_CASE("replay: blocks of different versions become the state of one that was
   const int64_t block_count = donor.state->block_count(0);
   REQUIRE(block_count == 5);
 
-  TestNode newcomer(config, make_layout(kUnits));
+  TestNode newcomer(config, make_layout(kReplayUnits));
   newcomer.state->begin_replace(false);
   for (int64_t block = 0; block < block_count; ++block) {
     const auto& taken = history[size_t(block)].all[size_t(block)];
@@ -115,7 +114,7 @@ TEST_CASE("replay: blocks of different versions become the state of one that was
 }
 
 TEST_CASE("replay: a node's own state is brought on where it lies", "[outer][replay]") {
-  const OuterConfig config = make_config("int8");
+  const OuterConfig config = replay_config("int8");
   Donor donor(config), other(config);
   donor.round();
   other.round();
@@ -135,7 +134,7 @@ TEST_CASE("replay: a node's own state is brought on where it lies", "[outer][rep
 }
 
 TEST_CASE("replay: the last results are kept, as many as asked for", "[outer][replay]") {
-  const OuterConfig config = make_config("int8");
+  const OuterConfig config = replay_config("int8");
   const auto kept = [&](int64_t count) {
     Donor donor(config);
     donor.state = OuterState::create(config, donor.layout, donor.local, donor.pool, count);
@@ -154,7 +153,7 @@ TEST_CASE("replay: the last results are kept, as many as asked for", "[outer][re
 TEST_CASE("replay: results are worth it for as many rounds as they are fewer bytes than the state",
           "[outer][replay]") {
   const auto rounds_max = [](const std::string& codec) {
-    TestNode node(make_config(codec), make_layout(kUnits));
+    TestNode node(replay_config(codec), make_layout(kReplayUnits));
     return node.state->replay_rounds_max(0);
   };
   REQUIRE(rounds_max("fp32") == 2);

@@ -3,7 +3,6 @@
 #include "outer/simulation.h"
 
 #include "fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace outer;

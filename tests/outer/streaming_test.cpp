@@ -6,7 +6,6 @@
 
 #include "fixture.h"
 #include "outer/codec.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace outer;
@@ -14,7 +13,7 @@ using namespace outer::testing;
 
 namespace {
 
-OuterConfig make_config(const std::string& codec, int64_t fragments = 1) {
+OuterConfig streaming_config(const std::string& codec, int64_t fragments = 1) {
   OuterConfig config;
   config.codec = codec;
   config.fragments = fragments;
@@ -25,7 +24,7 @@ OuterConfig make_config(const std::string& codec, int64_t fragments = 1) {
   return config;
 }
 
-const std::vector<int64_t> kUnits = {3000, 5000, 4100};
+const std::vector<int64_t> kStreamingUnits = {3000, 5000, 4100};
 
 std::function<float(int64_t)> random_start(uint64_t seed) {
   return [random = base::Random(seed)](int64_t) mutable { return gaussian(random); };
@@ -88,8 +87,8 @@ TEST_CASE("streaming: local minus outer is what was trained and not yet counted"
   const std::string codec = GENERATE("fp32", "int8", "int4");
   INFO("seed " << seed << " " << codec);
   base::Random random(seed, 5);
-  OuterConfig config = make_config(codec);
-  const auto layout = make_layout(kUnits);
+  OuterConfig config = streaming_config(codec);
+  const auto layout = make_layout(kStreamingUnits);
   std::vector<std::unique_ptr<TestNode>> nodes;
   std::vector<std::vector<double>> expected;
   for (int n = 0; n < 3; ++n) {
@@ -162,10 +161,10 @@ TEST_CASE("streaming: alone, with rate 1 and no momentum, the outer loop does no
           "[outer][streaming]") {
   const std::string codec = GENERATE("fp32", "int8", "int4");
   INFO(codec);
-  OuterConfig config = make_config(codec);
+  OuterConfig config = streaming_config(codec);
   config.learning_rate = 1;
   config.momentum = 0;
-  const auto layout = make_layout(kUnits);
+  const auto layout = make_layout(kStreamingUnits);
   TestNode node(config, layout, random_start(4)), plain(config, layout, random_start(4));
   base::Random random(9), same(9), draws(10);
   for (uint64_t round = 1; round <= 20; ++round) {
@@ -189,9 +188,9 @@ TEST_CASE("streaming: alone, with rate 1 and no momentum, the outer loop does no
 
 TEST_CASE("streaming: overwrite and lerp are what they say, and rebase where we were not counted",
           "[outer][streaming]") {
-  OuterConfig config = make_config("fp32");
+  OuterConfig config = streaming_config("fp32");
   config.merge_local_share = 0.25;
-  const auto layout = make_layout(kUnits);
+  const auto layout = make_layout(kStreamingUnits);
   const Merge how = GENERATE(Merge::kOverwrite, Merge::kLerp, Merge::kReplace);
   TestNode node(config, layout, random_start(4));
   base::Random random(9);
@@ -220,10 +219,10 @@ TEST_CASE("streaming: overwrite and lerp are what they say, and rebase where we 
 
 TEST_CASE("streaming: results may travel in another codec than contributions",
           "[outer][streaming]") {
-  OuterConfig config = make_config("fp32");
+  OuterConfig config = streaming_config("fp32");
   config.result_codec = "int8";
-  TestNode a(config, make_layout(kUnits), random_start(4)),
-      b(config, make_layout(kUnits), random_start(4));
+  TestNode a(config, make_layout(kStreamingUnits), random_start(4)),
+      b(config, make_layout(kStreamingUnits), random_start(4));
   base::Random random(9);
   train(a, random), train(b, random);
   net::Committed commit = exchange({a.state.get(), b.state.get()}, 0, {1, 1});
@@ -237,7 +236,7 @@ TEST_CASE("streaming: results may travel in another codec than contributions",
 }
 
 TEST_CASE("streaming: the first rounds are warmed up", "[outer][streaming]") {
-  OuterConfig config = make_config("fp32");
+  OuterConfig config = streaming_config("fp32");
   config.learning_rate = 1;
   config.momentum = 0;
   config.warmup_rounds = 4;

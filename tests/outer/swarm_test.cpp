@@ -14,7 +14,6 @@
 #include "fixture.h"
 #include "net/coordinator.h"
 #include "outer/outer_loop.h"
-#undef CHECK
 #include "support/catch.h"
 
 using namespace outer;

@@ -10,7 +10,6 @@
 #include "shard/bfloat16_device.h"
 #include "shard/ranks.h"
 #include "support/deferred_backend.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

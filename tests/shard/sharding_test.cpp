@@ -6,9 +6,8 @@
 #include "shard/bfloat16_device.h"
 #include "shard/parameters.h"
 #include "shard/ranks.h"
-#include "support/deferred_backend.h"
-#undef CHECK
 #include "support/catch.h"
+#include "support/deferred_backend.h"
 
 namespace {
 
@@ -20,7 +19,7 @@ constexpr Sharding kAll[] = {Sharding::kReplicated, Sharding::kGradients, Shardi
 constexpr int64_t kUnits = 7;
 
 // Units of unequal sizes between a small first and a large last one.
-shard::Layout make_layout() {
+shard::Layout layout_of_units() {
   shard::Layout layout;
   for (int64_t u = 0; u < kUnits; ++u) {
     layout.units.push_back({.name = "unit" + std::to_string(u)});
@@ -36,13 +35,13 @@ float gradient_value(int rank, int64_t unit, int64_t i) {
   return float((rank + 1) * 1000 + unit * 10) + float(i % 7);
 }
 
-void write(backend::Backend& backend, const Tensor& tensor, const std::vector<float>& values) {
+void set_values(backend::Backend& backend, const Tensor& tensor, const std::vector<float>& values) {
   backend.device->copy(tensor.data, values.data(), tensor.byte_count(),
                        backend.device->compute_stream());
   backend.device->synchronize(backend.device->compute_stream());
 }
 
-std::vector<float> read(backend::Backend& backend, const Tensor& tensor) {
+std::vector<float> values_of(backend::Backend& backend, const Tensor& tensor) {
   std::vector<float> values(size_t(tensor.element_count()));
   backend.device->copy(values.data(), tensor.data, tensor.byte_count(),
                        backend.device->compute_stream());
@@ -75,7 +74,7 @@ void pass(Parameters& parameters, backend::Backend& backend, Verdict& verdict) {
     const shard::TensorSpec& spec = parameters.layout().units[size_t(u)].find("a");
     std::vector<float> expected(size_t(spec.shape.element_count()));
     shard::fill_initial(spec, 5, 0, expected);
-    verdict.expect(read(backend, parameters.weight(u, "a")) == expected, "weights");
+    verdict.expect(values_of(backend, parameters.weight(u, "a")) == expected, "weights");
   };
   for (int64_t u = 0; u < kUnits; ++u) {
     parameters.gather(u);
@@ -91,17 +90,17 @@ void pass(Parameters& parameters, backend::Backend& backend, Verdict& verdict) {
     std::vector<float> values(size_t(target.tensor.element_count()));
     for (size_t i = 0; i < values.size(); ++i) {
       // Where it says so, what is there counts; elsewhere it may be anything.
-      if (i == 0 && target.accumulate) values = read(backend, target.tensor);
+      if (i == 0 && target.accumulate) values = values_of(backend, target.tensor);
       values[i] += gradient_value(rank, u, int64_t(i));
     }
-    write(backend, target.tensor, values);
+    set_values(backend, target.tensor, values);
     const auto again = parameters.gradient_target(u, "a");
     verdict.expect(again.accumulate && again.tensor.data == target.tensor.data, "second target");
     if (u % 2 == 0) {
       const Tensor b = parameters.gradient(u, "b");
-      std::vector<float> added = read(backend, b);
+      std::vector<float> added = values_of(backend, b);
       for (float& value : added) value += float(rank);
-      write(backend, b, added);
+      set_values(backend, b, added);
     }
     parameters.release(u);
     parameters.reduce(u);
@@ -124,7 +123,7 @@ std::vector<float> expected_gradient(const shard::Unit& unit, int64_t u, int ran
 }  // namespace
 
 TEST_CASE("sharding: weights are whole where they are used, gradients add up", "[sharding]") {
-  const shard::Layout layout = make_layout();
+  const shard::Layout layout = layout_of_units();
   constexpr int kPasses = 3;
   for (const Sharding sharding : kAll) {
     for (const int ranks : {1, 2, 3, 4}) {
@@ -148,7 +147,7 @@ TEST_CASE("sharding: weights are whole where they are used, gradients add up", "
           verdict.expect(found == expected, "gradient of " + unit.name);
           // The padding too: the norm is over all of the shard.
           double sum = 0, part = 0;
-          for (const float value : read(backend, shard)) sum += value;
+          for (const float value : values_of(backend, shard)) sum += value;
           const int64_t begin =
               parameters.is_sharded() ? shard.element_count() * backend.communicator->rank() : 0;
           for (int64_t i = begin; i < std::min(unit.element_count, begin + shard.element_count());
@@ -163,7 +162,7 @@ TEST_CASE("sharding: weights are whole where they are used, gradients add up", "
 }
 
 TEST_CASE("sharding: what is allocated is what was planned", "[sharding]") {
-  const shard::Layout layout = make_layout();
+  const shard::Layout layout = layout_of_units();
   for (const bool is_bfloat16 : {false, true}) {
     for (const Sharding sharding : kAll) {
       for (const int ranks : {1, 2, 5}) {
@@ -191,7 +190,7 @@ TEST_CASE("sharding: what is allocated is what was planned", "[sharding]") {
 }
 
 TEST_CASE("sharding: traffic is what the policy must move", "[sharding]") {
-  const shard::Layout layout = make_layout();
+  const shard::Layout layout = layout_of_units();
   constexpr int kRanks = 3;
   int64_t whole = 0, middle = 0, shard_bytes = 0;
   for (int64_t u = 0; u < kUnits; ++u) {
@@ -227,7 +226,7 @@ TEST_CASE("sharding: traffic is what the policy must move", "[sharding]") {
 }
 
 TEST_CASE("sharding: masters written on the device are gathered once it is said", "[sharding]") {
-  const shard::Layout layout = make_layout();
+  const shard::Layout layout = layout_of_units();
   for (const Sharding sharding : kAll) {
     for (const int ranks : {1, 2}) {
       Verdict verdict;
@@ -237,20 +236,22 @@ TEST_CASE("sharding: masters written on the device are gathered once it is said"
         parameters.gather(1);
         parameters.release(1);
         const Tensor master = parameters.master_shard(1);
-        write(backend, master, std::vector<float>(size_t(master.element_count()), 2.0f));
+        set_values(backend, master, std::vector<float>(size_t(master.element_count()), 2.0f));
         parameters.masters_changed();
         parameters.gather(1);
-        verdict.expect(read(backend, parameters.weight(1, "a")) == std::vector<float>(110, 2.0f),
-                       "changed");
+        verdict.expect(
+            values_of(backend, parameters.weight(1, "a")) == std::vector<float>(110, 2.0f),
+            "changed");
         parameters.release(1);
         // With its copy in the compute dtype, if it has one apart.
         const std::vector<float> threes(size_t(master.element_count()), 3.0f);
-        write(backend, master, threes);
-        if (parameters.copy_shard(1)) write(backend, parameters.copy_shard(1), threes);
+        set_values(backend, master, threes);
+        if (parameters.copy_shard(1)) set_values(backend, parameters.copy_shard(1), threes);
         parameters.masters_updated(1);
         parameters.gather(1);
-        verdict.expect(read(backend, parameters.weight(1, "a")) == std::vector<float>(110, 3.0f),
-                       "updated");
+        verdict.expect(
+            values_of(backend, parameters.weight(1, "a")) == std::vector<float>(110, 3.0f),
+            "updated");
         parameters.release(1);
       });
       INFO(ranks << " ranks, sharding " << int(sharding));
@@ -260,7 +261,7 @@ TEST_CASE("sharding: masters written on the device are gathered once it is said"
 }
 
 TEST_CASE("sharding: a unit in use keeps its place", "[sharding]") {
-  const shard::Layout layout = make_layout();
+  const shard::Layout layout = layout_of_units();
   shard_test::run_ranks(2, [&](backend::Backend& backend) {
     Parameters parameters(layout, backend);
     parameters.initialize(5);
@@ -275,7 +276,7 @@ TEST_CASE("sharding: a unit in use keeps its place", "[sharding]") {
 }
 
 TEST_CASE("sharding: copies to the host wait for what is queued", "[sharding]") {
-  const shard::Layout layout = make_layout();
+  const shard::Layout layout = layout_of_units();
   for (const auto eagerness : {test::Eagerness::kCompute, test::Eagerness::kOthers}) {
     auto backends = test::make_deferred_backends(2, eagerness);
     std::vector<float> found(137, -1), masters(137, -1);
@@ -305,7 +306,7 @@ TEST_CASE("sharding: copies to the host wait for what is queued", "[sharding]") 
 
 // Two units' work and what lies between: the host is held back at the third.
 TEST_CASE("sharding: the host is never more than two units ahead", "[sharding]") {
-  const shard::Layout layout = make_layout();
+  const shard::Layout layout = layout_of_units();
   auto backends = test::make_deferred_backends(2, test::Eagerness::kCompute);
   std::vector<int64_t> ahead(2);
   std::vector<std::thread> threads;

@@ -1,13 +1,13 @@
-// Catch2 2 and 3 under one name. Its CHECK gives way to base/error.h's and the other way round:
-// tests use REQUIRE.
+// Catch2 2 and 3 under one name. Its CHECK, which tests do without, never hides base/error.h's: tests use REQUIRE.
 #pragma once
 
-#ifdef CHECK
+#pragma push_macro("CHECK")
 #undef CHECK
-#endif
 #ifdef ATOLL_CATCH2_V2
 #include <catch2/catch.hpp>
 #else
 #include <catch2/catch_all.hpp>
 using Catch::Approx;
 #endif
+#undef CHECK
+#pragma pop_macro("CHECK")

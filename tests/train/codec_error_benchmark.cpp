@@ -8,7 +8,6 @@
 
 #include "outer/codec.h"
 #include "train/outer_rig.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -5,10 +5,9 @@
 
 #include "base/hash.h"
 #include "outer/fragments.h"
+#include "support/catch.h"
 #include "train/device_ranks.h"
 #include "train/node_rig.h"
-#undef CHECK
-#include "support/catch.h"
 
 namespace {
 
@@ -90,8 +89,8 @@ train::RunConfig run_config(const Case& c) {
   return config;
 }
 
-struct OuterNode {
-  OuterNode(const train::RunConfig& config, bool has_devices)
+struct DeviceNode {
+  DeviceNode(const train::RunConfig& config, bool has_devices)
       : rig(config, train_test::make_device_ranks(int(config.node.ranks))),
         local(rig.masters, has_devices) {
     drift(1, 0.1f);
@@ -114,7 +113,7 @@ struct OuterNode {
   std::unique_ptr<outer::OuterState> state;
 };
 
-std::vector<std::vector<std::byte>> contributions(OuterNode& node) {
+std::vector<std::vector<std::byte>> contributions(DeviceNode& node) {
   std::vector<std::vector<std::byte>> all;
   for (int64_t chunk = 0; chunk < node.state->chunk_count(0); ++chunk)
     all.push_back(*node.state->contribution(0, chunk));
@@ -128,7 +127,7 @@ bool is_same(const T& a, const T& b) {
 }
 
 // What would come of the node's own contribution alone; some chunks are closed without it.
-net::Committed round_of(OuterNode& node) {
+net::Committed round_of(DeviceNode& node) {
   outer::OuterState& state = *node.state;
   net::Committed commit{.round = state.version(0) + 1, .contributed = true, .weight_tokens = 1};
   commit.step = commit.round * uint64_t(node.rig.config.outer.inner_steps);
@@ -150,16 +149,16 @@ TEST_CASE("devices encode and merge with the bits of the host", "[train][outer]"
   const Case& c = kCases[GENERATE(range(size_t{0}, std::size(kCases)))];
   INFO(c.name);
   const train::RunConfig config = run_config(c);
-  OuterNode host(config, false), device(config, true);
+  DeviceNode host(config, false), device(config, true);
   int64_t merged = 0;
   for (const Merge how : {Merge::kRebase, Merge::kLerp, Merge::kOverwrite, Merge::kRebase}) {
-    for (OuterNode* node : {&host, &device}) {
+    for (DeviceNode* node : {&host, &device}) {
       node->drift(uint64_t(merged) + 2, 0.01f);
       REQUIRE(node->state->freeze(0));
     }
     REQUIRE(is_same(contributions(device), contributions(host)));
     const net::Committed commit = round_of(host);
-    for (OuterNode* node : {&host, &device}) {
+    for (DeviceNode* node : {&host, &device}) {
       node->drift(uint64_t(merged) + 20, 0.01f);
       node->state->step(commit);
       node->state->merge(0, how);
@@ -178,7 +177,7 @@ TEST_CASE("devices encode and merge with the bits of the host", "[train][outer]"
 TEST_CASE("devices see what is not finite", "[train][outer]") {
   const Case& c = kCases[GENERATE(range(size_t{0}, std::size(kCases)))];
   INFO(c.name);
-  OuterNode node(run_config(c), true);
+  DeviceNode node(run_config(c), true);
   REQUIRE(node.state->freeze(0));
   const std::vector<float> infinity = {std::numeric_limits<float>::infinity()};
   node.rig.masters.write(0, 5000, infinity);

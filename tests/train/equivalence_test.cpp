@@ -10,7 +10,6 @@
 #include "outer/fragments.h"
 #include "outer/outer_loop.h"
 #include "train/node_rig.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -13,7 +13,6 @@
 #include "train/packet_carrier.h"
 #include "train/packet_line.h"
 #include "train/plain_transfer.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace train {

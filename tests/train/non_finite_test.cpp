@@ -4,7 +4,6 @@
 #include "train/node_checkpoint.h"
 #include "train/node_rig.h"
 #include "train/use_checkpoint.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 
-#undef CHECK
 #include "support/catch.h"
 
 using train::Environment;

@@ -4,7 +4,6 @@
 #include <mutex>
 
 #include "train/ranks_fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

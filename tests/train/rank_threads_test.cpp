@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "support/child_process.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

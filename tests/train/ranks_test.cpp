@@ -4,7 +4,6 @@
 #include "support/temporary_folder.h"
 #include "train/node_checkpoint.h"
 #include "train/ranks_fixture.h"
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -8,7 +8,6 @@
 #include "support/temporary_folder.h"
 #include "train/failure_record.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -8,9 +8,8 @@
 #include <set>
 #include <sstream>
 
-#include "support/temporary_folder.h"
-#undef CHECK
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 namespace {
 
@@ -39,7 +38,7 @@ std::string error_of(const std::string& text, const std::vector<std::string>& ov
   return "no error";
 }
 
-bool contains(const std::string& text, const std::string& part) {
+bool says(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
@@ -63,8 +62,8 @@ TEST_CASE("RunConfig: a key's type says how an override is read") {
   REQUIRE(config.comment == "quoted");
   REQUIRE(config.node.device == "cpu");
   REQUIRE(config.node.threads == 3);
-  REQUIRE(contains(error_of("{}", {"node.threads=many"}), "expected an integer"));
-  REQUIRE(contains(error_of("{}", {"node.nme=1"}), "node.name"));
+  REQUIRE(says(error_of("{}", {"node.threads=many"}), "expected an integer"));
+  REQUIRE(says(error_of("{}", {"node.nme=1"}), "node.name"));
 }
 
 TEST_CASE("RunConfig: changes come after overrides, and only of what may change") {
@@ -107,15 +106,15 @@ TEST_CASE("RunConfig: the digest covers what nodes must share and nothing else")
 }
 
 TEST_CASE("RunConfig: errors name the key and help") {
-  REQUIRE(contains(error_of(R"({"outr": {}})"), "outr"));
-  REQUIRE(contains(error_of(R"({"outr": {}})"), "outer"));
-  REQUIRE(contains(error_of("{}", {"training.micro_batch_rows=3"}), "micro_batch_rows"));
-  REQUIRE(contains(error_of("{}", {"outer.fragments=99"}), "outer.fragments"));
-  REQUIRE(contains(error_of("{}", {"outer.contribution_norm_max=0.5"}), "contribution_norm_max"));
-  REQUIRE(contains(error_of("{}", {"node.listen=nonsense"}), "node.listen"));
-  REQUIRE(contains(error_of("{}", {"swarm.members_min=3"}), "members_min"));
-  REQUIRE(contains(error_of("{}", {"no_equals_sign"}), "key=value"));
-  REQUIRE(contains(error_of(R"({"model": {"kv_heads": 3}})"), "kv_heads"));
+  REQUIRE(says(error_of(R"({"outr": {}})"), "outr"));
+  REQUIRE(says(error_of(R"({"outr": {}})"), "outer"));
+  REQUIRE(says(error_of("{}", {"training.micro_batch_rows=3"}), "micro_batch_rows"));
+  REQUIRE(says(error_of("{}", {"outer.fragments=99"}), "outer.fragments"));
+  REQUIRE(says(error_of("{}", {"outer.contribution_norm_max=0.5"}), "contribution_norm_max"));
+  REQUIRE(says(error_of("{}", {"node.listen=nonsense"}), "node.listen"));
+  REQUIRE(says(error_of("{}", {"swarm.members_min=3"}), "members_min"));
+  REQUIRE(says(error_of("{}", {"no_equals_sign"}), "key=value"));
+  REQUIRE(says(error_of(R"({"model": {"kv_heads": 3}})"), "kv_heads"));
 }
 
 TEST_CASE("RunConfig: every preset loads") {

@@ -3,7 +3,6 @@
 
 #include "support/temporary_folder.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -4,7 +4,6 @@
 #include <set>
 #include <vector>
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -3,7 +3,6 @@
 
 #include "train/run_config.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 namespace {

@@ -6,9 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "train/outer_rig.h"
-#undef CHECK
 #include "support/catch.h"
+#include "train/outer_rig.h"
 
 namespace {
 
@@ -22,9 +21,9 @@ train::RunConfig run_config(int64_t fragments, double momentum) {
   return config;
 }
 
-class Run {
+class ShortRounds {
  public:
-  Run(int64_t fragments, double momentum, const data::Sampler& sampler)
+  ShortRounds(int64_t fragments, double momentum, const data::Sampler& sampler)
       : config_(run_config(fragments, momentum)),
         sampler_(sampler),
         last_turn_(size_t(fragments), 0) {
@@ -150,6 +149,6 @@ TEST_CASE("what rounds over few steps do to the loss", "[.benchmark][short-round
                                                 .weights = {},
                                                 .vocabulary = 272});
   for (const double momentum : {0.9, 0.5}) {
-    for (const int64_t fragments : {1, 2, 4}) Run(fragments, momentum, sampler).train();
+    for (const int64_t fragments : {1, 2, 4}) ShortRounds(fragments, momentum, sampler).train();
   }
 }

@@ -10,16 +10,15 @@
 #include <cstdlib>
 #include <map>
 
-#include "train/outer_rig.h"
-#undef CHECK
 #include "support/catch.h"
+#include "train/outer_rig.h"
 
 namespace {
 
 using outer::Merge;
 using train_test::OuterNode;
 
-constexpr int64_t kValidationRows = 192;
+constexpr int64_t kHeldOutRows = 192;
 
 struct Case {
   const char* name;
@@ -87,9 +86,9 @@ const std::map<std::string, std::vector<Case>> kCases = {
      }},
 };
 
-class Run {
+class StreamingRun {
  public:
-  Run(const Case& what, const data::Sampler& sampler) : case_(what), sampler_(sampler) {
+  StreamingRun(const Case& what, const data::Sampler& sampler) : case_(what), sampler_(sampler) {
     train::RunConfig config = train_test::small_run(case_.steps);
     config.training.batch_rows = case_.rows / case_.nodes;
     config.training.micro_batch_rows = std::min<int64_t>(config.training.batch_rows, 4);
@@ -108,7 +107,7 @@ class Run {
       for (auto& node : nodes_) node->step(step);
       if (case_.inner_steps != 0) synchronise(step);
     }
-    return nodes_[0]->rig.ranks.validate(sampler_, kValidationRows, [] { return false; })->loss;
+    return nodes_[0]->rig.ranks.validate(sampler_, kHeldOutRows, [] { return false; })->loss;
   }
 
  private:
@@ -176,7 +175,7 @@ TEST_CASE("what streaming and few bits do to the loss", "[.benchmark][streaming]
                                                 .weights = {},
                                                 .vocabulary = train_test::kSmallVocabulary});
   for (const Case& what : chosen_cases()) {
-    const double loss = Run(what, sampler).train();
+    const double loss = StreamingRun(what, sampler).train();
     std::printf(
         "{\"run\":\"%s\",\"nodes\":%d,\"rows\":%d,\"steps\":%d,\"inner_steps\":%d,"
         "\"fragments\":%d,\"overlap\":%d,\"codec\":\"%s\",\"results\":\"%s\",\"merge\":\"%s\","

@@ -2,7 +2,6 @@
 #include "train/swarm_security.h"
 
 #include "support/temporary_folder.h"
-#undef CHECK
 #include "support/catch.h"
 
 using net::NodeId;

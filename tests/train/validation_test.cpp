@@ -4,7 +4,6 @@
 #include "support/deferred_backend.h"
 #include "train/ranks_fixture.h"
 
-#undef CHECK
 #include "support/catch.h"
 
 using namespace ranks_test;
