@@ -12,8 +12,8 @@
 
 #include "backend/backend.h"
 #include "backend/in_process.h"
-#include "support/wrapped_device.h"
 #include "support/catch.h"
+#include "support/wrapped_device.h"
 
 namespace {
 

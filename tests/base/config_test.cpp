@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/json.h"
-
 #include "support/catch.h"
 
 namespace {

@@ -7,10 +7,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "support/catch.h"
 #include "support/child_process.h"
 #include "support/temporary_folder.h"
-
-#include "support/catch.h"
 
 using base::DirectoryLock;
 

@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "base/hash.h"
-
 #include "support/catch.h"
 
 using base::JsonValue;

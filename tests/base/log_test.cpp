@@ -7,9 +7,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "support/temporary_folder.h"
-
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 namespace {
 

@@ -14,9 +14,8 @@
 #include <thread>
 #include <vector>
 
-#include "support/temporary_folder.h"
-
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 using base::InterleavedMemory;
 using base::pin_thread_to_numa_node;

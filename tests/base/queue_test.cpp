@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "base/thread.h"
-
 #include "support/catch.h"
 
 using base::BoundedQueue;

@@ -16,9 +16,8 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "support/child_process.h"
-
 #include "support/catch.h"
+#include "support/child_process.h"
 
 using base::ThreadPool;
 

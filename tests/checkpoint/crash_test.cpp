@@ -5,9 +5,8 @@
 
 #include "quick_folder.h"
 #include "sample.h"
-#include "support/fault_storage.h"
-
 #include "support/catch.h"
+#include "support/fault_storage.h"
 
 using namespace checkpoint_test;
 using test::FaultMode;

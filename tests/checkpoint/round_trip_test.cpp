@@ -3,7 +3,6 @@
 
 #include "quick_folder.h"
 #include "sample.h"
-
 #include "support/catch.h"
 
 using namespace checkpoint_test;

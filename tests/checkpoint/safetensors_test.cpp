@@ -6,7 +6,6 @@
 #include <string_view>
 
 #include "sample.h"
-
 #include "support/catch.h"
 
 using namespace checkpoint_test;

@@ -2,8 +2,8 @@
 // failure there must be the whole old dataset, or none, or the whole new one; never a mixture.
 #include "data/fixture.h"
 #include "data/prepare.h"
-#include "support/fault_storage.h"
 #include "support/catch.h"
+#include "support/fault_storage.h"
 
 using namespace data_test;
 

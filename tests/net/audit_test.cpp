@@ -6,7 +6,6 @@
 #include "net/cluster_moments.h"
 #include "net/exchange/hash_tree.h"
 #include "net/member_stage.h"
-
 #include "support/catch.h"
 
 namespace net {

@@ -5,7 +5,6 @@
 #include "net/transport/shared_checksums.h"
 #include "net/wire/buffer_pool.h"
 #include "net/wire/frame.h"
-
 #include "support/catch.h"
 
 namespace net {

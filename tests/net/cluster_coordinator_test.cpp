@@ -1,7 +1,6 @@
 // The coordinator is lost, forgets, or has too few members, in a simulated world as in
 // cluster_test.cpp.
 #include "net/cluster_moments.h"
-
 #include "support/catch.h"
 
 namespace net {

@@ -1,7 +1,6 @@
 // The node that coordinates is lost, and another one takes the run over, in a simulated world as in
 // cluster_test.cpp. Each version of a fragment is made once, whoever coordinates.
 #include "net/cluster_moments.h"
-
 #include "support/catch.h"
 
 namespace net {

@@ -1,6 +1,5 @@
 // Nodes that join, are slow, stuck, silent or wrong, in a simulated world as in cluster_test.cpp.
 #include "net/cluster_moments.h"
-
 #include "support/catch.h"
 
 namespace net {

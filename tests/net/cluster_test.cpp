@@ -2,7 +2,6 @@
 // named one by one. Every commit is checked by the oracle in tests/net/fake_trainer.h; a scenario
 // says what must come of it.
 #include "net/cluster_moments.h"
-
 #include "support/catch.h"
 
 namespace net {

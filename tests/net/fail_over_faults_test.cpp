@@ -6,7 +6,6 @@
 //   ATOLL_FIRST_SEED=77 ATOLL_SEEDS=1 ...                       one of them
 #include "net/cluster_moments.h"
 #include "net/seeds.h"
-
 #include "support/catch.h"
 
 namespace net {

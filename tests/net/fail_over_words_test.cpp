@@ -2,7 +2,6 @@
 // and what a coordinator makes of the rounds that the one before left open.
 #include "net/coordinator/held_rounds.h"
 #include "net/member_stage.h"
-
 #include "support/catch.h"
 
 namespace net {

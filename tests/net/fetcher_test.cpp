@@ -7,7 +7,6 @@
 #include "net/quiet_log.h"
 #include "net/recording_outbox.h"
 #include "net/security_rig.h"
-
 #include "support/catch.h"
 
 namespace net {

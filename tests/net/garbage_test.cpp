@@ -4,7 +4,6 @@
 #include <cstdlib>
 
 #include "net/cluster.h"
-
 #include "support/catch.h"
 
 namespace net {

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "net/cluster.h"
-
 #include "support/catch.h"
 
 namespace net {

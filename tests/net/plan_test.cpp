@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "net/coordinator/lineage.h"
-
 #include "support/catch.h"
 
 namespace net {

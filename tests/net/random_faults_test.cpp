@@ -5,7 +5,6 @@
 //   ATOLL_SEEDS=100000 tests/net/test_net "random faults*"     more of them
 #include "net/seeds.h"
 #include "net/simulation/trial.h"
-
 #include "support/catch.h"
 
 namespace net {

@@ -1,7 +1,6 @@
 #include "net/coordinator/reachability.h"
 
 #include "net/recording_outbox.h"
-
 #include "support/catch.h"
 
 namespace net {

@@ -9,7 +9,6 @@
 #include <sstream>
 
 #include "net/transcript/replay.h"
-
 #include "support/catch.h"
 
 namespace net {

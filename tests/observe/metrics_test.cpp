@@ -13,9 +13,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "support/temporary_folder.h"
-
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 using observe::MetricsFile;
 using test::TemporaryFolder;

@@ -6,8 +6,8 @@
 
 #include "optim/optimizer.h"
 #include "shard/bfloat16_device.h"
-#include "support/deferred_backend.h"
 #include "support/catch.h"
+#include "support/deferred_backend.h"
 
 namespace {
 

@@ -9,8 +9,8 @@
 #include "backend/quantization.h"
 #include "shard/bfloat16_device.h"
 #include "shard/ranks.h"
-#include "support/deferred_backend.h"
 #include "support/catch.h"
+#include "support/deferred_backend.h"
 
 namespace {
 

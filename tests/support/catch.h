@@ -1,4 +1,5 @@
-// Catch2 2 and 3 under one name. Its CHECK, which tests do without, never hides base/error.h's: tests use REQUIRE.
+// Catch2 2 and 3 under one name. Its CHECK, which tests do without, never hides base/error.h's:
+// tests use REQUIRE.
 #pragma once
 
 #pragma push_macro("CHECK")

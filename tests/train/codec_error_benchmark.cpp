@@ -7,8 +7,8 @@
 #include <cstdlib>
 
 #include "outer/codec.h"
-#include "train/outer_rig.h"
 #include "support/catch.h"
+#include "train/outer_rig.h"
 
 namespace {
 

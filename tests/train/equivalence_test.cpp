@@ -9,8 +9,8 @@
 #include "net/host.h"
 #include "outer/fragments.h"
 #include "outer/outer_loop.h"
-#include "train/node_rig.h"
 #include "support/catch.h"
+#include "train/node_rig.h"
 
 namespace {
 

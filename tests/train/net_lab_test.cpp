@@ -10,10 +10,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "support/catch.h"
 #include "train/packet_carrier.h"
 #include "train/packet_line.h"
 #include "train/plain_transfer.h"
-#include "support/catch.h"
 
 namespace train {
 namespace {

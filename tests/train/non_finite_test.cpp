@@ -1,10 +1,10 @@
 // States that are not finite, at the doors of the disk.
 #include "outer/outer_state.h"
+#include "support/catch.h"
 #include "support/temporary_folder.h"
 #include "train/node_checkpoint.h"
 #include "train/node_rig.h"
 #include "train/use_checkpoint.h"
-#include "support/catch.h"
 
 namespace {
 

@@ -3,8 +3,8 @@
 #include <condition_variable>
 #include <mutex>
 
-#include "train/ranks_fixture.h"
 #include "support/catch.h"
+#include "train/ranks_fixture.h"
 
 namespace {
 

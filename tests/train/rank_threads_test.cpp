@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/error.h"
-#include "support/child_process.h"
 #include "support/catch.h"
+#include "support/child_process.h"
 
 namespace {
 

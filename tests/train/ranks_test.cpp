@@ -1,10 +1,10 @@
 // A node with several ranks does what a node with one does: the same training to rounding whatever
 // is shared out, the same bits every time, and the same state for checkpoints and the outer loop.
+#include "support/catch.h"
 #include "support/deferred_backend.h"
 #include "support/temporary_folder.h"
 #include "train/node_checkpoint.h"
 #include "train/ranks_fixture.h"
-#include "support/catch.h"
 
 namespace {
 

@@ -4,11 +4,10 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "support/catch.h"
 #include "support/fault_storage.h"
 #include "support/temporary_folder.h"
 #include "train/failure_record.h"
-
-#include "support/catch.h"
 
 namespace {
 

@@ -1,9 +1,8 @@
 // What the lines of metrics.jsonl claim.
 #include "train/run_metrics.h"
 
-#include "support/temporary_folder.h"
-
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 namespace {
 

@@ -1,9 +1,8 @@
 // What two configs differ in, and what of it a run may change.
 #include "train/shared_config.h"
 
-#include "train/run_config.h"
-
 #include "support/catch.h"
+#include "train/run_config.h"
 
 namespace {
 

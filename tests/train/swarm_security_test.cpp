@@ -1,8 +1,8 @@
 // The list of keys as it lies on a disk, where people edit it.
 #include "train/swarm_security.h"
 
-#include "support/temporary_folder.h"
 #include "support/catch.h"
+#include "support/temporary_folder.h"
 
 using net::NodeId;
 using net::NodeKey;

@@ -1,10 +1,9 @@
 // An evaluation by all ranks: one that is stopped ends after the micro-batch at hand, for all of
 // them.
 #include "data/fixture.h"
+#include "support/catch.h"
 #include "support/deferred_backend.h"
 #include "train/ranks_fixture.h"
-
-#include "support/catch.h"
 
 using namespace ranks_test;
 using train_test::NodeRig;
