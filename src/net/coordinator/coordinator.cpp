@@ -9,6 +9,7 @@
 #include "net/coordinator.h"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <random>
 
@@ -31,6 +32,9 @@ namespace net {
 namespace {
 
 using std::chrono::milliseconds;
+
+// For who is nearly in step, beside the time that he takes.
+constexpr Duration kHeldMin = std::chrono::seconds(1);
 
 CoordinatorOptions with_identity(CoordinatorOptions options) {
   if (options.identity == 0) options.identity = std::random_device{}() | uint64_t{1} << 32;
@@ -80,9 +84,10 @@ class CoordinatorMachine : public Coordinator {
   // Life of a member.
   base::Result<void> on_member(MemberRecord& member, const Message& message, Turn turn);
   void on_heartbeat(MemberRecord& member, const Heartbeat& heartbeat, Turn turn);
-  base::Result<void> on_synced(MemberRecord& member, Synced synced);
+  base::Result<void> on_synced(MemberRecord& member, Synced synced, Instant now);
   void on_leave(const MemberRecord& member, const Leave& leave, Turn turn);
   void activate(MemberRecord& member, Turn turn);
+  void note_outrun(MemberRecord& member, Turn turn);
   bool demote_stale(Turn turn);
   void lose(PeerId peer, const std::string& reason, Turn turn);
   void forget(PeerId peer, Turn turn);
@@ -369,7 +374,8 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
     case MessageType::kHeartbeat:
       return dispatch<Heartbeat>(message, [&](const auto& h) { on_heartbeat(member, h, turn); });
     case MessageType::kSynced:
-      return dispatch<Synced>(message, [&](const auto& s) { return on_synced(member, s); });
+      return dispatch<Synced>(message,
+                              [&](const auto& s) { return on_synced(member, s, turn.now); });
     case MessageType::kReady:
       return dispatch<Ready>(message,
                              [&](const auto& r) { return rounds_.on_ready(member, authority, r); });
@@ -420,7 +426,7 @@ void CoordinatorMachine::on_heartbeat(MemberRecord& member, const Heartbeat& hea
   speaker_.send(member.link, MessageType::kHeartbeatReply, no_payload(), turn);
 }
 
-base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced synced) {
+base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced synced, Instant now) {
   if (synced.states.size() != in_force_.states().size())
     return base::Failure{"a state without all fragments"};
   probe<"a Synced of one that is in step">(member.standing != Standing::kCatchingUp);
@@ -432,6 +438,7 @@ base::Result<void> CoordinatorMachine::on_synced(MemberRecord& member, Synced sy
   }
   member.states = std::move(synced.states);
   member.is_synced = true;
+  member.catch_up_time = now - member.told_at;
   const bool is_behind = !in_force_.is_held_by(member);
   probe<"the state moved on while a member took it over">(is_behind);
   // Told again only if it is not the state in force any more: who only waits for its digest would
@@ -449,6 +456,8 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   });
   probe<"a member comes in the middle of the others' steps">(member.came_in_between);
   member.standing = Standing::kActive;
+  if (member.outrun_count > 0) rounds_.release_commits();
+  member.outrun_count = 0;
   joined_count_ += !member.was_active;
   member.was_active = true;
   member.entered_after = is_start ? -1 : rounds_.committed_count();
@@ -459,6 +468,14 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   speaker_.send(member.link, MessageType::kStart, encode(start), turn);
   change_epoch(turn);
   rounds_.add_receiver(member, turn);
+}
+
+// Where rounds of several fragments end within two round trips, whoever was in step would hear of
+// another commit each time, and never get in. Who lies about it holds the others up ever more
+// seldom.
+void CoordinatorMachine::note_outrun(MemberRecord& member, Turn turn) {
+  if (++member.outrun_count >= 2 && std::has_single_bit(member.outrun_count))
+    rounds_.hold_commits(2 * member.catch_up_time + kHeldMin, turn.now);
 }
 
 // Active members whose state is not the one in force leave the open rounds. True if there were any.
@@ -569,7 +586,9 @@ void CoordinatorMachine::review(Turn turn) {
     if (options_.fail_over && member.is_synced && in_force_.is_held_by(member)) continue;
     const Bytes catch_up = encode(in_force_.catch_up_for(member, rounds_.committed_step()));
     if (member.catch_up && *member.catch_up == *catch_up) continue;
+    if (member.is_synced) note_outrun(member, turn);
     member.catch_up = catch_up;
+    member.told_at = turn.now;
     speaker_.send(member.link, MessageType::kCatchUp, catch_up, turn);
     speaker_.send(member.link, MessageType::kSamples, samples_.news(), turn);
   }

@@ -58,7 +58,10 @@ struct MemberRecord {
   std::vector<FragmentState> states;  // A zero digest: a round was committed, Applied is to come.
   std::vector<std::optional<Ready>> ready;  // Per fragment.
 
-  Bytes catch_up;  // The last one that was sent.
+  Bytes catch_up;             // The last one that was sent,
+  Instant told_at{};          // then,
+  Duration catch_up_time{};   // and how long the one before took it.
+  uint64_t outrun_count = 0;  // Times that another commit came before it was active.
 
   uint32_t term = 0;     // The last one that it knew before it came,
   uint64_t samples = 0;  // and how many it had heard to be handed out.

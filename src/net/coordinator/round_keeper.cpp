@@ -17,6 +17,9 @@ constexpr uint64_t kBatchesMax = 64;
 // A node that was left out for a while brings the work of several rounds.
 constexpr int64_t kWeightsMax = 16;
 
+// Commits wait for others at most for a tenth of the time.
+constexpr int64_t kHeldShare = 10;
+
 }  // namespace
 
 RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
@@ -85,6 +88,14 @@ void RoundKeeper::remove(PeerId peer) {
   for (Slot& slot : slots_) {
     if (slot.round) slot.round->remove(peer);
   }
+}
+
+void RoundKeeper::hold_commits(Duration moment, Instant now) {
+  if (now < hold_next_at_) return;
+  probe<"commits are held for somebody who is nearly in step">();
+  moment = std::min(moment, options_.round_timeout / 4);
+  held_until_ = now + moment;
+  hold_next_at_ = now + kHeldShare * moment;
 }
 
 void RoundKeeper::review(Turn turn) {
@@ -248,6 +259,7 @@ void RoundKeeper::review_round(int64_t fragment, Turn turn) {
     case Round::Verdict::kReown:
       return reown(fragment, turn);
     case Round::Verdict::kCommit:
+      if (turn.now < held_until_ && !is_overdue) return;
       return commit_if_quorum(fragment, is_overdue, turn);
     case Round::Verdict::kAbort:
       return abort(fragment, "too few members are left in it", turn);

@@ -41,6 +41,10 @@ class RoundKeeper {
   // Whoever holds the results of the last commit and was not told so is.
   void commit_held(Turn turn);
 
+  // For somebody who is about to be in step: no commit for a moment, but seldom.
+  void hold_commits(Duration moment, Instant now);
+  void release_commits() { held_until_ = {}; }
+
   // Everything that follows from what is known now.
   void review(Turn turn);
 
@@ -85,6 +89,8 @@ class RoundKeeper {
   Inquiries inquiries_;
   const Electors& electors_;
   std::vector<Slot> slots_;
+  Instant held_until_{};    // Commits are,
+  Instant hold_next_at_{};  // and may be again.
   int64_t committed_count_ = 0;
   uint64_t committed_step_ = 0;
 };
