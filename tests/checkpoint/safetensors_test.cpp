@@ -39,7 +39,7 @@ std::string make_file(std::string_view header, std::string_view data) {
   return text + std::string(header) + std::string(data);
 }
 
-std::string refusal_of(std::string_view file) {
+std::string refusal_of_file(std::string_view file) {
   return bad_input_of([&] { checkpoint::parse_safetensors(bytes_of(file), "x.safetensors"); });
 }
 
@@ -200,7 +200,7 @@ TEST_CASE("Whatever is not exactly the format is refused with a reason", "[safet
   };
   for (const Case& c : cases) {
     INFO(c.header);
-    const std::string message = refusal_of(make_file(c.header, "12345678"));
+    const std::string message = refusal_of_file(make_file(c.header, "12345678"));
     REQUIRE(contains(message, "x.safetensors: "));
     REQUIRE(contains(message, c.found));
   }
@@ -211,7 +211,7 @@ TEST_CASE("The length of the header is checked before it is believed", "[safeten
   const auto with_length = [&](uint64_t length) {
     std::string changed = file;
     std::memcpy(changed.data(), &length, sizeof length);
-    return refusal_of(changed);
+    return refusal_of_file(changed);
   };
   for (const uint64_t length : {uint64_t(file.size()) - 7, uint64_t{100'000'001}, uint64_t{1} << 63,
                                 ~uint64_t{0}, ~uint64_t{0} - 7}) {
@@ -219,7 +219,7 @@ TEST_CASE("The length of the header is checked before it is believed", "[safeten
   }
   REQUIRE(!with_length(0).empty());
   for (size_t length = 0; length < file.size(); ++length) {
-    if (refusal_of(file.substr(0, length)).empty()) FAIL("length " << length);
+    if (refusal_of_file(file.substr(0, length)).empty()) FAIL("length " << length);
   }
 }
 
