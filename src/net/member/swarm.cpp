@@ -20,8 +20,8 @@ constexpr size_t kEventsMax = 4096;
 // Most of the others have said that they know of it by then.
 constexpr Duration kHandoverMax = std::chrono::seconds(2);
 
-// Where a node's own port is dialled by itself. What it advertises is only that if its operator names
-// it as the run's coordinator, too: it may be wrong, and belong to another node.
+// Where a node's own port is dialled by itself. What it advertises is only that if its operator
+// names it as the run's coordinator, too: it may be wrong, and belong to another node.
 std::vector<Endpoint> own_endpoints(const HostOptions& host, const MemberOptions& member,
                                     uint16_t port) {
   std::vector<Endpoint> own = {{"127.0.0.1", port}, {"localhost", port}};
