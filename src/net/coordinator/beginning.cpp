@@ -46,7 +46,6 @@ Beginning::Verdict Beginning::review(Instant now) {
   return may_start(now) ? Verdict::kBegin : Verdict::kWait;
 }
 
-// Somebody has come by the run's configured address.
 bool Beginning::is_home() const {
   return std::ranges::any_of(roster_.all(), [](const auto& one) { return one.second.is_home; });
 }

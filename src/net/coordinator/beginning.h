@@ -39,11 +39,12 @@ class Beginning {
   Verdict review(Instant now);
   // Before the start, as nobody can be elsewhere.
   bool may_be_welcome(const MemberRecord& member) const;
+  // Somebody has come by the run's configured address.
+  bool is_home() const;
   // Since somebody came first, of those who are here.
   bool is_grace_over(Instant now) const { return now - first_came_at_ >= options_.start_grace; }
 
  private:
-  bool is_home() const;
   bool may_start(Instant now) const;
   Verdict take_over(const Inheritance& inherited, Instant now);
   bool is_our_turn(const Inheritance& inherited, Instant now) const;

@@ -621,9 +621,7 @@ void CoordinatorMachine::stand_by(Turn turn) {
 // Ourselves, while nobody comes by the configured address.
 std::optional<Redirect> CoordinatorMachine::announced() const {
   const MemberRecord* const own = roster_.find_node(options_.identity);
-  const auto& all = roster_.all();
-  const bool is_home = std::ranges::any_of(all, [](const auto& one) { return one.second.is_home; });
-  if (!is_started_ || !options_.fail_over || !own || is_home) return std::nullopt;
+  if (!is_started_ || !options_.fail_over || !own || beginning_.is_home()) return std::nullopt;
   return Redirect{.coordinator = own->data, .node_key = options_.identity};
 }
 
