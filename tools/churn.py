@@ -111,7 +111,7 @@ class Churn:
         self.config = prepare_run(self.folder, settings={
             "training": {"steps": 10_000_000, "batch_rows": 16, "micro_batch_rows": 16},
             "outer": outer,
-            "swarm": {"security": "none", "start_members": min(3, len(self.members)), "members_min": 2,
+            "swarm": {"security": "none", "fail_over": False, "start_members": min(3, len(self.members)), "members_min": 2,
                       "start_grace_seconds": 10 * self.scale, "ready_grace_seconds": 4 * self.scale,
                       "round_timeout_seconds": 20 * self.scale, "heartbeat_seconds": 0.5 * self.scale,
                       "dead_seconds": self.dead_seconds, "stall_seconds": 6 * self.scale, "coordinator_patience_seconds": 120}})

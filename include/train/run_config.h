@@ -51,7 +51,7 @@ struct SwarmConfig {
   double dead_seconds = 15;
   double coordinator_patience_seconds = 60;
   double join_timeout_seconds = 1800;
-  bool fail_over = false;
+  bool fail_over = true;
   std::string tie_breaker;  // Name of a node.
 };
 
