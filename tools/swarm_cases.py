@@ -39,7 +39,7 @@ def healthy(trial):
 
 @case
 def unreachable(trial):
-    """One node names a port at which nobody listens, another one the port of a healthy node."""
+    """One node names a port at which nobody listens, another one the port of a healthy node: they dial the others."""
     trial.start()
     trial.begin()
     with socket.socket() as closed:
@@ -48,10 +48,10 @@ def unreachable(trial):
                trial.start_bad("stolen", node__advertise="127.0.0.1:%d" % listening_port(trial.healthy[0].process.pid))]
         trial.wait(lambda: all(node.lines("standing") and node.lines("round") for node in bad), "notices and results of both")
         trial.go_on()
-    trial.expect_left_out("closed", r"data port cannot be dialled.*refused")
-    trial.expect_left_out("stolen", r"another program answers there")
-    for node in bad:
-        trial.expect(not any(line["contributed"] for line in node.lines("round")), f"that {node.directory.name} contributes nothing")
+    for node, why in zip(bad, (r"dials the others.*cannot be dialled.*refused", r"dials the others.*another program answers there")):
+        name = node.directory.name
+        trial.expect(any(re.search(why, line["reason"]) for line in node.lines("standing")), f"that {name} is told '{why}'")
+        trial.expect(node.lines("round")[-1]["contributed"], f"that {name} contributes")
 
 
 def behind_proxy(trial, name, bytes_per_second):

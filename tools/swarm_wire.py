@@ -9,7 +9,7 @@ import struct
 HEADER = struct.Struct("<4sBBHIIQQQIIIIII")
 NOBODY = 0xFFFFFFFF
 NO_VERSION = (1 << 64) - 1
-PROTOCOL = 5
+PROTOCOL = 6
 CONTRIBUTION, RESULT, STATE, PAST, DIGESTS, PROOF = 1, 2, 3, 4, 5, 6
 DIGEST_UNKNOWN = bytes(32)
 
@@ -53,6 +53,9 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "Gone": (35, [("kind", "B")]),
     "DialBack": (36, [("nonce", "Q")]),
     "DialBackReply": (37, [("proof", "Q")]),
+    "Offer": (38, [("peer", "I"), ("round_trip_us", "I")]),
+    "Invite": (39, [("links", "I")]),
+    "Visits": (40, [("peers", [("peer", "I"), ("data", "endpoint"), ("node_key", "Q")])]),
 }
 NAMES = {number: name for name, (number, _) in MESSAGES.items()}
 

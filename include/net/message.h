@@ -1,8 +1,8 @@
 // What peers say to each other. Two kinds of links:
 //
 //   control   every member to the coordinator: small messages only, so that heartbeats never queue
-//   behind tensors. data      member to member, dialled by whoever wants something: Want goes one
-//   way, Chunk or Gone comes back. What is
+//   behind tensors. data      member to member, dialled by whoever wants something, or by whoever
+//   cannot be dialled (Offer): Want goes one way, Chunk or Gone comes back. What is
 //             wanted is named completely (kind, fragment, round, attempt, chunk), so that asking
 //             again is harmless and only what is missing is asked again after a link was lost.
 //
@@ -56,6 +56,10 @@ enum class MessageType : uint16_t {
   kGone = 35,      // I do not have it and will not.
   kDialBack = 36,  // The coordinator asks a data port whose it is.
   kDialBackReply = 37,
+  kOffer = 38,   // First on a link: you cannot dial me, so ask here.
+  kInvite = 39,  // On such a link: so many of them would be used.
+  // Control, coordinator to member.
+  kVisits = 40,  // Whom to dial with an Offer: nobody can dial you.
 };
 
 // Stands in every frame; a receiver drops what is older than what it knows.
@@ -114,8 +118,9 @@ struct Hello {
   uint64_t node_key = 0;  // Random, kept in the run directory: the same node after a restart.
   std::string node_name;  // For people; at most 64 bytes.
   base::Digest config;    // Of everything that must be equal on all nodes.
-  Endpoint
-      listen;  // Where other members reach my data port. An empty host: as the coordinator sees me.
+  // Where other members reach my data port. An empty host: as the coordinator sees me. Port 0:
+  // there is none, I only watch.
+  Endpoint listen;
   uint64_t step = 0;     // Of the last commit that is in `states`.
   uint64_t samples = 0;  // Of the run's data, that are handed out as far as we have heard.
   std::vector<FragmentState> states;
@@ -205,8 +210,13 @@ struct Notice {
 };
 struct Donor {
   PeerId peer = kNobody;
-  Endpoint data;
+  Endpoint data;          // An empty host: it cannot be dialled, and dials the others (Offer).
   uint64_t node_key = 0;  // Which whoever answers there must have proved, on secured links.
+  bool operator==(const Donor&) const = default;
+};
+// All at once: who is not named any more is not to be dialled any more.
+struct Visits {
+  std::vector<Donor> peers;
 };
 struct CatchUp {
   std::vector<FragmentState> states;  // A zero digest: not known yet, nothing to compare.
@@ -245,7 +255,7 @@ struct Keys {
 struct Contributor {
   PeerId peer = kNobody;
   int64_t weight_tokens = 0;
-  Endpoint data;
+  Endpoint data;              // As in Donor. Who cannot be dialled owns no chunk.
   uint64_t node_key = 0;      // As in Donor.
   base::Digest contribution;  // As in its Ready.
 };
@@ -270,6 +280,14 @@ struct Commit {
 struct DataHello {
   PeerId peer = kNobody;
 };
+struct Offer {
+  PeerId peer = kNobody;
+  uint32_t round_trip_us = 0;  // How long it took to connect.
+};
+struct Invite {
+  uint32_t links = 1;  // At most kOfferedLinksMax.
+};
+inline constexpr uint32_t kOfferedLinksMax = 16;
 enum class WantKind : uint8_t {
   kContribution = 1,
   kResult = 2,
@@ -307,7 +325,7 @@ struct DialBackReply {
 // SHA-256 of both.
 uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce);
 
-inline constexpr uint32_t kProtocolVersion = 5;
+inline constexpr uint32_t kProtocolVersion = 6;
 inline constexpr int64_t kControlBytesMax = 64 * 1024;
 inline constexpr int64_t kDataBytesMax = 4 * 1024 * 1024 + 64 * 1024;
 

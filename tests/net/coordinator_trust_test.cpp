@@ -63,7 +63,7 @@ TEST_CASE("trust: a node has the number of the key that it has proved") {
 
 // --- Who contributes.
 
-TEST_CASE("trust: who cannot be dialled receives and does not contribute, until it can be") {
+TEST_CASE("trust: who cannot be dialled dials the others and owns nothing, until it can be") {
   Desk desk(strict_options(3));
   const LinkId a = desk.join(desk.hello(1));
   const LinkId b = desk.join(desk.hello(2));
@@ -71,25 +71,118 @@ TEST_CASE("trust: who cannot be dialled receives and does not contribute, until 
   const LinkId c = desk.join(desk.hello(3));
   const auto notice = desk.out.last<Notice>(c, MessageType::kNotice);
   REQUIRE(notice);
-  REQUIRE(!notice->contributes);
+  REQUIRE(notice->contributes);
   REQUIRE(notice->reason.find("connection refused") != std::string::npos);
   REQUIRE(notice->reason.find("node.advertise") != std::string::npos);
+  const auto visits = desk.out.last<Visits>(c, MessageType::kVisits)->peers;
+  REQUIRE(visits.size() == 2);
+  REQUIRE((visits[0].peer == 0 && visits[0].node_key == 1 && !visits[0].data.host.empty()));
+  for (const LinkId link : {a, b}) REQUIRE(!desk.is_told(link, MessageType::kVisits));
   for (const LinkId link : {a, b, c}) desk.sync(link);
   for (const LinkId link : {a, b, c}) desk.ready(link, 500);
   const auto open = desk.out.last<Open>(c, MessageType::kOpen);
-  REQUIRE(open->contributors.size() == 2);
-  for (const LinkId link : {a, b}) desk.done(link, 5);
-  // Nobody waits for it longer than a moment.
-  desk.pass_alive(seconds(3), {a, b, c});
-  REQUIRE(desk.is_told(a, MessageType::kCommit));
-  REQUIRE(!desk.is_told(c, MessageType::kCommit));
+  REQUIRE(open->contributors.size() == 3);
+  REQUIRE(open->contributors[2].data.host.empty());
+  for (const uint8_t owner : open->owners) REQUIRE(owner < 2);
+  // Whoever joins meanwhile can have the state of those who can be dialled only.
+  const LinkId late = desk.join(desk.hello(4));
+  REQUIRE(desk.out.last<CatchUp>(late, MessageType::kCatchUp)->donors.size() == 2);
+  for (const LinkId link : {a, b, c}) desk.done(link, 5);
+  REQUIRE(desk.is_told(c, MessageType::kCommit));
   // The port is opened.
   desk.dials = Desk::Dials::kPending;
   for (int64_t waited = 0; waited < 20; ++waited) {
     desk.pass_alive(seconds(1), {a, b, c});
     desk.answer_dials(3);
   }
-  REQUIRE(desk.out.last<Notice>(c, MessageType::kNotice)->contributes);
+  REQUIRE(desk.out.last<Visits>(c, MessageType::kVisits)->peers.empty());
+  REQUIRE(desk.out.count(c, MessageType::kNotice) == 1);
+}
+
+TEST_CASE(
+    "trust: who has no data port watches, and is neither dialled, nor waited for, nor asked") {
+  Desk desk(strict_options(1));
+  const LinkId a = desk.join(desk.hello(1));
+  desk.sync(a);
+  Hello hello = desk.hello(2);
+  hello.listen = {"", 0};
+  const LinkId watcher = desk.join(hello);
+  REQUIRE(desk.out.dialled.size() == 1);
+  desk.sync(watcher);
+  REQUIRE(!desk.out.last<Notice>(watcher, MessageType::kNotice)->contributes);
+  desk.ready(a, 500);
+  const auto open = desk.out.last<Open>(watcher, MessageType::kOpen);
+  REQUIRE(open);
+  REQUIRE(open->contributors.size() == 1);
+  desk.done(a, 5);
+  desk.pass_alive(seconds(3), {a, watcher});
+  REQUIRE(desk.is_told(a, MessageType::kCommit));
+  REQUIRE(!desk.is_told(watcher, MessageType::kVisits));
+  desk.pass_alive(seconds(60), {a, watcher});
+  REQUIRE(desk.out.dialled.size() == 1);
+}
+
+TEST_CASE("trust: where nobody can be dialled no round is opened, until somebody can be") {
+  Desk desk(strict_options(2));
+  desk.dials = Desk::Dials::kRefused;
+  const LinkId a = desk.join(desk.hello(1));
+  const LinkId b = desk.join(desk.hello(2));
+  for (const LinkId link : {a, b}) desk.sync(link);
+  for (const LinkId link : {a, b}) desk.ready(link, 500);
+  for (int64_t waited = 0; waited < 40; ++waited) {
+    desk.pass_alive(seconds(1), {a, b});
+    desk.refuse_dials();
+  }
+  for (const LinkId link : {a, b}) {
+    REQUIRE(!desk.is_told(link, MessageType::kOpen));
+    const auto notice = desk.out.last<Notice>(link, MessageType::kNotice);
+    REQUIRE(!notice->contributes);
+    REQUIRE(notice->reason.find("none can be dialled") != std::string::npos);
+    REQUIRE(desk.out.count(link, MessageType::kNotice) == 1);
+  }
+  desk.dials = Desk::Dials::kPending;
+  for (int64_t waited = 0; waited < 61; ++waited) {
+    desk.pass_alive(seconds(1), {a, b});
+    desk.answer_dials(1);
+  }
+  const auto open = desk.out.last<Open>(b, MessageType::kOpen);
+  REQUIRE(open);
+  REQUIRE(open->contributors.size() == 2);
+  for (const uint8_t owner : open->owners) REQUIRE(owner == 0);
+}
+
+TEST_CASE("trust: a round ends when the last one that can be dialled falls out of it") {
+  Desk desk(strict_options(3));
+  const LinkId a = desk.join(desk.hello(1));
+  desk.dials = Desk::Dials::kRefused;
+  const LinkId b = desk.join(desk.hello(2));
+  const LinkId c = desk.join(desk.hello(3));
+  for (const LinkId link : {a, b, c}) desk.sync(link);
+  for (const LinkId link : {a, b, c}) desk.ready(link, 500);
+  REQUIRE(desk.is_told(c, MessageType::kOpen));
+  desk.coordinator->on_link_closed(a, "gone", desk.now, desk.out);
+  for (const LinkId link : {b, c}) {
+    REQUIRE(desk.is_told(link, MessageType::kAbort));
+    REQUIRE(!desk.is_told(link, MessageType::kReown));
+  }
+}
+
+TEST_CASE("trust: one alone that cannot be dialled gives the state to those who can be") {
+  Desk desk(strict_options(1));
+  desk.dials = Desk::Dials::kRefused;
+  const LinkId a = desk.join(desk.hello(1));
+  desk.sync(a);
+  desk.ready(a, 500);
+  desk.done(a, 5);
+  desk.send(a, MessageType::kApplied, encode(Applied{digest_of(7)}), {.round = 1});
+  desk.dials = Desk::Dials::kAnswered;
+  Hello hello = desk.hello(2);
+  hello.listen.port = 4001;
+  const LinkId b = desk.join(hello);
+  const auto donors = desk.out.last<CatchUp>(b, MessageType::kCatchUp)->donors;
+  REQUIRE(donors.size() == 1);
+  REQUIRE(donors[0].data.host.empty());
+  REQUIRE(desk.out.last<Visits>(a, MessageType::kVisits)->peers.at(0).node_key == 2);
 }
 
 TEST_CASE("trust: nobody is active before its data port was tried") {
@@ -111,7 +204,7 @@ TEST_CASE("trust: one alone trains on, reachable or not") {
   REQUIRE(desk.out.last<Open>(a, MessageType::kOpen)->contributors.size() == 1);
   const auto notice = desk.out.last<Notice>(a, MessageType::kNotice);
   REQUIRE(desk.out.count(a, MessageType::kNotice) == 1);
-  REQUIRE(notice->reason.find("nobody can fetch it") != std::string::npos);
+  REQUIRE(notice->reason.find("trains alone") != std::string::npos);
 }
 
 TEST_CASE("trust: who was left out keeps up first, and is not waited for meanwhile") {
@@ -185,23 +278,36 @@ TEST_CASE("trust: who only receives has no say about the state") {
   const LinkId a = desk.join(desk.hello(1));
   const LinkId b = desk.join(desk.hello(2));
   for (const LinkId link : {a, b}) desk.sync(link);
-  desk.dials = Desk::Dials::kRefused;
-  std::vector<LinkId> fakes;
+  std::vector<LinkId> fakes, all = {a, b};
   for (uint64_t key = 10; key < 18; ++key) {
     fakes.push_back(desk.join(desk.hello(key)));
     desk.sync(fakes.back());
+    all.push_back(fakes.back());
   }
+  // They are late for a round, so they must keep up first.
   for (const LinkId link : {a, b}) desk.ready(link, 500);
+  desk.pass_alive(small_options().ready_grace + seconds(1), all);
+  for (const LinkId link : {a, b}) desk.done(link, 5);
+  desk.pass_alive(small_options().round_timeout + seconds(1), all);
+  REQUIRE(desk.is_told(a, MessageType::kCommit));
+  for (const LinkId link : {a, b})
+    desk.send(link, MessageType::kApplied, encode(Applied{digest_of(70)}), {.round = 1});
+  for (const LinkId link : fakes) {
+    REQUIRE(!desk.out.last<Notice>(link, MessageType::kNotice)->contributes);
+    desk.sync(link);
+  }
+  for (const LinkId link : {a, b}) desk.ready(link, 500, 2, 20);
   for (const LinkId link : {a, b}) desk.done(link, 5);
   for (const LinkId link : fakes) desk.done(link, 66);
+  desk.pass_alive(seconds(3), all);
   REQUIRE(desk.out.last<Commit>(a, MessageType::kCommit)->results == digest_of(5));
   for (const LinkId link : fakes) {
-    desk.send(link, MessageType::kApplied, encode(Applied{digest_of(66)}), {.round = 1});
+    desk.send(link, MessageType::kApplied, encode(Applied{digest_of(66)}), {.round = 2});
   }
   for (const LinkId link : {a, b}) {
-    desk.send(link, MessageType::kApplied, encode(Applied{digest_of(77)}), {.round = 1});
+    desk.send(link, MessageType::kApplied, encode(Applied{digest_of(77)}), {.round = 2});
   }
-  REQUIRE(desk.coordinator->report().states[0] == FragmentState{1, digest_of(77)});
+  REQUIRE(desk.coordinator->report().states[0] == FragmentState{2, digest_of(77)});
 }
 
 TEST_CASE("trust: who is never ready costs its grace twice, not for ever") {

@@ -154,6 +154,20 @@ TEST_CASE("chunks are refused by who did not ask") {
   REQUIRE(contains(failure_of(frame, FrameParser::Chunks::kRefused), "asked"));
 }
 
+TEST_CASE("chunks are taken after an Offer") {
+  FrameParser parser(FrameParser::Chunks::kRefused);
+  const auto feed = [&](const Message& message) {
+    for (const std::byte byte : frame_of(message)) {
+      parser.next_bytes().front() = byte;
+      const auto read = parser.advance(1);
+      if (!read.ok()) return read.reason();
+    }
+    return std::string();
+  };
+  REQUIRE(feed(sample_message(MessageType::kOffer, random_bytes(8, 7))) == "");
+  REQUIRE(feed(sample_message(MessageType::kChunk, random_bytes(10, 7))) == "");
+}
+
 TEST_CASE("strangers are recognised by their first bytes") {
   const std::string request = "GET / HTTP/1.1\r\n";
   REQUIRE(contains(failure_of(std::as_bytes(std::span(request))), "Atoll"));
@@ -165,7 +179,7 @@ TEST_CASE("strangers are recognised by their first bytes") {
 }
 
 TEST_CASE("unknown types and flags are refused") {
-  for (const uint16_t type : {0, 15, 38, 48, 0xffff}) {
+  for (const uint16_t type : {0, 15, 41, 48, 0xffff}) {
     auto frame = frame_of(sample_message(MessageType::kHello, random_bytes(1, 8)));
     set(frame, 6, type);
     sign_header(frame);

@@ -396,7 +396,8 @@ TEST_CASE("member: a number that is another node's by now is not taken for ours"
   Open open;
   for (PeerId peer = 0; peer < 3; ++peer) {
     const PeerId host = peer == 1 && is_given_away ? 7 : peer;
-    open.contributors.push_back({peer, 100 + int64_t(peer), Stage::address(host)});
+    const uint64_t key = host == 7 ? 7 : 0;
+    open.contributors.push_back({peer, 100 + int64_t(peer), Stage::address(host), key});
   }
   open.owners = {0, 0, 2, 0};
   stage.tell(MessageType::kOpen, encode(open), Stage::round(2));

@@ -15,6 +15,10 @@ std::vector<int64_t> shares(const Plan& plan, int64_t contributor_count) {
   return shares;
 }
 
+ContributorMask first(int64_t contributor_count) {
+  return ~ContributorMask{0} >> (kMembersMax - contributor_count);
+}
+
 int64_t spread(const std::vector<int64_t>& shares) {
   return *std::ranges::max_element(shares) - *std::ranges::min_element(shares);
 }
@@ -22,7 +26,7 @@ int64_t spread(const std::vector<int64_t>& shares) {
 TEST_CASE("plan: shares are equal") {
   for (int64_t chunks = 0; chunks < 40; ++chunks) {
     for (int64_t contributors = 1; contributors <= kMembersMax; ++contributors) {
-      const Plan plan = make_direct_plan(chunks, contributors, 3);
+      const Plan plan = make_direct_plan(chunks, first(contributors), 3);
       REQUIRE(int64_t(plan.owners.size()) == chunks);
       REQUIRE(spread(shares(plan, contributors)) <= 1);
       REQUIRE(std::ranges::count(plan.attempts, 3u) == chunks);
@@ -33,9 +37,9 @@ TEST_CASE("plan: shares are equal") {
 TEST_CASE("plan: only the chunks of the excluded move, and evenly") {
   constexpr int64_t kContributors = 6;
   for (ContributorMask excluded = 0; excluded + 1 < 1u << kContributors; ++excluded) {
-    Plan plan = make_direct_plan(25, kContributors, 1);
+    Plan plan = make_direct_plan(25, first(kContributors), 1);
     const Plan before = plan;
-    const auto moves = move_chunks(plan, kContributors, excluded);
+    const auto moves = move_chunks(plan, first(kContributors) & ~excluded);
     apply_moves(plan, moves, 2);
     std::vector<int64_t> received(size_t(kContributors), 0);
     for (size_t chunk = 0; chunk < plan.owners.size(); ++chunk) {
@@ -51,6 +55,16 @@ TEST_CASE("plan: only the chunks of the excluded move, and evenly") {
     }
     REQUIRE(spread(of_remaining) <= 1);
   }
+}
+
+TEST_CASE("plan: who cannot be dialled owns nothing, unless it is alone") {
+  const Endpoint here = {"10.0.0.1", 4000};
+  REQUIRE(possible_owners({{.peer = 0}}) == 0b1);
+  REQUIRE(possible_owners({{.peer = 0}, {.peer = 1}}) == 0);
+  const auto owners = possible_owners(
+      {{.peer = 0}, {.peer = 1, .data = here}, {.peer = 2}, {.peer = 3, .data = here}});
+  REQUIRE(owners == 0b1010);
+  REQUIRE(make_direct_plan(4, owners, 1).owners == std::vector<uint8_t>{1, 3, 1, 3});
 }
 
 FragmentState state(uint64_t version, uint8_t digest) {

@@ -25,6 +25,7 @@
 #include "net/coordinator/samples.h"
 #include "net/coordinator/standing.h"
 #include "net/coordinator/state_in_force.h"
+#include "net/coordinator/visits.h"
 #include "net/dispatch.h"
 #include "net/probe.h"
 
@@ -559,6 +560,7 @@ void CoordinatorMachine::tell_keys(const MemberRecord& member, Turn turn) {
 void CoordinatorMachine::review(Turn turn) {
   start_if_due(turn);
   standing_.review(is_started_, turn);
+  tell_visits(roster_, reachability_, speaker_, turn);
   if (!is_started_) return;
   judge_newer_states(turn);
   do {

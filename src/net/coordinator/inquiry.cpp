@@ -15,9 +15,13 @@ constexpr int64_t kOffences = 5;
 
 void Inquiries::on_commit(const Round& round) {
   Past past{.authority = round.authority(), .contributors = {}, .plan = round.plan()};
-  for (const Contributor& contributor : round.open().contributors) {
+  const auto& contributors = round.open().contributors;
+  const auto cannot_be_dialled = [](const Contributor& one) { return one.data.host.empty(); };
+  const bool is_only_one = std::ranges::count_if(contributors, cannot_be_dialled) < 2;
+  for (const Contributor& contributor : contributors) {
     const auto found = roster_.all().find(contributor.peer);
-    past.contributors.push_back({.peer = contributor.peer});
+    past.contributors.push_back(
+        {.peer = contributor.peer, .can_judge = is_only_one || !cannot_be_dialled(contributor)});
     if (found == roster_.all().end()) continue;
     past.contributors.back().node_key = found->second.node_key;
     past.contributors.back().name = found->second.name;
@@ -80,16 +84,16 @@ bool Inquiries::begin(Past& past, size_t accuser, const Authority& authority,
 // its contributor; only who found another sum than there is was wrong.
 void Inquiries::judge(Past& past, Inquiry& inquiry) {
   const Audited& accusation = inquiry.words.at(inquiry.accuser);
-  const size_t all = past.contributors.size();
+  const auto all = size_t(std::ranges::count_if(past.contributors, &Witness::can_judge));
   const size_t owner = past.plan.owners[inquiry.chunk];
   size_t for_accuser = 0, for_owner = 1;
-  std::vector<size_t> against(all);  // Whoever does not show his part.
+  std::vector<size_t> against(past.contributors.size());  // Whoever does not show his part.
   for (const auto& [index, word] : inquiry.words) {
     const bool is_other = !word.remade.is_zero() && word.remade != word.published;
     for_accuser +=
         is_other && word.published == accusation.published && word.remade == accusation.remade;
     for_owner += !word.remade.is_zero() && !is_other;
-    for (size_t i = 0; i < all; ++i) against[i] += word.withheld >> i & 1;
+    for (size_t i = 0; i < against.size(); ++i) against[i] += word.withheld >> i & 1;
   }
   const auto convict = [&](size_t who, size_t voices, const std::string& what) {
     const std::string why =
@@ -108,7 +112,7 @@ void Inquiries::judge(Past& past, Inquiry& inquiry) {
     if (!accusation.remade.is_zero())
       convict(inquiry.accuser, for_owner, "called a sum wrong that is right, that of");
   }
-  for (size_t i = 0; i < all; ++i) {
+  for (size_t i = 0; i < against.size(); ++i) {
     const bool is_here = roster_.find_node(past.contributors[i].node_key) != nullptr;
     if (2 * against[i] > all && is_here && !inquiry.is_closed)
       convict(i, against[i], "does not show what it announced for");

@@ -35,6 +35,7 @@ class Inquiries {
     PeerId peer = kNobody;
     uint64_t node_key = 0;  // 0: it is not here any more.
     std::string name;
+    bool can_judge = true;  // It reaches all others.
   };
   struct Inquiry {
     uint32_t chunk = 0;

@@ -21,6 +21,10 @@ void Reachability::watch(PeerId peer, uint64_t node_key, const Endpoint& endpoin
   forget(peer, turn);
   Watched& watched = watched_[peer];
   watched = {.node_key = node_key, .endpoint = endpoint};
+  if (endpoint.port == 0) {
+    watched.finding = {.is_reachable = false, .reason = "it has none"};
+    return;
+  }
   const auto failed = failed_.find(endpoint.text());
   if (failed != failed_.end() && turn.now < failed->second.at + failed->second.pause) {
     probe<"an address that failed is named again at once">();
@@ -49,6 +53,7 @@ std::optional<Reachability::Finding> Reachability::finding(PeerId peer) const {
 void Reachability::doubt(PeerId peer, Instant now) {
   const auto found = watched_.find(peer);
   if (found == watched_.end() || found->second.link || found->second.due_at) return;
+  if (found->second.endpoint.port == 0) return;
   probe<"somebody cannot dial who could be dialled">();
   found->second.due_at = std::max(now, found->second.dialled_at + kPauseMin);
 }

@@ -18,6 +18,14 @@ enum class Standing {
   kActive,      // Takes part in rounds.
 };
 
+// What follows from a data port that cannot be dialled.
+enum class PortNews {
+  kNone,
+  kDialsOthers,  // It dials the others, and sums nothing.
+  kIsAlone,      // It alone has the state.
+  kNobodyCan,    // Nobody else can be dialled either: no round can be made.
+};
+
 struct MemberRecord {
   PeerId peer = kNobody;
   LinkId link = 0;
@@ -34,10 +42,11 @@ struct MemberRecord {
   // Others had trained since the last commit when it came: it is not waited for in the round that
   // their steps are for.
   bool came_in_between = false;
-  bool is_reachable = false;      // Its data port, by the last try.
-  bool is_told_alone = false;     // That nobody can fetch the state, which it alone has.
-  bool contributes = true;        // Else it receives results, and nobody waits for it.
-  uint64_t contributed_step = 0;  // Of the last commit with its work in it.
+  bool is_reachable = false;             // Its data port, by the last try.
+  PortNews port_news = PortNews::kNone;  // What it was told of its data port,
+  Bytes visits;                          // and whom to dial instead of being dialled.
+  bool contributes = true;               // Else it receives results, and nobody waits for it.
+  uint64_t contributed_step = 0;         // Of the last commit with its work in it.
   // Its last list of active members, as it told.
   uint32_t last_term = 0;
   uint64_t last_epoch = 0;
@@ -78,6 +87,8 @@ struct MemberRecord {
   Since no_result_since{};
   Since undialled_since{};
 
+  // It has no data port, and wants nothing but to receive results.
+  bool is_watcher() const { return data.port == 0; }
   bool is_active() const { return standing == Standing::kActive; }
 };
 

@@ -16,7 +16,8 @@ Round::Round(Setup setup)
       changed_at_(setup.opened_at),
       deadline_from_(setup.opened_at) {
   const auto contributor_count = int64_t(open_.contributors.size());
-  plan_ = make_direct_plan(setup.chunk_count, contributor_count, authority_.attempt);
+  owners_ = possible_owners(open_.contributors);
+  plan_ = make_direct_plan(setup.chunk_count, owners_, authority_.attempt);
   open_.owners = plan_.owners;
   // Members whose weight is 0 were counted when the round was opened, but may not be in it.
   members_min_ = std::clamp<int64_t>(setup.members_min, 1, contributor_count);
@@ -68,8 +69,10 @@ Round::Verdict Round::verdict(bool is_overdue, Instant now) const {
   if (is_all_done || is_overdue) {
     return is_enough(contributors_among(agreement().peers)) ? Verdict::kCommit : Verdict::kAbort;
   }
+  const bool are_owners_left = (owners_ & ~excluded_) != 0;
   probe<"half of a round's contributors are gone">(!is_enough(contributors_left()));
-  if (!is_enough(contributors_left())) return Verdict::kAbort;
+  probe<"only those who cannot be dialled are left in a round">(!are_owners_left);
+  if (!is_enough(contributors_left()) || !are_owners_left) return Verdict::kAbort;
   return is_reown_due_ ? Verdict::kReown : Verdict::kGoOn;
 }
 
@@ -92,7 +95,7 @@ Reown Round::reown(Instant now) {
       reown.excluded.push_back(open_.contributors[size_t(index)].peer);
     }
   }
-  reown.moves = move_chunks(plan_, contributor_count, excluded_);
+  reown.moves = move_chunks(plan_, owners_ & ~excluded_);
   apply_moves(plan_, reown.moves, authority_.attempt);
   for (auto& [peer, done] : receivers_) done.reset();
   reowns_.emplace_back(authority_, reown);

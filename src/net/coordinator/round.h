@@ -19,7 +19,7 @@ class Round {
  public:
   struct Setup {
     Authority authority;
-    Open open;                      // Without owners: they are made here.
+    Open open;                      // Without owners: they are made here. Somebody may be one.
     std::vector<PeerId> receivers;  // Waited for.
     std::vector<PeerId> guests;     // Receive as well, if they keep up.
     int64_t chunk_count = 0;
@@ -86,6 +86,7 @@ class Round {
   Authority open_authority_;
   Authority authority_;
   Open open_;
+  ContributorMask owners_;  // Who may be one.
   Plan plan_;
   int64_t members_min_;
   Instant opened_at_;

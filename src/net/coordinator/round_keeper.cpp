@@ -130,9 +130,22 @@ void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
   const std::vector<PeerId> awaited = awaited_members(fragment, ready);
   if (!awaited.empty() && !is_grace_over) return;
   probe<"a round opens without one that is not ready">(!awaited.empty());
+  std::vector<Contributor> all = contributors(fragment, ready);
+  probe<"those who are ready cannot be dialled">(!can_be_made(fragment, all));
+  if (!can_be_made(fragment, all)) return;
   for (const PeerId peer : awaited) conduct_.was_ready(roster_.find(peer)->node_key, false);
   for (const PeerId peer : ready) conduct_.was_ready(roster_.find(peer)->node_key, true);
-  open(fragment, ready, turn);
+  open(fragment, ready, std::move(all), turn);
+}
+
+// Somebody must be able to give the results to all others.
+bool RoundKeeper::can_be_made(int64_t fragment, const std::vector<Contributor>& all) const {
+  if (all.size() > 1) return possible_owners(all) != 0;
+  if (!all.front().data.host.empty()) return true;
+  return std::ranges::all_of(current_members(fragment), [&](PeerId peer) {
+    const MemberRecord& member = *roster_.find(peer);
+    return peer == all.front().peer || member.is_reachable || !member.contributes;
+  });
 }
 
 // Will it be ready for the next round? Who came in the middle of the steps for it brings what it
@@ -181,7 +194,7 @@ std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
     const int64_t weight = believable_weight(member, *member.ready[size_t(fragment)]);
     contributors.push_back({.peer = peer,
                             .weight_tokens = weight,
-                            .data = member.data,
+                            .data = member.is_reachable ? member.data : Endpoint{},
                             .node_key = member.node_key,
                             .contribution = member.ready[size_t(fragment)]->contribution});
     if (weight > 0) weights.push_back(weight);
@@ -207,9 +220,10 @@ std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
   return contributors;
 }
 
-void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready, Turn turn) {
+void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready,
+                       std::vector<Contributor> contributors, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
-  Open open{.contributors = contributors(fragment, ready), .owners = {}, .step = 0};
+  Open open{.contributors = std::move(contributors), .owners = {}, .step = 0};
   for (const PeerId peer : ready) {
     open.step = std::max(open.step, roster_.find(peer)->ready[size_t(fragment)]->step);
   }

@@ -71,8 +71,10 @@ class RoundKeeper {
   bool is_awaited(const MemberRecord& member) const;
   std::vector<PeerId> awaited_members(int64_t fragment, const std::vector<PeerId>& ready) const;
   std::vector<PeerId> current_members(int64_t fragment) const;
-  void open(int64_t fragment, const std::vector<PeerId>& ready, Turn turn);
+  void open(int64_t fragment, const std::vector<PeerId>& ready,
+            std::vector<Contributor> contributors, Turn turn);
   void tell_open(const Round& round, const MemberRecord& member, Turn turn) const;
+  bool can_be_made(int64_t fragment, const std::vector<Contributor>& all) const;
   std::vector<Contributor> contributors(int64_t fragment, const std::vector<PeerId>& ready) const;
   int64_t believable_weight(const MemberRecord& member, const Ready& ready) const;
   void exclude_blamed(int64_t fragment, bool is_overdue, Turn turn);

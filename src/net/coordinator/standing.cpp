@@ -1,6 +1,7 @@
 #include "net/coordinator/standing.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "net/probe.h"
@@ -17,37 +18,68 @@ void StandingReview::review(MemberRecord& member, bool is_started, Turn turn) {
   member.is_reachable = finding->is_reachable;
   const bool is_alone = is_alone_with_the_state(member);
   const bool must_keep_up = is_on_probation(member);
-  const bool contributes = is_alone || (finding->is_reachable && !must_keep_up);
-  const std::string cannot_be_dialled = fmt::format(
-      "its data port cannot be dialled from here: {} ({}). Open the port, or set "
-      "node.advertise",
-      member.data.text(), finding->reason);
-  if (is_started && is_alone && !finding->is_reachable && !member.is_told_alone) {
-    probe<"who cannot be dialled is alone with the state">();
-    member.is_told_alone = true;
-    notify(member,
-           "it trains alone: nobody else has the state, and nobody can fetch it, because " +
-               cannot_be_dialled,
-           turn);
+  const bool can_bring = finding->is_reachable || can_dial_somebody(member);
+  const bool contributes = !member.is_watcher() && (is_alone || (can_bring && !must_keep_up));
+  const bool contributed = std::exchange(member.contributes, contributes);
+  if (member.is_watcher() || finding->is_reachable || (is_alone && !is_started)) {
+    member.port_news = PortNews::kNone;
+  } else if (is_alone) {
+    tell_of_port(member, *finding, PortNews::kIsAlone, turn);
+  } else {
+    tell_of_port(member, *finding, can_bring ? PortNews::kDialsOthers : PortNews::kNobodyCan, turn);
   }
-  if (contributes == member.contributes) return;
-  member.contributes = contributes;
-  if (contributes) return notify(member, "it contributes to the rounds", turn);
-  if (must_keep_up) {
-    return notify(member,
-                  fmt::format("it receives results and contributes nothing until it has kept up "
-                              "for {} rounds: {}",
-                              conduct_.rounds_to_keep(member.node_key),
-                              conduct_.last_offence(member.node_key)),
-                  turn);
+  if (contributed == member.contributes) return;
+  if (member.contributes) return notify(member, "it contributes to the rounds", turn);
+  if (member.is_watcher()) {
+    return notify(member, "it receives results and contributes nothing: it only watches", turn);
   }
-  notify(member, "it receives results and contributes nothing, because " + cannot_be_dialled, turn);
+  if (!must_keep_up) return;  // Its port is the reason, and was told.
+  notify(
+      member,
+      fmt::format("it receives results and contributes nothing until it has kept up for {} "
+                  "rounds: {}",
+                  conduct_.rounds_to_keep(member.node_key), conduct_.last_offence(member.node_key)),
+      turn);
+}
+
+void StandingReview::tell_of_port(MemberRecord& member, const Reachability::Finding& finding,
+                                  PortNews news, Turn turn) const {
+  if (std::exchange(member.port_news, news) == news) return;
+  const auto what = [&] {
+    switch (news) {
+      case PortNews::kNone:
+        return "";
+      case PortNews::kDialsOthers:
+        probe<"who cannot be dialled dials the others">();
+        return "it dials the others, and sums nothing for them";
+      case PortNews::kIsAlone:
+        probe<"who cannot be dialled is alone with the state">();
+        return "it trains alone: nobody else has the state, and only nodes that can be dialled can "
+               "get it from this one";
+      case PortNews::kNobodyCan:
+        probe<"nobody can be dialled">();
+        return "it contributes nothing: of all nodes of this run none can be dialled, so nobody "
+               "can sum what they bring";
+    }
+    return "";
+  };
+  notify(member,
+         fmt::format("{}, because its data port cannot be dialled from here: {} ({}). Open the "
+                     "port, or set node.advertise",
+                     what(), member.data.text(), finding.reason),
+         turn);
+}
+
+bool StandingReview::can_dial_somebody(const MemberRecord& member) const {
+  return std::ranges::any_of(roster_.all(), [&](const auto& entry) {
+    return entry.first != member.peer && entry.second.is_reachable;
+  });
 }
 
 bool StandingReview::is_alone_with_the_state(const MemberRecord& member) const {
   return std::ranges::none_of(roster_.all(), [&](const auto& entry) {
     const MemberRecord& other = entry.second;
-    return other.peer != member.peer && other.is_reachable && in_force_.is_held_by(other);
+    return entry.first != member.peer && !other.is_watcher() && in_force_.is_held_by(other);
   });
 }
 

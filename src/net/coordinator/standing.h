@@ -1,7 +1,7 @@
-// Whether a member contributes to rounds: who cannot be dialled cannot be asked for its part, and
-// who was left out must first show that it keeps up, if there are enough others for a round to show
-// it in. Who alone has the state is asked by nobody. A member hears of every change, with the
-// reason.
+// Whether a member contributes to rounds: who cannot be dialled dials the others, so one that can
+// be must be there; and who was left out must first show that it keeps up, if there are enough
+// others for a round to show it in. Who alone has the state is asked by nobody. Who has no data
+// port only watches. A member hears of every change, with the reason.
 #pragma once
 
 #include <string>
@@ -33,6 +33,9 @@ class StandingReview {
 
  private:
   void review(MemberRecord& member, bool is_started, Turn turn);
+  void tell_of_port(MemberRecord& member, const Reachability::Finding& finding, PortNews news,
+                    Turn turn) const;
+  bool can_dial_somebody(const MemberRecord& member) const;
   bool is_alone_with_the_state(const MemberRecord& member) const;
   bool is_on_probation(const MemberRecord& member) const;
 

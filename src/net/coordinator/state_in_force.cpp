@@ -126,12 +126,17 @@ bool StateInForce::is_lost(size_t fragment) const {
   });
 }
 
-// Only those who can be dialled: nobody is made to dial an address that did not prove its owner.
+// Nobody is made to dial an address that did not prove its owner. Who cannot be dialled dials those
+// who can (net/coordinator/visits.h).
 CatchUp StateInForce::catch_up_for(const MemberRecord& member, uint64_t committed_step) const {
   CatchUp catch_up{.states = states_, .donors = {}, .step = committed_step};
   for (const auto& [peer, donor] : roster_.all()) {
-    if (peer == member.peer || !donor.is_reachable || !holds_some(donor)) continue;
-    catch_up.donors.push_back({.peer = peer, .data = donor.data, .node_key = donor.node_key});
+    if (peer == member.peer || !holds_some(donor)) continue;
+    const bool dials_member = donor.visits && member.is_reachable;
+    if (!donor.is_reachable && !dials_member) continue;
+    catch_up.donors.push_back({.peer = peer,
+                               .data = donor.is_reachable ? donor.data : Endpoint{},
+                               .node_key = donor.node_key});
   }
   return catch_up;
 }

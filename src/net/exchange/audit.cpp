@@ -12,7 +12,8 @@ namespace net {
 std::vector<int64_t> Audit::sample(uint64_t secret, int64_t count) const {
   std::vector<int64_t> others;
   for (int64_t chunk = 0; chunk < int64_t(record_.chunks.size()); ++chunk) {
-    if (record_.chunks[size_t(chunk)].owner != record_.self) others.push_back(chunk);
+    if (record_.chunks[size_t(chunk)].owner != record_.self && can_be_remade(chunk))
+      others.push_back(chunk);
   }
   std::vector<int64_t> sampled;
   for (uint64_t draw = 0; int64_t(sampled.size()) < count && !others.empty(); ++draw) {
@@ -34,7 +35,7 @@ std::vector<int64_t> Audit::sample(uint64_t secret, int64_t count) const {
 
 void Audit::begin(int64_t chunk, bool is_asked, Instant now) {
   if (chunk >= int64_t(record_.chunks.size())) return;
-  if (record_.chunks[size_t(chunk)].owner == record_.self) return;
+  if (record_.chunks[size_t(chunk)].owner == record_.self || !can_be_remade(chunk)) return;
   const auto [found, is_new] = works_.try_emplace(chunk);
   Work& work = found->second;
   if (is_new) work.began_at = now;
@@ -65,6 +66,17 @@ std::vector<int64_t> Audit::contributors_in(int64_t chunk) const {
   return indexes;
 }
 
+// Of two that cannot be dialled neither reaches the other.
+bool Audit::can_be_remade(int64_t chunk) const {
+  const auto cannot_be_dialled = [](const Contributor& one) { return one.data.host.empty(); };
+  const auto us = std::ranges::find(record_.contributors, record_.self, &Contributor::peer);
+  if (us == record_.contributors.end() || !cannot_be_dialled(*us)) return true;
+  return std::ranges::none_of(contributors_in(chunk), [&](int64_t index) {
+    const Contributor& other = record_.contributors[size_t(index)];
+    return other.peer != record_.self && cannot_be_dialled(other);
+  });
+}
+
 ChunkName Audit::name_of(int64_t chunk, WantKind kind) const {
   ChunkName name = chunk_name(kind, record_.authority);
   name.attempt = record_.chunks[size_t(chunk)].attempt;
@@ -81,7 +93,9 @@ std::vector<Audit::Missing> Audit::missing() const {
       if (contributor.peer == record_.self || work.parts.contains(index)) continue;
       ChunkName name = name_of(chunk, WantKind::kProof);
       name.contributor = contributor.peer;
-      missing.push_back({name, {.peer = contributor.peer, .data = contributor.data}});
+      missing.push_back(
+          {name,
+           {.peer = contributor.peer, .data = contributor.data, .node_key = contributor.node_key}});
     }
   }
   return missing;

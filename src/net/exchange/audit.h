@@ -40,7 +40,8 @@ class Audit {
   }
   // So many chunks of others, which nobody can foretell who does not know the secret.
   std::vector<int64_t> sample(uint64_t secret, int64_t count) const;
-  // Begins to make a chunk again; nothing if it is our own or does not exist. What comes of it is
+  // Begins to make a chunk again; nothing if it is our own, does not exist, or has parts of those
+  // that we cannot reach. What comes of it is
   // told in any case if somebody asked for it, else only if it is not what was published, or
   // somebody does not show his part.
   void begin(int64_t chunk, bool is_asked, Instant now);
@@ -77,6 +78,7 @@ class Audit {
     std::optional<Remade> remade;    // Also where some do not show their parts.
   };
   std::vector<int64_t> contributors_in(int64_t chunk) const;
+  bool can_be_remade(int64_t chunk) const;
   ChunkName name_of(int64_t chunk, WantKind kind) const;
   void tell(int64_t chunk);
 

@@ -14,6 +14,8 @@ using std::chrono::seconds;
 
 constexpr Duration kDialPauseMin = milliseconds(200);
 constexpr Duration kDialPauseMax = seconds(5);
+// Whoever cannot be dialled dials when it is invited to.
+constexpr Duration kInvitedWithin = seconds(5);
 // After everybody said that they do not have it.
 constexpr Duration kRefusedPause = seconds(1);
 // A peer that owes something and brings nothing for so long is taken for dead. Long enough for one
@@ -58,6 +60,7 @@ void Fetcher::know(const Donor& provider) {
   if (!is_new && peer.endpoint != provider.data) peer.path = Path(limits_.links_per_peer_max);
   peer.endpoint = provider.data;
   peer.node_key = provider.node_key;
+  peer.is_known = true;
 }
 
 void Fetcher::want(const ChunkName& name, std::vector<Donor> providers) {
@@ -159,8 +162,7 @@ std::optional<ChunkName> Fetcher::spare(WantKind kind, PeerId hungry, Turn turn)
 void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
   const bool was_waiting = peer.has_in_flight();
   if (was_waiting) drop_silent(id, peer, turn);
-  probe<"a number was given to another node">(!peer.links.empty() && peer.dialled != peer.endpoint);
-  if (!peer.links.empty() && peer.dialled != peer.endpoint) drop_links(peer, turn);
+  if (peer.is_known) drop_strangers(peer, turn);
   for (auto& [key, lane] : peer.lanes) {
     std::erase_if(lane.paused, [&, &pending = lane.pending](const auto& paused) {
       const bool is_over = paused.second <= turn.now;
@@ -236,6 +238,17 @@ void Fetcher::drop_silent(PeerId id, Peer& peer, Turn turn) {
   for (const LinkId link : silent) drop_link(link, turn);
 }
 
+// A number can be given to another node, and a node may be found elsewhere.
+void Fetcher::drop_strangers(Peer& peer, Turn turn) {
+  std::vector<LinkId> strangers;
+  for (const auto& [id, link] : peer.links) {
+    const bool is_another = !link.node.is_zero() && link.node.number() != peer.node_key;
+    if (is_another || link.endpoint != peer.endpoint) strangers.push_back(id);
+  }
+  probe<"a number was given to another node">(!strangers.empty());
+  for (const LinkId id : strangers) drop_link(id, turn);
+}
+
 // An additional link only where one stands: who cannot be reached is dialled once at a time.
 void Fetcher::adapt_links(PeerId id, Peer& peer, Turn turn) {
   const auto is_open = [](const auto& link) { return link.second.is_open; };
@@ -245,6 +258,7 @@ void Fetcher::adapt_links(PeerId id, Peer& peer, Turn turn) {
     if (int64_t(peers_by_link_.size()) >= kAllLinksMax) {
       return peer.path.on_refused(int64_t(peer.links.size()), turn.now);
     }
+    if (peer.endpoint.host.empty()) return invite(peer, target, turn);
     dial(id, peer, turn);
   }
   std::vector<LinkId> unused;
@@ -255,12 +269,40 @@ void Fetcher::adapt_links(PeerId id, Peer& peer, Turn turn) {
   for (const LinkId link : unused) drop_link(link, turn);
 }
 
+// Links that do not come within a while are refused.
+void Fetcher::invite(Peer& peer, int64_t count, Turn turn) {
+  const bool is_refused = peer.invited_count >= count;
+  peer.invited_count = is_refused ? 0 : count;
+  if (is_refused) return peer.path.on_refused(int64_t(peer.links.size()), turn.now);
+  peer.dial_at = turn.now + kInvitedWithin;
+  turn.out.send(peer.links.begin()->first,
+                {.type = MessageType::kInvite,
+                 .run = run_,
+                 .source = self_,
+                 .authority = {},
+                 .payload = encode(Invite{uint32_t(std::min<int64_t>(count, kOfferedLinksMax))})});
+}
+
+bool Fetcher::adopt(LinkId id, const Offer& offer, const NodeId& node, Instant now) {
+  if (offer.peer == self_ || int64_t(peers_by_link_.size()) >= kAllLinksMax) return false;
+  const auto [found, is_new] = peers_.try_emplace(offer.peer, Path(limits_.links_per_peer_max));
+  Peer& peer = found->second;
+  if (int64_t(peer.links.size()) >= limits_.links_per_peer_max) return false;
+  probe<"a peer that cannot be dialled offers a link">();
+  if (peer.links.empty()) peer.heard_at = now;
+  peer.is_unreachable = false;
+  peer.links[id] = {.node = node, .dialled_at = now, .is_open = true, .heard_at = now};
+  if (int64_t(peer.links.size()) >= peer.invited_count) peer.invited_count = 0;
+  peer.path.on_connected(std::chrono::microseconds(offer.round_trip_us));
+  peers_by_link_[id] = offer.peer;
+  return true;
+}
+
 void Fetcher::dial(PeerId id, Peer& peer, Turn turn) {
-  if (turn.now < peer.dial_at) return;
+  if (turn.now < peer.dial_at || peer.endpoint.host.empty()) return;
   if (peer.links.empty()) peer.heard_at = turn.now;
   const LinkId link = turn.out.connect(peer.endpoint);
-  peer.links[link] = {.dialled_at = turn.now, .heard_at = turn.now};
-  peer.dialled = peer.endpoint;
+  peer.links[link] = {.endpoint = peer.endpoint, .dialled_at = turn.now, .heard_at = turn.now};
   peers_by_link_[link] = id;
   turn.out.send(link, {.type = MessageType::kDataHello,
                        .run = run_,

@@ -57,6 +57,9 @@ class Fetcher {
   bool owns(LinkId link) const { return peers_by_link_.contains(link); }
   // Whoever it leads to has the key of `node`, or has proved nothing.
   void on_link_open(LinkId link, const NodeId& node, Turn turn);
+  // A link on which a peer that cannot be dialled will answer; false: it is not wanted. Whether
+  // that is the peer of this number is seen when we know who is.
+  bool adopt(LinkId link, const Offer& offer, const NodeId& node, Instant now);
   void on_link_closed(LinkId link, const std::string& reason, Turn turn);
 
   // A wanted chunk has come; exactly one of taken, not_yet or bad must follow, at once or later,
@@ -113,6 +116,8 @@ class Fetcher {
     int64_t wants_out() const { return int64_t(in_flight.size()) + delivered_count; }
   };
   struct Link {
+    Endpoint endpoint;  // Where it leads; empty: the peer dialled us.
+    NodeId node;        // Of the peer that dialled us, if it has proved it.
     Instant dialled_at{};
     bool is_open = false;
     bool has_answered = false;
@@ -122,10 +127,11 @@ class Fetcher {
   };
   struct Peer {
     explicit Peer(Path path) : path(std::move(path)) {}
-    Endpoint endpoint;
+    bool is_known = false;  // And not only one who has offered a link.
+    Endpoint endpoint;      // Empty: it cannot be dialled, and dials us.
     uint64_t node_key = 0;
-    Endpoint dialled;  // Where `links` lead: a number can be given to another node.
     Path path;
+    int64_t invited_count = 0;  // Links that it was asked for, and has not dialled yet.
     std::map<LinkId, Link> links;
     Instant dial_at{};
     Duration pause{};
@@ -154,7 +160,9 @@ class Fetcher {
   void ask(Peer& peer, Lane& lane, Turn turn);
   static LinkId least_loaded(const Peer& peer);
   void drop_silent(PeerId id, Peer& peer, Turn turn);
+  void drop_strangers(Peer& peer, Turn turn);
   void adapt_links(PeerId id, Peer& peer, Turn turn);
+  void invite(Peer& peer, int64_t count, Turn turn);
   void dial(PeerId id, Peer& peer, Turn turn);
   void drop_link(LinkId link, Turn turn);
   void drop_links(Peer& peer, Turn turn);

@@ -9,29 +9,42 @@ bool contains(ContributorMask mask, int64_t index) {
   return (mask >> index & 1) != 0;
 }
 
+std::vector<uint8_t> indexes_in(ContributorMask mask) {
+  std::vector<uint8_t> indexes;
+  for (int64_t index = 0; index < kMembersMax; ++index) {
+    if (contains(mask, index)) indexes.push_back(uint8_t(index));
+  }
+  CHECK(!indexes.empty(), "nobody can own a chunk");
+  return indexes;
+}
+
 }  // namespace
 
-Plan make_direct_plan(int64_t chunk_count, int64_t contributor_count, uint32_t attempt) {
-  CHECK(contributor_count >= 1 && contributor_count <= kMembersMax, "{}", contributor_count);
+ContributorMask possible_owners(const std::vector<Contributor>& contributors) {
+  if (contributors.size() == 1) return 1;
+  ContributorMask owners = 0;
+  for (size_t index = 0; index < contributors.size(); ++index) {
+    const bool can_be_dialled = !contributors[index].data.host.empty();
+    owners |= ContributorMask{can_be_dialled} << index;
+  }
+  return owners;
+}
+
+Plan make_direct_plan(int64_t chunk_count, ContributorMask owners, uint32_t attempt) {
+  const std::vector<uint8_t> indexes = indexes_in(owners);
   Plan plan;
   plan.owners.resize(size_t(chunk_count));
   plan.attempts.assign(size_t(chunk_count), attempt);
-  for (int64_t chunk = 0; chunk < chunk_count; ++chunk) {
-    plan.owners[size_t(chunk)] = uint8_t(chunk % contributor_count);
-  }
+  for (size_t chunk = 0; chunk < plan.owners.size(); ++chunk)
+    plan.owners[chunk] = indexes[chunk % indexes.size()];
   return plan;
 }
 
-std::vector<Reown::Move> move_chunks(const Plan& plan, int64_t contributor_count,
-                                     ContributorMask excluded) {
-  std::vector<uint8_t> remaining;
-  for (int64_t index = 0; index < contributor_count; ++index) {
-    if (!contains(excluded, index)) remaining.push_back(uint8_t(index));
-  }
-  CHECK(!remaining.empty(), "nobody is left of {} contributors", contributor_count);
+std::vector<Reown::Move> move_chunks(const Plan& plan, ContributorMask owners) {
+  const std::vector<uint8_t> remaining = indexes_in(owners);
   std::vector<Reown::Move> moves;
   for (size_t chunk = 0; chunk < plan.owners.size(); ++chunk) {
-    if (!contains(excluded, plan.owners[chunk])) continue;
+    if (contains(owners, plan.owners[chunk])) continue;
     const uint8_t owner = remaining[moves.size() % remaining.size()];
     moves.push_back({.chunk = uint32_t(chunk), .owner = owner});
   }

@@ -111,8 +111,8 @@ void Server::on_tick(Turn turn) {
   pump(turn);
   std::vector<LinkId> idle;
   for (const auto& [id, link] : links_) {
-    const bool has_work =
-        !link.wants.empty() || !link.wants_to_catch_up.empty() || turn.out.queued_bytes(id) > 0;
+    const bool has_work = link.is_offered || !link.wants.empty() ||
+                          !link.wants_to_catch_up.empty() || turn.out.queued_bytes(id) > 0;
     probe<"an incoming link is idle for long">(!has_work && turn.now - link.heard_at >= kIdleMax);
     if (!has_work && turn.now - link.heard_at >= kIdleMax) idle.push_back(id);
   }

@@ -34,8 +34,19 @@ class Server {
   bool owns(LinkId link) const { return links_.contains(link); }
 
   // An incoming link. It must say DataHello first.
-  void on_link_open(LinkId link, const Endpoint& remote, Instant now) {
-    links_[link] = {.host = remote.host, .heard_at = now, .took_at = now};
+  void on_link_open(LinkId link, const Remote& remote, Instant now) {
+    links_[link] = {
+        .host = remote.endpoint.host, .node = remote.node, .heard_at = now, .took_at = now};
+  }
+  // A link that we dialled so that `peer` can ask here (net/exchange/outreach.h). It stays.
+  void on_link_offered(LinkId link, PeerId peer, Instant now) {
+    links_[link] = {.heard_at = now, .greeted_by = peer, .is_offered = true, .took_at = now};
+  }
+  // It is not ours to answer on: the other side offers to answer. Returns whose key it has proved.
+  NodeId release(LinkId link) {
+    const NodeId node = links_.at(link).node;
+    on_link_closed(link);
+    return node;
   }
   void on_link_closed(LinkId link);
   // Closes links that send anything else than DataHello and Want, or DialBack.
@@ -59,8 +70,10 @@ class Server {
   };
   struct Link {
     std::string host;  // The other side's.
+    NodeId node;
     Instant heard_at{};
     std::optional<PeerId> greeted_by;
+    bool is_offered = false;
     std::deque<Want> wants;
     std::deque<Want> wants_to_catch_up;
     bool is_for_rounds = true;  // What is queued.

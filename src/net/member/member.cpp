@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "net/dispatch.h"
 #include "net/exchange/fetcher.h"
+#include "net/exchange/outreach.h"
 #include "net/exchange/server.h"
 #include "net/member/member_rounds.h"
 #include "net/member/registration.h"
@@ -63,6 +64,8 @@ class MemberMachine : public Member {
   Handled on_open(const Open& open, const Authority& authority, Turn turn);
   Handled on_commit(const Commit& commit, const Authority& authority, Turn turn);
 
+  void on_wanted(LinkId link, const Message& message, Turn turn);
+  void on_offer(LinkId link, const Message& message, Turn turn);
   void on_chunk(const Fetcher::Delivery& delivery, const Bytes& payload, Turn turn);
   Answer answer(const ChunkName& name);
 
@@ -91,6 +94,7 @@ class MemberMachine : public Member {
   Registration registration_;
   Fetcher fetcher_;
   Server server_;
+  Outreach outreach_;
   StateSync state_sync_;
   MemberRounds rounds_;
   SampleRequest samples_;
@@ -123,6 +127,7 @@ MemberMachine::MemberMachine(const MemberOptions& options, FragmentStore& store,
                       .window_bytes_max = options.window_bytes_max}),
       server_(run_, options.node_key, options.gap_share,
               [this](const ChunkName& name) { return answer(name); }),
+      outreach_(run_, server_),
       state_sync_(store, fetcher_, std::move(states)),
       rounds_(store, fetcher_,
               {.chunks = options.audit_chunks,
@@ -139,11 +144,13 @@ void MemberMachine::on_link_open(LinkId link, bool incoming, const Remote& remot
                                  Outbox& out) {
   if (is_over_) return;
   if (incoming) {
-    server_.on_link_open(link, remote.endpoint, now);
+    server_.on_link_open(link, remote, now);
   } else if (registration_.owns(link)) {
     registration_.on_link_open(link, remote.node, {now, out});
   } else if (fetcher_.owns(link)) {
     fetcher_.on_link_open(link, remote.node, {now, out});
+  } else if (outreach_.owns(link)) {
+    outreach_.on_link_open(link, remote, {now, out});
   }
 }
 
@@ -155,6 +162,8 @@ void MemberMachine::on_link_closed(LinkId link, const std::string& reason, Insta
     if (registration_.on_link_closed(link, reason, now)) on_coordinator_lost(turn);
   } else if (fetcher_.owns(link)) {
     fetcher_.on_link_closed(link, reason, turn);
+  } else if (outreach_.owns(link)) {
+    outreach_.on_link_closed(link, now);
   } else if (server_.owns(link)) {
     server_.on_link_closed(link);
   }
@@ -175,9 +184,27 @@ void MemberMachine::on_message(LinkId link, const Message& message, Instant now,
       on_chunk(*delivery, message.payload, turn);
     }
   } else if (server_.owns(link)) {
-    server_.on_message(link, message, turn);
+    on_wanted(link, message, turn);
   }
   go_on(turn);
+}
+
+// From a link of the server's.
+void MemberMachine::on_wanted(LinkId link, const Message& message, Turn turn) {
+  if (message.type == MessageType::kOffer) return on_offer(link, message, turn);
+  if (message.type == MessageType::kInvite && outreach_.owns(link)) {
+    const auto invite = decode<Invite>(*message.payload);
+    if (invite.ok()) return outreach_.on_invite(link, *invite);
+  }
+  server_.on_message(link, message, turn);
+}
+
+void MemberMachine::on_offer(LinkId link, const Message& message, Turn turn) {
+  const NodeId node = server_.release(link);
+  const auto offer = decode<Offer>(*message.payload);
+  const bool is_taken = offer.ok() && message.run == run_ && !outreach_.owns(link) &&
+                        fetcher_.adopt(link, *offer, node, turn.now);
+  if (!is_taken) turn.out.close(link);
 }
 
 void MemberMachine::on_drained(LinkId link, Instant now, Outbox& out) {
@@ -219,6 +246,7 @@ void MemberMachine::go_on(Turn turn) {
   work(turn);
   act(state_sync_.on_nobody_has(fetcher_.take_nobody_has(), turn.now), turn);
   fetcher_.pump(turn);
+  outreach_.pump(turn);
 }
 
 void MemberMachine::work(Turn turn) {
@@ -296,6 +324,11 @@ MemberMachine::Handled MemberMachine::on_control(LinkId link, const Message& mes
     case MessageType::kMembership:
       return dispatch<Membership>(message,
                                   [&](const auto& m) { return on_membership(m, authority); });
+    case MessageType::kVisits:
+      return dispatch<Visits>(message, [&](const auto& visits) {
+        outreach_.call_on(visits.peers, self_, turn);
+        return Handled{};
+      });
     case MessageType::kOpen:
       return dispatch<Open>(message,
                             [&](const auto& open) { return on_open(open, authority, turn); });
@@ -341,6 +374,7 @@ MemberMachine::Handled MemberMachine::on_welcome(LinkId link, const Welcome& wel
   self_ = welcome.peer;
   fetcher_.set_self(self_);
   server_.set_self(self_);
+  outreach_.call_on({}, self_, turn);
   registration_.on_welcome(link, welcome, turn);
   return {};
 }
@@ -512,6 +546,7 @@ void MemberMachine::leave(const std::string& reason, Instant now, Outbox& out) {
   is_over_ = true;
   registration_.close({now, out});
   fetcher_.close_links({now, out});
+  outreach_.call_on({}, self_, {now, out});
   server_.close_links({now, out});
 }
 
@@ -543,6 +578,7 @@ void MemberMachine::stop(Stopped stopped, Turn turn) {
   is_over_ = true;
   registration_.close(turn);
   fetcher_.close_links(turn);
+  outreach_.call_on({}, self_, turn);
   server_.close_links(turn);
   on_event_(std::move(stopped));
 }

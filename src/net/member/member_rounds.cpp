@@ -18,7 +18,7 @@ bool is_same_round(const Authority& a, const Authority& b) {
 // number may be another node's by then.
 bool names(const Open& open, const Contributor& us) {
   return std::ranges::any_of(open.contributors, [&](const Contributor& other) {
-    return other.peer == us.peer && other.data == us.data;
+    return other.peer == us.peer && other.node_key == us.node_key;
   });
 }
 

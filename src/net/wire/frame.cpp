@@ -50,6 +50,9 @@ bool is_known(MessageType type) {
     case MessageType::kNotice:
     case MessageType::kDialBack:
     case MessageType::kDialBackReply:
+    case MessageType::kOffer:
+    case MessageType::kInvite:
+    case MessageType::kVisits:
       return true;
   }
   return false;
@@ -208,6 +211,7 @@ base::Result<std::optional<Message>> FrameParser::finish_frame() {
                            : std::make_shared<const std::vector<std::byte>>(std::move(payload_));
   payload_ = {};
   received_ = 0;
+  if (message_.type == MessageType::kOffer) chunks_ = Chunks::kAccepted;
   return std::optional<Message>(std::move(message_));
 }
 

@@ -30,7 +30,8 @@ FrameHeader encode_frame_header(const Message& message, uint32_t payload_checksu
 
 class FrameParser {
  public:
-  // Who expects no chunks takes none: nobody can make it hold more than kControlBytesMax.
+  // Who expects no chunks takes none: nobody can make it hold more than kControlBytesMax. From an
+  // Offer on they are expected: what follows are answers.
   enum class Chunks { kRefused, kAccepted };
   // Payloads are taken from the pool, if there is one.
   explicit FrameParser(Chunks chunks, std::shared_ptr<BufferPool> pool = nullptr)
@@ -50,7 +51,7 @@ class FrameParser {
   base::Result<std::optional<Message>> finish_frame();
   base::Failure fail(base::Failure failure);
 
-  const Chunks chunks_;
+  Chunks chunks_;
   const std::shared_ptr<BufferPool> pool_;
   FrameHeader header_{};
   int64_t received_ = 0;  // Of this frame, the header included.

@@ -315,6 +315,23 @@ void describe(Wire& wire, DataHello& hello) {
 }
 
 template <class Wire>
+void describe(Wire& wire, Offer& offer) {
+  describe_peer(wire, offer.peer);
+  wire.number(offer.round_trip_us);
+}
+
+template <class Wire>
+void describe(Wire& wire, Invite& invite) {
+  wire.number(invite.links);
+  wire.require(invite.links >= 1 && invite.links <= kOfferedLinksMax, "so many links");
+}
+
+template <class Wire>
+void describe(Wire& wire, Visits& visits) {
+  wire.list(visits.peers, kMembersMax, [](auto& list, Donor& donor) { describe(list, donor); });
+}
+
+template <class Wire>
 void describe(Wire& wire, Want& want) {
   describe_kind(wire, want.kind);
 }
@@ -397,6 +414,9 @@ PAYLOAD(Open);
 PAYLOAD(Reown);
 PAYLOAD(Commit);
 PAYLOAD(DataHello);
+PAYLOAD(Offer);
+PAYLOAD(Invite);
+PAYLOAD(Visits);
 PAYLOAD(Want);
 PAYLOAD(Gone);
 PAYLOAD(Notice);

@@ -57,6 +57,12 @@ void check_decodes(const Message& message) {
       return check<Samples>(bytes);
     case MessageType::kDataHello:
       return check<DataHello>(bytes);
+    case MessageType::kOffer:
+      return check<Offer>(bytes);
+    case MessageType::kInvite:
+      return check<Invite>(bytes);
+    case MessageType::kVisits:
+      return check<Visits>(bytes);
     case MessageType::kWant:
       return check<Want>(bytes);
     case MessageType::kGone:

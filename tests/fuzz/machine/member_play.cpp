@@ -22,10 +22,10 @@ constexpr MessageType kFromCoordinator[] = {
     MessageType::kWelcome, MessageType::kReject, MessageType::kCatchUp,    MessageType::kStart,
     MessageType::kOpen,    MessageType::kReown,  MessageType::kMembership, MessageType::kCommit,
     MessageType::kAbort,   MessageType::kNotice, MessageType::kSamples,    MessageType::kHello,
-    MessageType::kKeys};
-constexpr MessageType kFromPeers[] = {MessageType::kDataHello, MessageType::kWant,
-                                      MessageType::kChunk,     MessageType::kGone,
-                                      MessageType::kDialBack,  MessageType::kHello};
+    MessageType::kKeys,    MessageType::kVisits};
+constexpr MessageType kFromPeers[] = {
+    MessageType::kDataHello, MessageType::kWant,  MessageType::kChunk, MessageType::kGone,
+    MessageType::kDialBack,  MessageType::kHello, MessageType::kOffer, MessageType::kInvite};
 // To fetch from others, and to the coordinator.
 constexpr int64_t kDialledMax = 64 + 1;
 constexpr int64_t kJobsMax = 32;

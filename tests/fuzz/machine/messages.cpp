@@ -129,6 +129,15 @@ CatchUp some_catch_up(Choices& choices) {
   return catch_up;
 }
 
+Visits some_visits(Choices& choices) {
+  Visits visits;
+  for (const PeerId peer : some_peers(choices)) {
+    visits.peers.push_back(
+        {.peer = peer, .data = some_address(choices), .node_key = choices.below(8)});
+  }
+  return visits;
+}
+
 Membership some_membership(Choices& choices) {
   Membership membership{.members = {}, .electorates = some_electorates(choices)};
   for (const PeerId peer : some_peers(choices))
@@ -237,6 +246,12 @@ Bytes some_payload(MessageType type, Choices& choices) {
       return encode(Keys{});
     case MessageType::kDataHello:
       return encode(DataHello{some_peer(choices)});
+    case MessageType::kOffer:
+      return encode(Offer{some_peer(choices), uint32_t(choices.below(1 << 20))});
+    case MessageType::kInvite:
+      return encode(Invite{1 + uint32_t(choices.below(kOfferedLinksMax))});
+    case MessageType::kVisits:
+      return encode(some_visits(choices));
     case MessageType::kWant:
       return encode(Want{some_kind(choices)});
     case MessageType::kGone:

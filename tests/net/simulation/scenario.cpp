@@ -37,6 +37,7 @@ class Drawing {
     draw_traits();
     draw_faults();
     draw_absent();
+    draw_closed();
     return std::move(scenario_);
   }
 
@@ -184,6 +185,19 @@ class Drawing {
     }
   }
 
+  // Somebody who can be dialled must be there, also while others are away.
+  void draw_closed() {
+    if (!chance(0.25)) return;
+    std::vector<HostId> present;
+    for (HostId node = 1; node <= nodes(); ++node) {
+      if (!scenario_.absent.contains(node)) present.push_back(node);
+    }
+    const HostId open = present[below(present.size())];
+    for (HostId node = 1; node <= nodes(); ++node) {
+      if (node != open && chance(0.5)) scenario_.closed.insert(node);
+    }
+  }
+
   base::Random random_;
   Scenario scenario_;
 };
@@ -216,6 +230,7 @@ std::string Scenario::text() const {
       to_seconds(c.dead_after), to_seconds(m.coordinator_patience), to_seconds(m.fetch_patience),
       m.wants_in_flight_max, m.window_bytes_max, m.links_per_peer_max);
   for (const Fault& fault : faults) text += "  " + fault.text() + "\n";
+  for (const HostId node : closed) text += fmt::format("  node {} cannot be dialled\n", node);
   for (const HostId node : absent) text += fmt::format("  then node {} is away\n", node);
   return text;
 }
@@ -243,6 +258,10 @@ Scenario reduce(Scenario scenario, const Reduction& reduction) {
   std::erase_if(scenario.absent, [&](HostId node) { return node > nodes; });
   std::erase_if(scenario.late, [&](HostId node) { return node > nodes; });
   if (2 * int64_t(scenario.absent.size()) >= nodes) scenario.absent.clear();
+  std::erase_if(scenario.closed, [&](HostId node) { return node > nodes; });
+  std::set<HostId> unreachable = scenario.closed;
+  unreachable.insert(scenario.absent.begin(), scenario.absent.end());
+  if (int64_t(unreachable.size()) == nodes) scenario.closed.clear();
   return scenario;
 }
 

@@ -66,6 +66,7 @@ struct Scenario {
   Duration duration{};  // Of the faults.
   // After it this minority of the nodes stays away while the others must get on; then all return.
   std::set<HostId> absent;
+  std::set<HostId> closed;  // Nodes that nobody can dial, from the beginning to the end.
   std::string text() const;
 };
 

@@ -84,6 +84,7 @@ void Trial::start() {
       later(fault.at, [this, &fault] { apply(fault); });
     }
   }
+  heal_dials();
   cluster_.start_coordinator();
   for (const HostId node : nodes_but(scenario_.late)) cluster_.start_node(node);
   for (const HostId node : scenario_.late) {
@@ -239,7 +240,17 @@ void Trial::block_dials(const Fault& fault) {
     // What stands breaks, or nobody would dial.
     world().break_links(fault.a, other);
   }
-  later(fault.lasts, [this] { world().unblock_dials(); });
+  later(fault.lasts, [this] { heal_dials(); });
+}
+
+// To all but those that nobody can ever dial.
+void Trial::heal_dials() {
+  world().unblock_dials();
+  for (const HostId node : scenario_.closed) {
+    for (HostId other = 0; other <= nodes(); ++other) {
+      if (other != node) world().block_dials(other, node);
+    }
+  }
 }
 
 void Trial::start_lying(const Fault& fault) {
@@ -353,7 +364,7 @@ void Trial::end_faults() {
   base::log_info("the faults are over");
   repeats_until_.clear();
   world().set_connect_failure_chance(0);
-  world().unblock_dials();
+  heal_dials();
   world().heal_all();
   for (HostId host = 0; host <= nodes(); ++host) {
     world().set_clock_rate(host, 1);

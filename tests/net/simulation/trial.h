@@ -50,6 +50,7 @@ class Trial {
   void apply_to_network(const Fault& fault);
   void partition(const Fault& fault);
   void block_dials(const Fault& fault);
+  void heal_dials();
   void crash(HostId node, const Fault& fault);
   void restart(HostId node, Cluster::Memory memory);
   void start_lying(const Fault& fault);
