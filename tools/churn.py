@@ -69,7 +69,7 @@ class Churn:
         self.let_alone, self.healing, self.is_over = set(), False, False
         self.began = time.monotonic()
         self.events = open(folder / "faults.txt", "a")
-        self.verdict = Verdict(LEFT_OUT, self.now(), Memory(self.dead_seconds) if self.fails_over else None)
+        self.verdict = Verdict(LEFT_OUT, self.now(), Memory(self.dead_seconds) if self.fails_over else None, self.note)
         self.watch = Watch(self.home, self.members, self.verdict, self.now, self.note)
         self.said = Tail(folder / "auditor.jsonl")
 
@@ -203,9 +203,9 @@ class Churn:
         return KINDS[kind](self, self.rng, member)
 
     def do_to_who_coordinates(self):
-        from churn_faults import COORDINATOR_KINDS, FAIL_OVER_KINDS
+        from churn_faults import COORDINATOR_KINDS, FAIL_OVER_KINDS, SELDOM
         kinds = {**COORDINATOR_KINDS, **(FAIL_OVER_KINDS if self.fails_over else {})}
-        kind = self.rng.choice(sorted(kinds))
+        kind, = self.rng.choices(sorted(kinds), [SELDOM.get(kind, 1.0) for kind in sorted(kinds)])
         if not self.watch.coordinating.is_up() or self.watch.is_death_due:
             return
         self.note(f"{kind} ({self.watch.coordinating.name} coordinates)")
@@ -349,8 +349,6 @@ class Churn:
     def report(self):
         for what in ("wrong_sums", "unequal_digests", "innocent_excluded"):
             self.problems += [f"{what}: {text}" for text in getattr(self.verdict, what)[:10]]
-        for text in self.verdict.lost_rounds:
-            self.note(f"lost: {text}")
         if not self.verdict.auditor["audited"]:
             self.problems.append("no round was audited")
         if self.verdict.longest_takeover(self.now()) > self.arguments.patience:

@@ -5,6 +5,7 @@ import signal
 KINDS = {}
 COORDINATOR_KINDS = {}  # Without a member: whoever coordinates is meant.
 FAIL_OVER_KINDS = {}    # The same, where another one takes over.
+SELDOM = {"all_kill": 0.3}  # Beside 1 of all others: nobody is innocent for a minute after it.
 # Frames at which something dies: before the frame has passed, or after.
 FRAMES = ["Synced", "Ready", "Done", "Applied", "CatchUp", "Start", "Open", "Reown", "Commit", "Samples"]
 DATA_FRAMES = ["DataHello", "Want", "Chunk"]

@@ -26,14 +26,15 @@ class Memory:
             self.lists.append((now, order, electorates))
 
     def may_have_lost(self, first_at, now, witnesses):
-        """In words, why what `witnesses` members had at `first_at` may be gone now; None if it may not."""
+        """In words, why what these had at `first_at` may be gone now; None if it may not."""
         began = first_at - self.margin_seconds
         dead = {name for at, name in self.deaths if began <= at <= now}
         before = [one for one in self.lists if one[0] < began][-1:]
         for _, _, electorates in before + [one for one in self.lists if began <= one[0] <= now]:
             for voters in electorates:
                 if 2 * len(voters & dead) >= len(voters) > 0:
-                    return f"of the voters {' '.join(sorted(voters))} these had died: {' '.join(sorted(voters & dead))}"
-        if witnesses <= 1 and len(dead) >= LOST_BY_TWO:
+                    return (f"of the voters {' '.join(sorted(voters))} these had died: {' '.join(sorted(voters & dead))}; "
+                            f"of those who had it these had not: {' '.join(sorted(set(witnesses) - dead))}")
+        if len(witnesses) <= 1 and len(dead) >= LOST_BY_TWO:
             return f"one member had it, and these had died: {' '.join(sorted(dead))}"
         return None

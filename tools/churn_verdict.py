@@ -15,8 +15,8 @@ class Verdict:
     run that fails over loses a committed round only if too many of those who could know of it forgot it: `memory` (churn_memory.py) tells.
     Where `memory` is None the run does not fail over, and may lose its last rounds with its coordinator."""
 
-    def __init__(self, left_out_patterns, now, memory=None):
-        self.left_out_patterns, self.memory = left_out_patterns, memory
+    def __init__(self, left_out_patterns, now, memory=None, note=lambda _text: None):
+        self.left_out_patterns, self.memory, self.note = left_out_patterns, memory, note
         self.digests = {}   # By what, reign, fragment and round: the digest, and who said it first.
         self.history = collections.defaultdict(dict)  # By what, fragment and round: by digest when it was first seen, and at whom.
         self.handed_out = collections.defaultdict(list)  # By reign: ranges of samples.
@@ -50,11 +50,12 @@ class Verdict:
         first, (first_at, names) = max(self.history[what, *key].items(), key=lambda item: item[1][0])
         text = (f"{what} of round {key[1]} of fragment {key[0]}: {' '.join(sorted(names))} had {first.hex()[:12]} at {first_at:.1f} s, "
                 f"{name} has {digest.hex()[:12]} at {now:.1f} s")
-        why = self.memory.may_have_lost(first_at, now, len(names))
+        why = self.memory.may_have_lost(first_at, now, names)
         if why:
             self.lost_rounds.append(f"{text}: {why}")
         else:
-            self.unequal_digests.append(f"{text}, in another term, and nobody had forgotten it")
+            self.unequal_digests.append(f"{text}, in another term, and too few had forgotten it")
+        self.note("lost: " + self.lost_rounds[-1] if why else "unequal: " + self.unequal_digests[-1])
 
     def on_commit(self, reign, name, message, now):
         key = (message.fragment, message.round)
