@@ -5,7 +5,7 @@
 
 From the seed: kill, stop, cut, half_open, delay, reset, truncate and flip, of members and several at once; whoever coordinates is killed at
 an exact frame, alone or with whoever comes next, stands still, or is cut off; `atoll coordinate` stays away for long, and comes back without its disk;
-all are killed at once. Some members, never fewer than two, are let alone, for minutes at a time, unless they coordinate. Then
+all are killed at once. Now and then a node listens at the configured address instead. Some members, never fewer than two, are let alone, for minutes at a time, unless they coordinate. Then
 everything heals, and all must get on. One seed in five, or with --no-fail-over, has a run with one coordinator. The last line is a JSON object;
 without --json, a few lines for people:
   rounds                  that were committed
@@ -43,6 +43,7 @@ POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 10
 LET_ALONE_SECONDS = 180
 LET_ALONE_MIN = 2
+NODE_AT_HOME = 0.25  # Of the runs that fail over.
 AFTER_ROUNDS = 3     # That everybody must apply when the faults are over.
 
 
@@ -62,9 +63,10 @@ class Churn:
         self.dead_seconds = 6 * self.scale
         is_drawn = self.rng.random() < 0.8
         self.fails_over = is_drawn if arguments.fail_over is None else arguments.fail_over
-        self.home = Home(folder)
         self.members = [Member(f"node{i:02}", folder / f"node{i:02}") for i in range(arguments.members)]
-        self.suspects = [self.home, *self.members]
+        # Who listens at the configured address: `atoll coordinate`, or a node.
+        self.home = self.members[0] if self.fails_over and self.rng.random() < NODE_AT_HOME else Home(folder)
+        self.suspects = list(dict.fromkeys([self.home, *self.members]))
         self.faults, self.problems = collections.Counter(), []
         self.let_alone, self.healing, self.is_over = set(), False, False
         self.began = time.monotonic()
@@ -99,10 +101,10 @@ class Churn:
         config = json.loads(self.config.read_text())
         config["checkpoint"] = {"every_steps": 40, "keep": 2}
         self.config.write_text(json.dumps(config))
-        self.note(f"seed {self.arguments.seed}: fail_over {self.fails_over}, {outer}")
+        self.note(f"seed {self.arguments.seed}: fail_over {self.fails_over}, {self.home.name} is at home, {outer}")
 
     def start_home(self):
-        if not self.is_over and not self.home.is_up():
+        if self.home not in self.members and not self.is_over and not self.home.is_up():
             self.home.start(self.config)
 
     def start(self, member):
@@ -118,26 +120,27 @@ class Churn:
         self.later(0 if self.healing else member.down_seconds, member, lambda: self.start(member))
 
     def kill_home(self):
-        if self.home.is_up():
-            self.note("atoll coordinate is killed")
-            self.home.end()
-            self.on_death(self.home)
-            self.loop.call_later(0 if self.healing else self.home.down_seconds, self.start_home)
+        self.kill_now(self.home)
 
     def kill_who_coordinates(self, victim=None):
         """Or somebody whom a frame has shown to be the next one."""
-        victim = victim or self.watch.coordinating
-        if victim is self.home:
-            self.kill_home()
-        elif victim.is_up():
-            self.note(f"{victim.name}, which coordinates, is killed")
+        self.kill_now(victim or self.watch.coordinating)
+
+    def kill_now(self, victim):
+        if not victim.is_up():
+            return
+        self.note(f"{victim.name} is killed" + (", which coordinates" if victim is self.watch.coordinating else ""))
+        if victim in self.members:
             self.touch(victim)
-            self.kill(victim)
+            return self.kill(victim)
+        victim.end()
+        self.on_death(victim)
+        self.loop.call_later(0 if self.healing else victim.down_seconds, self.start_home)
 
     def on_death(self, suspect):
         for line in suspect.log.restarted():
             self.verdict.on_log(line, self.innocence_for(suspect))
-        if suspect is not self.home and self.verdict.memory:
+        if suspect in self.members and self.verdict.memory:
             self.verdict.memory.on_death(suspect.name, self.now())
         if suspect is self.watch.coordinating:
             self.verdict.on_coordinator_died(self.now())
@@ -150,8 +153,9 @@ class Churn:
 
     async def open_doors(self):
         for member in self.members:
-            member.home = await self.open_door(self.home, [self.home.inward, member.outward])
             member.data = await self.open_door(member, [member.inward])
+            lines = [self.home.inward, member.outward]
+            member.home = await self.open_door(self.home, lines) if member is not self.home else member.data
         self.auditor_door = await self.open_door(self.home, [self.home.inward])
 
     async def open_door(self, owner, lines):
@@ -161,7 +165,7 @@ class Churn:
         return await door.open()
 
     def doors(self):
-        return [door for member in self.members for door in (member.home, member.data)] + [self.auditor_door]
+        return [door for member in self.members for door in {member.home, member.data}] + [self.auditor_door]
 
     # -- Faults.
 
@@ -241,7 +245,7 @@ class Churn:
                 self.on_ended(member)
         if self.auditor.poll() is not None:
             raise RuntimeError("the auditor ended: " + (self.folder / "auditor.txt").read_text()[-2000:])
-        if self.home.has_ended():
+        if self.home not in self.members and self.home.has_ended():
             raise RuntimeError("the coordinator ended: " + self.home.path.read_text()[-2000:])
 
     def on_ended(self, member):
@@ -336,7 +340,8 @@ class Churn:
         for member in self.members:
             if member.node:
                 end(member.node.process)
-        self.home.end()
+        if self.home not in self.members:
+            self.home.end()
         try:
             self.auditor.wait(10)
         except subprocess.TimeoutExpired:
@@ -354,7 +359,7 @@ class Churn:
         if self.verdict.longest_takeover(self.now()) > self.arguments.patience:
             self.problems.append(f"no round for {self.verdict.longest_takeover(self.now()):.0f} s after who coordinated had died")
         return {**self.verdict.report(self.now()), "faults": sum(self.faults.values()), "faults_by_kind": dict(sorted(self.faults.items())),
-                "seed": self.arguments.seed, "members": len(self.members), "fail_over": self.fails_over,
+                "seed": self.arguments.seed, "members": len(self.members), "fail_over": self.fails_over, "home": self.home.name,
                 "frames": self.watch.frames_total(), "problems": self.problems, "directory": str(self.folder)}
 
 

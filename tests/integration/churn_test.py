@@ -75,7 +75,7 @@ class ChurnTest(unittest.TestCase):
 
     def test_everything_dies_with_the_tool(self):
         with tempfile.TemporaryDirectory() as folder:
-            command = [*COMMAND, "--seconds", "600", "--members", "3", "--directory", folder]
+            command = [*COMMAND, "--seconds", "600", "--members", "3", "--no-fail-over", "--directory", folder]
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tool:
                 children = wait_until(lambda: [pids for pids in [children_of(tool.pid)] if len(pids) >= 5], "coordinator, nodes and auditor")[0]
                 tool.send_signal(signal.SIGKILL)
@@ -83,7 +83,7 @@ class ChurnTest(unittest.TestCase):
 
     def test_a_run_that_does_not_go_on_fails_and_keeps_its_logs(self):
         with tempfile.TemporaryDirectory() as folder:
-            ended = subprocess.run([*COMMAND, "--seconds", "1", "--patience", "0", "--seed", "7"], capture_output=True, text=True,
+            ended = subprocess.run([*COMMAND, "--seconds", "1", "--patience", "0", "--seed", "7", "--no-fail-over"], capture_output=True, text=True,
                                    env={**os.environ, "TMPDIR": folder})
             report = json.loads(ended.stdout)
             self.assertEqual((ended.returncode, report["seed"]), (1, 7), ended.stderr)
