@@ -124,12 +124,13 @@ class Churn:
 
     def kill_who_coordinates(self, victim=None):
         """Or somebody whom a frame has shown to be the next one."""
-        self.kill_now(victim or self.watch.coordinating)
+        if victim or not self.watch.is_vacant:
+            self.kill_now(victim or self.watch.coordinating)
 
     def kill_now(self, victim):
         if not victim.is_up():
             return
-        self.note(f"{victim.name} is killed" + (", which coordinates" if victim is self.watch.coordinating else ""))
+        self.note(f"{victim.name} is killed" + (", which coordinates" if victim is self.watch.coordinating and not self.watch.is_vacant else ""))
         if victim in self.members:
             self.touch(victim)
             return self.kill(victim)
@@ -142,7 +143,7 @@ class Churn:
             self.verdict.on_log(line, self.innocence_for(suspect))
         if suspect in self.members and self.verdict.memory:
             self.verdict.memory.on_death(suspect.name, self.now())
-        if suspect is self.watch.coordinating:
+        if self.watch.on_death(suspect):
             self.verdict.on_coordinator_died(self.now())
 
     def start_auditor(self):
@@ -210,7 +211,7 @@ class Churn:
         from churn_faults import COORDINATOR_KINDS, FAIL_OVER_KINDS, SELDOM
         kinds = {**COORDINATOR_KINDS, **(FAIL_OVER_KINDS if self.fails_over else {})}
         kind, = self.rng.choices(sorted(kinds), [SELDOM.get(kind, 1.0) for kind in sorted(kinds)])
-        if not self.watch.coordinating.is_up() or self.watch.is_death_due:
+        if self.watch.is_vacant or self.watch.is_death_due:
             return
         self.note(f"{kind} ({self.watch.coordinating.name} coordinates)")
         self.faults[kind] += 1

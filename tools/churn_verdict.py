@@ -7,6 +7,7 @@ import json
 from churn_memory import Memory
 
 PATIENCE_SECONDS = 60  # A node is innocent if nothing was done to it for so long.
+NOTED_PAUSE_SECONDS = 10  # Between two commits.
 WRONG_SUMS = {"wrong_sum", "wrong_weight", "counted_twice", "damaged"}
 
 
@@ -67,10 +68,13 @@ class Verdict:
         self.forget_after(*key)
         self.committed[key] = message.results
         self.rounds += 1
+        if now - self.last_commit_at > NOTED_PAUSE_SECONDS:
+            self.note(f"there was no commit for {now - self.last_commit_at:.1f} s")
         self.note_pause(now)
         self.last_commit_at = now
         if self.died_at is not None:
             self.takeovers.append(now - self.died_at)
+            self.note(f"the next commit, {self.takeovers[-1]:.1f} s after who coordinated had died")
             self.died_at = None
 
     def forget_after(self, fragment, number):

@@ -18,7 +18,7 @@ class Watch:
         self.home, self.members, self.verdict, self.now, self.note = home, members, verdict, now, note
         self.by_name = {member.name: member for member in members}
         self.numbers = {}  # Of peers, and their names.
-        self.coordinating, self.term = home, 0
+        self.coordinating, self.term, self.is_vacant = home, 0, False
         self.triggers, self.frames = [], collections.Counter()
         self.fired = None  # The pipe at whose frame something happens just now.
 
@@ -87,12 +87,18 @@ class Watch:
             self.look_who_coordinates(pipe)
 
     def look_who_coordinates(self, pipe):
-        if pipe.term < self.term:
-            return  # One that was, and does not know it yet.
-        self.term = pipe.term
+        if pipe.term < self.term or (pipe.term == self.term and self.is_vacant):
+            return  # One that was, and does not know it yet, or what it had said before it died.
+        self.term, self.is_vacant = pipe.term, False
         if self.coordinating is not self.owner(pipe):
             self.coordinating = self.owner(pipe)
             self.note(f"{self.coordinating.name} coordinates, in term {self.term}")
+
+    def on_death(self, suspect):
+        """Whether it coordinated. Nobody does until there is a newer term."""
+        did = suspect is self.coordinating and not self.is_vacant
+        self.is_vacant |= did
+        return did
 
     # -- What happens at a frame.
 

@@ -314,6 +314,17 @@ class WatchTest(unittest.TestCase):
         self.assertIs(self.watch.coordinating, self.members[0])
         self.assertEqual((self.verdict.rounds, self.verdict.report()["unequal_digests"]), (2, 0))
 
+    def test_who_has_died_coordinates_no_more(self):
+        pipe, other = self.hello(self.members[0], "b", 2), self.hello(self.members[1], "a", 1)
+        self.say(pipe, "Commit", term=5, round=1, results=bytes(32), step=1)
+        self.assertFalse(self.watch.on_death(self.members[1]))
+        self.assertTrue(self.watch.on_death(self.members[0]))
+        self.say(pipe, "Commit", term=5, round=2, results=bytes(32), step=1)  # It had said so before.
+        self.assertTrue(self.watch.is_vacant)
+        self.assertFalse(self.watch.on_death(self.members[0]))
+        self.say(other, "Start", term=6, step=1, samples_void_below=0)
+        self.assertEqual((self.watch.is_vacant, self.watch.coordinating), (False, self.members[1]))
+
     def test_things_happen_at_a_frame_of_either_end(self):
         pipe, fired = self.hello(self.members[0], "b", 2), []
         for member in (*self.members, None):
