@@ -3,7 +3,9 @@
 import signal
 
 KINDS = {}
-COORDINATOR_KINDS = {}
+COORDINATOR_KINDS = {}  # Without a member: whoever coordinates is meant.
+FAIL_OVER_KINDS = {}    # The same, where another one takes over.
+SELDOM = {"all_kill": 0.3}  # Beside 1 of all others: nobody is innocent for a minute after it.
 # Frames at which something dies: before the frame has passed, or after.
 FRAMES = ["Synced", "Ready", "Done", "Applied", "CatchUp", "Start", "Open", "Reown", "Commit", "Samples"]
 DATA_FRAMES = ["DataHello", "Want", "Chunk"]
@@ -16,6 +18,11 @@ def kind(function):
 
 def coordinator_kind(function):
     COORDINATOR_KINDS[function.__name__] = function
+    return function
+
+
+def fail_over_kind(function):
+    FAIL_OVER_KINDS[function.__name__] = function
     return function
 
 
@@ -38,37 +45,37 @@ def stop(run, rng, member):
 @kind
 def cut(run, rng, member):
     """All its links break, and nobody can dial it or is dialled by it."""
-    run.cut(member, True)
-    run.later(rng.uniform(0.3, 10), member, lambda: run.cut(member, False))
+    member.cut(True)
+    run.later(rng.uniform(0.3, 10), member, lambda: member.cut(False))
 
 
 @kind
 def half_open(run, rng, member):
     """Its links stay, and nothing passes any more; the same for new ones, for a time."""
-    doors = rng.choice([member.doors, member.doors[:1], member.doors[1:]])
-    for door in doors:
-        door.half_open(True)
-    run.later(rng.uniform(0.3, 2 * run.dead_seconds), member, lambda: [door.half_open(False) for door in doors])
+    lines = rng.choice([member.lines, member.lines[:1], member.lines[1:]])
+    for line in lines:
+        line.half_open(True)
+    run.later(rng.uniform(0.3, 2 * run.dead_seconds), member, lambda: [line.half_open(False) for line in lines])
 
 
 @kind
 def delay(run, rng, member):
     """Every frame is late."""
-    door = rng.choice(member.doors)
-    door.delay_seconds = rng.uniform(0.02, 0.8)
-    run.later(rng.uniform(1, 8), member, lambda: setattr(door, "delay_seconds", 0.0))
+    line = rng.choice(member.lines)
+    line.delay_seconds = rng.uniform(0.02, 0.8)
+    run.later(rng.uniform(1, 8), member, lambda: setattr(line, "delay_seconds", 0.0))
 
 
 @kind
 def reset(run, rng, member):
-    """Its links break at once, on one side or on both."""
-    for door in rng.choice([member.doors, member.doors[:1], member.doors[1:]]):
-        door.reset()
+    """Its links break at once, those that it dialled, those by which it is dialled, or all."""
+    for line in rng.choice([member.lines, member.lines[:1], member.lines[1:]]):
+        line.reset()
     run.later(0, member, lambda: None)
 
 
 def spoil(run, rng, member, order):
-    pipes = [pipe for door in member.doors for pipe in door.pipes]
+    pipes = [pipe for line in member.lines for pipe in line.pipes]
     for pipe in rng.sample(sorted(pipes, key=lambda pipe: pipe.number), min(len(pipes), rng.randint(1, 3))):
         pipe.order = order
     run.later(0.5, member, lambda: None)
@@ -89,11 +96,64 @@ def flip(run, rng, member):
 @coordinator_kind
 def coordinator_kill(run, rng):
     """SIGKILL at an exact frame of any member; started again a moment later."""
-    run.coordinator_down_seconds = rng.uniform(0.1, 3)
-    run.at_frame(rng.choice(FRAMES), rng.randint(1, 10), rng.random() < 0.5, run.kill_coordinator)
+    prepare_death(run, rng)
+    run.at_frame(rng.choice(FRAMES), rng.randint(1, 10), rng.random() < 0.5, run.kill_who_coordinates)
 
 
 @coordinator_kind
 def coordinator_stop(run, rng):
-    """It stands still for less than the time after which members give it up."""
-    run.stop_coordinator(rng.uniform(0.3, 0.6 * run.dead_seconds))
+    """It stands still; where another one takes over, also for so long that one does."""
+    suspect = run.watch.coordinating
+    run.touch(suspect)
+    suspect.signal(signal.SIGSTOP)
+    run.later(rng.uniform(0.3, (2 if run.fails_over else 0.6) * run.dead_seconds), suspect, lambda: suspect.signal(signal.SIGCONT))
+
+
+@coordinator_kind
+def coordinator_cut(run, rng):
+    """All its links break, and nobody can dial it."""
+    suspect = run.watch.coordinating
+    run.touch(suspect)
+    suspect.cut(True)
+    run.later(rng.uniform(0.3, (2 if run.fails_over else 0.6) * run.dead_seconds), suspect, lambda: suspect.cut(False))
+
+
+@fail_over_kind
+def coordinator_and_next_kill(run, rng):
+    """SIGKILL of whoever coordinates, and of the next one while it welcomes the others or goes on with them."""
+    prepare_death(run, rng)
+    run.kill_who_coordinates()
+
+    def kill_next():
+        run.kill_who_coordinates(run.watch.owner(run.watch.fired) if run.watch.fired else None)
+
+    run.at_frame(rng.choice(["Welcome", "CatchUp", "Start", "Membership", "Open", "Commit"]), rng.randint(1, 4), rng.random() < 0.5, kill_next)
+
+
+@fail_over_kind
+def home_kill(run, rng):
+    """`atoll coordinate`, whoever coordinates: for long, and often without its disk afterwards."""
+    run.home.down_seconds, run.home.loses_disk = rng.uniform(0.1, 40), rng.random() < 0.5
+    run.kill_home()
+
+
+@fail_over_kind
+def all_kill(run, rng):
+    """SIGKILL of all at once, and all again in any order. Now and then `atoll coordinate` is spared."""
+    if rng.random() < 0.7:
+        run.home.down_seconds = rng.uniform(0, 5)
+        run.kill_home()
+    for member in rng.sample(run.members, len(run.members)):
+        if member.is_up():
+            member.down_seconds = rng.uniform(0, 5)
+            run.touch(member)
+            run.kill(member)
+    run.choose_let_alone()
+
+
+def prepare_death(run, rng):
+    """Of whoever coordinates when it comes."""
+    run.home.down_seconds = rng.uniform(5, 40) if run.fails_over and rng.random() < 0.5 else rng.uniform(0.1, 3)
+    for member in run.members:
+        if not member.busy:
+            member.down_seconds = rng.uniform(0.2, 8)

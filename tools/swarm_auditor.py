@@ -4,8 +4,8 @@
     python3 tools/swarm_auditor.py --coordinator HOST:PORT --run NAME
 
 It is written from docs/formats alone and shares nothing with the program. It registers as a node whose data port is closed, so
-that it receives results and contributes nothing, and asks each contributor for what it contributed while the round is open. Runs
-with `swarm.security none` only. A JSON line per event; it ends with a summary when it is told to (SIGTERM):
+that it receives results and contributes nothing, and asks each contributor for what it contributed while the round is open. It follows
+whoever coordinates; HOST:PORT is what the run's config says. Runs with `swarm.security none` only. A JSON line per event; it ends with a summary when it is told to (SIGTERM):
   audited     of a round: fragment, round, digest of the state after it, chunks, and of those `unchecked`, whose parts were not all
               to be had; their headers, digests and what becomes of them are checked all the same
   finding     kind (wrong_sum, wrong_weight, wrong_digest, counted_twice, damaged) and text
@@ -27,6 +27,7 @@ import swarm_wire
 from swarm_evidence import Audit, Counted, Evidence, Finding
 from swarm_links import Links, NotThere, insist, receive, within
 from swarm_round import Rules, State, outer_step
+from swarm_search import Search
 from swarm_wire import CONTRIBUTION, DIGEST_UNKNOWN, NO_VERSION, PAST, PROTOCOL, RESULT, STATE, frame, run_hash
 
 
@@ -111,7 +112,8 @@ class OpenRound:
 class Auditor:
     def __init__(self, coordinator, run, name, say):
         host, port = coordinator.rsplit(":", 1)
-        self.coordinator, self.run, self.name, self.say = (host, int(port)), run_hash(run), name, say
+        self.run, self.name, self.say = run_hash(run), name, say
+        self.search = Search((host, int(port)), self.hello, self.is_newest)
         self.node_key = random.getrandbits(63) | 1
         self.closed_port = socket.socket()  # Nobody listens there, and nobody else can.
         self.closed_port.bind(("127.0.0.1", 0))
@@ -124,7 +126,8 @@ class Auditor:
         self.counted = Counted()
         self.totals = {"rounds": 0, "unaudited": 0, "chunks": 0, "unchecked": 0, "findings": 0}
         self.peer, self.term, self.epoch, self.step, self.samples, self.progress = swarm_wire.NOBODY, 0, 0, 0, 0, 0
-        self.last = {"last_term": 0, "last_epoch": 0, "last_member_count": 0}
+        self.coordinator = 0  # Whose term it is.
+        self.last = {"last_term": 0, "last_epoch": 0, "last_member_count": 0, "last_electorates": []}
         self.writer, self.tasks, self.fragment_count, self.interval = None, [], 1, 1.0
 
     def report(self, findings):
@@ -150,29 +153,38 @@ class Auditor:
             task.cancel()
         for fragment in list(self.rounds):
             self.give_up_round(fragment, False)
+        for fragment, (evidence, _) in self.undecided.items():  # The next coordinator may not know of it.
+            self.undecided[fragment] = (evidence, False)
         self.tasks = []
         self.links.close()
         if self.writer:
             self.writer.transport.abort()
             self.writer = None
 
-    async def attend(self):
-        """From Hello to the link's end."""
-        reader, self.writer = await within(5, asyncio.open_connection(*self.coordinator))
+    def hello(self, is_home):
         # It says that it has no state, so that a run never goes on from what only this member has.
         nothing = [{"version": NO_VERSION, "digest": DIGEST_UNKNOWN}] * self.fragment_count
-        self.tell("Hello", term=self.term, protocol=PROTOCOL, node_key=self.node_key, node_name=self.name, config=self.config,
-                  listen=self.closed_port.getsockname(), step=0, samples=self.samples, states=nothing, **self.last,
-                  last_electorates=[], remembers=0, coordinator=0, is_home=1, held=[])
-        silence = 10
+        return frame("Hello", self.run, term=self.term, protocol=PROTOCOL, node_key=self.node_key, node_name=self.name, config=self.config,
+                     listen=self.closed_port.getsockname(), step=0, samples=self.samples, states=nothing, **self.last,
+                     remembers=self.last["last_term"] > 0, coordinator=self.coordinator, is_home=is_home, held=[])
+
+    def is_newest(self, welcome):
+        """Nobody goes back to a coordinator that came before one that he has followed, nor from one of two with one term to the other."""
+        is_another = self.coordinator not in (0, welcome.coordinator)
+        return welcome.term > self.term or (welcome.term == self.term and not is_another)
+
+    async def attend(self):
+        """From Hello to the link's end."""
+        found = await self.search.find()
+        self.writer = found.writer
+        if found.message.name == "Reject":
+            return self.on_reject(found.message)
+        self.on_Welcome(found.message)
+        silence = found.message.dead_after_ms / 1000
         while True:
-            message = await within(silence, receive(reader))
+            message = await within(silence, receive(found.reader))
             self.term = max(self.term, message.term)
-            if message.name == "Welcome":
-                silence = message.dead_after_ms / 1000
-                self.interval = message.heartbeat_interval_ms / 1000
-                self.tasks.append(asyncio.ensure_future(self.beat()))
-            elif message.name == "Reject":
+            if message.name == "Reject":
                 return self.on_reject(message)
             getattr(self, "on_" + str(message.name), lambda _: None)(message)
 
@@ -196,10 +208,15 @@ class Auditor:
 
     def on_Welcome(self, message):
         self.peer = self.links.peer = message.peer
+        self.term, self.coordinator, self.epoch = message.term, message.coordinator, 0
+        self.interval = message.heartbeat_interval_ms / 1000
+        self.tasks.append(asyncio.ensure_future(self.beat()))
 
     def on_Membership(self, message):
         self.epoch = message.epoch
-        self.last = {"last_term": message.term, "last_epoch": message.epoch, "last_member_count": len(message.members)}
+        self.last = {"last_term": message.term, "last_epoch": message.epoch, "last_member_count": len(message.members),
+                     "last_electorates": message.electorates}
+        self.search.places = [one["data"] for one in message.members if one["is_reachable"]]
 
     def on_Samples(self, message):
         """The number only grows, or the coordinator is a new one that knew less."""

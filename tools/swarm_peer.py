@@ -138,6 +138,14 @@ class FakePeer:
             with self.lock:
                 getattr(self, "on_" + str(message.name), lambda _: None)(message)
 
+    def on_Redirect(self, message):
+        """The run goes on there."""
+        self.control.close()
+        self.control = socket.create_connection(message.coordinator)
+        self.sockets.append(self.control)
+        self.peer = None
+        self.tell("Hello", **self.hello)
+
     def on_Welcome(self, message):
         self.peer = message.peer
         self.crowd.add(message.peer)

@@ -2,7 +2,9 @@
 
 import asyncio
 import copy
+import json
 import pathlib
+import socket
 import struct
 import sys
 import unittest
@@ -11,10 +13,14 @@ from cluster import DEADLINE_SECONDS, TINY, ClusterTest, wait_until
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
 import swarm_auditor
+import swarm_wire
 from swarm_codecs import decode, encode
 from swarm_evidence import RESULT_HEADER, Audit, Counted
 from swarm_peer import FakePeer, overhear_hello
+from swarm_links import receive
 from swarm_round import State
+from swarm_search import Search
+from swarm_wire import HEADER, PROTOCOL, Message, frame
 
 SETTINGS = {"swarm__security": "none", "training__steps": 1_000_000, "training__batch_rows": 16, "training__micro_batch_rows": 16,
             "swarm__start_members": 3, "swarm__heartbeat_seconds": 0.5}
@@ -112,6 +118,24 @@ class SwarmAuditorTest(ClusterTest):
             self.assertEqual(state.version, true.evidence.round)
             self.assertEqual([finding["kind"] for finding in events(said, "finding")], [] if is_true else ["wrong_digest"])
 
+    def test_it_follows_whoever_coordinates(self):
+        nodes = self.start_run(swarm__fail_over="true", swarm__start_members=4)  # All of them, so that nobody coordinates who has not met the others.
+        coordinator, killed_after = self.children[0], []
+
+        def is_enough(said):
+            audited = events(said, "audited")
+            if len(audited) >= 2 and not killed_after:
+                coordinator.process.kill()
+                killed_after.append(len(audited))
+            return killed_after and len(audited) >= killed_after[0] + 4
+
+        auditor, said, _ = follow(self.address, is_enough)
+        audited = events(said, "audited")
+        self.assertGreaterEqual(len(audited), killed_after[0] + 4, (said, nodes[0].tail()))
+        self.assertEqual(events(said, "finding"), [])
+        log = json.loads((nodes[0].directory / "swarm.json").read_text())
+        self.assertIn(auditor.coordinator, [int(one["node_key"], 16) for one in log["members"]])
+
     def test_a_lying_owner_is_found_and_named(self):
         nodes = self.start_run(swarm__start_members=3, swarm__stall_seconds=30)
         overheard = overhear_hello(lambda address: self.start_node("overheard", **{**SETTINGS, "swarm__coordinator": address}).process)
@@ -180,6 +204,90 @@ class SwarmAuditorTest(ClusterTest):
     def a_part_of_somebody_else(rules, evidence, counted):
         evidence.contributions[0, 1] = evidence.contributions[0, 0]
         return {"wrong_sum"}
+
+
+class SearchTest(unittest.TestCase):
+    """Places that answer Hello with frames, one after another, and then wait or close."""
+
+    @staticmethod
+    def welcome(term):
+        return frame("Welcome", 1, term=term, peer=0, heartbeat_interval_ms=1, dead_after_ms=1, coordinator=9)
+
+    @staticmethod
+    def redirect(address):
+        return frame("Redirect", 1, coordinator=address, node_key=0)
+
+    def find(self, make_answers, newest=5, places=lambda addresses: []):
+        """What a search that begins at the first place finds, and how often it greeted each. `make_answers(addresses)`: by place its answers,
+        one per Hello (the last again and again), or None: it closes the link."""
+        async def run():
+            greeted, servers, answers, writers = [0, 0, 0], [], [], []
+
+            async def serve(index, reader, writer):
+                writers.append(writer)
+                await receive(reader)
+                greeted[index] += 1
+                frames = answers[index][min(greeted[index], len(answers[index])) - 1]
+                for data in frames or []:
+                    writer.write(data)
+                if frames is None:
+                    writer.close()
+
+            for index in range(3):
+                servers.append(await asyncio.start_server(lambda reader, writer, index=index: serve(index, reader, writer), "127.0.0.1", 0))
+            addresses = [server.sockets[0].getsockname() for server in servers]
+            answers += make_answers(addresses)
+            search = Search(addresses[0], lambda is_home: frame("Leave", 1, reason=str(is_home)), lambda message: message.term >= newest)
+            search.places = places(addresses)
+            found = await asyncio.wait_for(search.find(), DEADLINE_SECONDS)
+            where = addresses.index(found.writer.get_extra_info("peername"))
+            for one in [found.writer, *writers, *servers]:
+                one.close()
+            await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+            return found.message, greeted, where
+
+        return asyncio.run(run())
+
+    def test_it_goes_where_it_is_sent(self):
+        message, greeted, where = self.find(lambda addresses: [[[self.redirect(addresses[1])]], [[self.redirect(addresses[2])]], [[self.welcome(5)]]])
+        self.assertEqual((message.name, greeted, where), ("Welcome", [1, 1, 1], 2))
+
+    def test_it_waits_where_somebody_stands_by_and_looks_elsewhere_meanwhile(self):
+        stand_by = frame("StandBy", 1, coordinator=9)
+        _, greeted, where = self.find(lambda _: [[[stand_by, stand_by]], [[self.welcome(6)]], [[]]], places=lambda addresses: addresses[1:2])
+        self.assertEqual((greeted, where), ([1, 1, 0], 1))
+        _, _, where = self.find(lambda _: [[[stand_by, self.welcome(6)]], [[stand_by]], [[]]], places=lambda addresses: addresses[1:2])
+        self.assertEqual(where, 0)
+
+    def test_it_never_goes_back_to_an_older_coordinator_and_dials_again(self):
+        message, greeted, _ = self.find(lambda _: [[[self.welcome(4)], None, [self.welcome(5)]], [[]], [[]]])
+        self.assertEqual((message.term, greeted[0]), (5, 3))
+
+    def test_a_reject_is_an_answer(self):
+        rejected = frame("Reject", 1, reason="no", restart_makes_sense=0, shared_config="")
+        self.assertEqual(self.find(lambda _: [[[rejected]], [[]], [[]]])[0].reason, "no")
+
+
+class FakePeerTest(unittest.TestCase):
+    def test_it_goes_where_the_run_goes_on(self):
+        hello = {"protocol": PROTOCOL, "node_key": 1, "node_name": "real", "config": bytes(32), "listen": ("", 0), "step": 0, "samples": 0,
+                 "states": [], "last_term": 0, "last_epoch": 0, "last_member_count": 0, "last_electorates": [], "remembers": 0,
+                 "coordinator": 0, "is_home": 0, "held": []}
+        overheard = Message(*split(frame("Hello", 1, **hello)))
+        with socket.create_server(("127.0.0.1", 0)) as home, socket.create_server(("127.0.0.1", 0)) as elsewhere:
+            fake = FakePeer("fake", "127.0.0.1:%d" % home.getsockname()[1], overheard)
+            for place, answer in ((home, SearchTest.redirect(elsewhere.getsockname())), (elsewhere, SearchTest.welcome(1))):
+                place.settimeout(DEADLINE_SECONDS)
+                link, _ = place.accept()
+                self.addCleanup(link.close)
+                self.assertEqual(swarm_wire.receive(link).node_name, "fake")
+                link.sendall(answer)
+            wait_until(lambda: fake.peer == 0, "its number")
+            fake.close()
+
+
+def split(data):
+    return data[:HEADER.size], data[HEADER.size:]
 
 
 if __name__ == "__main__":
