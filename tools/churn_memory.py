@@ -8,6 +8,7 @@ class Memory:
 
     def __init__(self, margin_seconds):
         self.margin_seconds = margin_seconds  # So long may a commit be on its way from somebody who is dead already.
+        self.quorum_seconds = 2 * margin_seconds  # Who coordinated for so long since was followed by a quorum when it spoke.
         self.names = {}   # By node key.
         self.deaths = []  # When, and whose.
         self.lists = []   # When, the coordinator's order, and who votes: names, by electorate.

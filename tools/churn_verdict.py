@@ -20,6 +20,7 @@ class Verdict:
         self.left_out_patterns, self.memory, self.note = left_out_patterns, memory, note
         self.digests = {}   # By what, reign, fragment and round: the digest, and who said it first.
         self.history = collections.defaultdict(dict)  # By what, fragment and round: by digest when it was first seen, and at whom.
+        self.told, self.reigns_of_samples = [], set()  # When so many were handed out, rising; and whose first word was heard.
         self.handed_out = collections.defaultdict(list)  # By reign: ranges of samples.
         self.rounds = 0     # That were committed, those that were lost among them.
         self.committed = {}  # By fragment and round: the results that were committed last.
@@ -91,14 +92,32 @@ class Verdict:
         self.same_in_all_reigns("state", name, message.fragment, message.round, message.digest, now)
         self.applied[name] = message.round
 
-    def on_samples(self, reign, name, message):
+    def on_samples(self, reign, name, message, now):
+        end = message.first + message.count
+        if self.memory and reign not in self.reigns_of_samples:
+            self.reigns_of_samples.add(reign)
+            self.memory_of_samples(name, end, now)
+        if end > (self.told[-1][1] if self.told else -1):
+            self.told.append((now, end))
         if message.count == 0:
             return
-        ranges, new = self.handed_out[reign], (message.first, message.first + message.count)
+        ranges, new = self.handed_out[reign], (message.first, end)
         at = bisect.bisect(ranges, new)
         if any(one[0] < new[1] and new[0] < one[1] for one in ranges[max(at - 1, 0):at + 1]):
             self.wrong_sums.append(f"samples {new[0]} to {new[1]} are given to {name}, and were given to somebody before")
         ranges.insert(at, new)
+
+    def memory_of_samples(self, name, end, now):
+        """A coordinator goes on behind the largest number that those have heard who hold the state. (What was handed out just before
+        perhaps nobody else has heard of.)"""
+        heard = [one for one in self.told if one[0] <= now - self.memory.quorum_seconds]
+        if not heard or end >= heard[-1][1]:
+            return
+        why = self.memory.may_have_lost(heard[-1][0], now, (name, "others"))
+        text = f"samples begin again at {end}, and {heard[-1][1]} were handed out at {heard[-1][0]:.1f} s, as {name} hears"
+        (self.lost_rounds if why else self.wrong_sums).append(f"{text}: {why}" if why else text)
+        self.note(f"{'lost' if why else 'wrong'}: {text}")
+        self.told = [one for one in self.told if one[1] <= end]
 
     # -- What nodes and the auditor wrote down.
 

@@ -82,7 +82,7 @@ class Watch:
         elif message.name == "Applied":
             self.verdict.on_applied(reign, pipe.name, message, now)
         elif message.name == "Samples":
-            self.verdict.on_samples(reign, pipe.name, message)
+            self.verdict.on_samples(reign, pipe.name, message, now)
         if message.name in OF_WHO_COORDINATES:
             self.look_who_coordinates(pipe)
 

@@ -116,10 +116,12 @@ class VerdictTest(unittest.TestCase):
 
     def test_no_sample_is_given_twice(self):
         for first, count in ((0, 10), (20, 10), (10, 10), (30, 0)):
-            self.verdict.on_samples((1, 1), "a", self.message(first=first, count=count))
+            self.verdict.on_samples((1, 1), "a", self.message(first=first, count=count), 1.0)
         self.assertEqual(self.verdict.report()["wrong_sums"], 0)
         for first in (29, 5, 0):
-            self.verdict.on_samples((1, 1), "b", self.message(first=first, count=1))
+            self.verdict.on_samples((1, 1), "b", self.message(first=first, count=1), 2.0)
+        self.assertEqual(self.verdict.report()["wrong_sums"], 3)
+        self.verdict.on_samples((2, 2), "a", self.message(first=0, count=10), 9.0)  # Without fail-over the run may go back.
         self.assertEqual(self.verdict.report()["wrong_sums"], 3)
 
     def test_findings_of_the_auditor_count(self):
@@ -221,6 +223,22 @@ class FailOverVerdictTest(unittest.TestCase):
             self.memory.on_death(name, 7.0)
         self.commit(2, "c", b"two", 8.0)
         self.assertEqual(self.counts(), (0, 1))
+
+    def samples(self, term, first, now):
+        self.verdict.on_samples((term, term), "a", self.message(first=first, count=10), now)
+
+    def test_the_next_term_goes_on_with_the_samples(self):
+        for first, at in ((0, 1.0), (10, 2.0), (20, 4.5)):
+            self.samples(1, first, at)
+        self.samples(2, 20, 5.0)  # Of the last ones nobody else may have heard.
+        self.assertEqual(self.verdict.report()["wrong_sums"], 0)
+        self.samples(3, 0, 8.0)
+        self.samples(3, 10, 8.0)
+        self.assertEqual((self.verdict.report()["wrong_sums"], self.counts()), (1, (0, 0)))
+        for name in "ab":
+            self.memory.on_death(name, 12.0)
+        self.samples(4, 0, 13.0)
+        self.assertEqual((self.verdict.report()["wrong_sums"], self.counts()), (1, (0, 1)))
 
     def test_what_a_node_writes_down_is_what_others_have(self):
         self.verdict.on_applied((1, 1), "a", self.message(digest=bytes(32)), 1.0)
