@@ -27,7 +27,7 @@ class Watch:
     def identify(self, pipe, data):
         """The lines of who dialled. (Of a link that only leads home they are known.)"""
         fields = HEADER.unpack(data[:HEADER.size])
-        message = message_of(data) if fields[3] in (1, 32) else None
+        message = message_of(data) if fields[3] in (1, 32, 38) else None
         pipe.speaker, pipe.name, pipe.coordinator, pipe.term = None, "", 0, 0
         if message is None:
             return []  # A coordinator dials back, or says where it is.

@@ -3,7 +3,7 @@
 
     python3 tools/swarm_auditor.py --coordinator HOST:PORT --run NAME
 
-It is written from docs/formats alone and shares nothing with the program. It registers as a node whose data port is closed, so
+It is written from docs/formats alone and shares nothing with the program. It registers as a node without a data port, so
 that it receives results and contributes nothing, and asks each contributor for what it contributed while the round is open. It follows
 whoever coordinates; HOST:PORT is what the run's config says. Runs with `swarm.security none` only. A JSON line per event; it ends with a summary when it is told to (SIGTERM):
   audited     of a round: fragment, round, digest of the state after it, chunks, and of those `unchecked`, whose parts were not all
@@ -19,7 +19,6 @@ import hashlib
 import json
 import random
 import signal
-import socket
 import sys
 from array import array
 
@@ -44,8 +43,13 @@ class OpenRound:
         self.tasks = {}
         for chunk in range(len(self.attempts)):
             self.want_result(chunk)
-            for index in range(len(opened.contributors)):
+            for index in self.reachable(opened.contributors):
                 self.tasks[chunk, index] = asyncio.ensure_future(self.fetch_contribution(chunk, index))
+
+    @staticmethod
+    def reachable(contributors):
+        """Nobody can dial the others, and this member listens nowhere: chunks that have their parts stay unchecked."""
+        return [index for index, one in enumerate(contributors) if one["data"][0]]
 
     def name(self, chunk):
         return {**self.authority, "attempt": self.attempts[chunk], "chunk": chunk}
@@ -115,8 +119,6 @@ class Auditor:
         self.run, self.name, self.say = run_hash(run), name, say
         self.search = Search((host, int(port)), self.hello, self.is_newest)
         self.node_key = random.getrandbits(63) | 1
-        self.closed_port = socket.socket()  # Nobody listens there, and nobody else can.
-        self.closed_port.bind(("127.0.0.1", 0))
         self.links = Links(self.run)
         self.rules, self.config = None, bytes(32)
         self.states = {}  # By fragment.
@@ -138,15 +140,14 @@ class Auditor:
     # -- Its life.
 
     async def live(self):
-        with self.closed_port:
-            while True:
-                try:
-                    await self.attend()
-                except (OSError, EOFError, ValueError) as error:
-                    self.say(event="lost", reason=str(error) or type(error).__name__)
-                finally:
-                    self.leave_rounds()
-                await asyncio.sleep(0.2)  # Before it dials again.
+        while True:
+            try:
+                await self.attend()
+            except (OSError, EOFError, ValueError) as error:
+                self.say(event="lost", reason=str(error) or type(error).__name__)
+            finally:
+                self.leave_rounds()
+            await asyncio.sleep(0.2)  # Before it dials again.
 
     def leave_rounds(self):
         for task in self.tasks:
@@ -165,7 +166,7 @@ class Auditor:
         # It says that it has no state, so that a run never goes on from what only this member has.
         nothing = [{"version": NO_VERSION, "digest": DIGEST_UNKNOWN}] * self.fragment_count
         return frame("Hello", self.run, term=self.term, protocol=PROTOCOL, node_key=self.node_key, node_name=self.name, config=self.config,
-                     listen=self.closed_port.getsockname(), step=0, samples=self.samples, states=nothing, **self.last,
+                     listen=("", 0), step=0, samples=self.samples, states=nothing, **self.last,
                      remembers=self.last["last_term"] > 0, coordinator=self.coordinator, is_home=is_home, held=[])
 
     def is_newest(self, welcome):
@@ -286,7 +287,7 @@ class Auditor:
     async def catch_up(self, message):
         states = []
         for fragment, wanted in enumerate(message.states):
-            await self.bring(fragment, wanted, [donor["data"] for donor in message.donors], message.term)
+            await self.bring(fragment, wanted, [donor["data"] for donor in message.donors if donor["data"][0]], message.term)
             states.append({"version": wanted["version"], "digest": self.states[fragment].digest(fragment)})
         self.step = message.step
         self.tell("Synced", states=states)

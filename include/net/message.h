@@ -197,6 +197,7 @@ struct StandBy {
 struct Redirect {
   Endpoint coordinator;
   uint64_t node_key = 0;  // As in Donor; 0: not known.
+  bool operator==(const Redirect&) const = default;
 };
 struct Reject {
   std::string reason;

@@ -18,6 +18,28 @@ ClusterOptions fail_over_cluster(uint64_t seed, int64_t node_count) {
   return options;
 }
 
+// Samples that are handed out in one term, and again in a later one.
+class SamplesSeen {
+ public:
+  explicit SamplesSeen(Cluster& cluster) {
+    cluster.world.on_delivery = [this, before = cluster.world.on_delivery](HostId from, HostId to,
+                                                                           Message& message) {
+      before(from, to, message);
+      if (message.type == MessageType::kSamples) hear(*decode<Samples>(*message.payload), message);
+    };
+  }
+  uint32_t term = 0;
+  uint64_t end = 0, earlier_end = 0, again = 0;
+
+ private:
+  void hear(const Samples& samples, const Message& message) {
+    if (samples.count == 0) return;
+    if (std::exchange(term, message.authority.term) != message.authority.term) earlier_end = end;
+    again += samples.first < earlier_end;
+    end = std::max(end, samples.first + samples.count);
+  }
+};
+
 TEST_CASE("fail over: a node coordinates beside its training") {
   Cluster cluster(fail_over_cluster(1, 3));
   cluster.start_all();
@@ -46,7 +68,10 @@ TEST_CASE("fail over: no moment of a round loses a commit") {
   for (const MessageType type : {MessageType::kReady, MessageType::kOpen, MessageType::kDone,
                                  MessageType::kCommit, MessageType::kApplied}) {
     for (const int64_t count : {1, 2, 3}) {
-      Cluster cluster(fail_over_cluster(3 + uint64_t(count), 4));
+      ClusterOptions options = fail_over_cluster(3 + uint64_t(count), 4);
+      options.trainer.asks_for_samples = true;
+      Cluster cluster(options);
+      const SamplesSeen samples(cluster);
       auto left = std::make_shared<int64_t>(count);
       once_before(
           cluster,
@@ -61,6 +86,8 @@ TEST_CASE("fail over: no moment of a round loses a commit") {
       cluster.start_node(1);
       REQUIRE(cluster.all_active(minutes(1)));
       REQUIRE(cluster.reaches(10, minutes(1)));
+      REQUIRE(samples.earlier_end > 0);
+      REQUIRE(samples.again == 0);
       REQUIRE(cluster.violations() == "");
     }
   }

@@ -12,6 +12,8 @@ using std::chrono::seconds;
 constexpr Duration kTick = milliseconds(250);
 constexpr Duration kGiveUpAfter = seconds(15);
 constexpr int64_t kHeaderBytes = 64;
+// The least that a system takes of a connection before the line does: not queued for its machine.
+constexpr int64_t kSystemBytes = 16 * 1024;
 
 }  // namespace
 
@@ -361,7 +363,7 @@ void World::end(LinkId id, int side, const std::string& reason) {
 
 int64_t World::queued_bytes(HostId from, LinkId id) const {
   const Link& l = link(id);
-  return l.directions[l.ends[0] == from ? 0 : 1].queued_bytes;
+  return std::max<int64_t>(l.directions[l.ends[0] == from ? 0 : 1].queued_bytes - kSystemBytes, 0);
 }
 
 Duration World::latency(HostId a, HostId b) {

@@ -1,5 +1,7 @@
 #include "net/coordinator/announcer.h"
 
+#include <utility>
+
 #include "net/probe.h"
 
 namespace net {
@@ -11,7 +13,7 @@ constexpr Duration kAgainAfter = std::chrono::seconds(10);
 }  // namespace
 
 void Announcer::on_tick(const std::optional<Redirect>& self, Turn turn) {
-  self_ = self;
+  if (std::exchange(self_, self) != self) due_at_ = turn.now;
   if (turn.now < due_at_) return;
   due_at_ = turn.now + kAgainAfter;
   if (link_) turn.out.close(*link_);  // Nobody has answered.

@@ -512,7 +512,11 @@ void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave
 // Whoever can still hear it is told why. Nothing happens to a link that is closed already.
 void CoordinatorMachine::lose(PeerId peer, const std::string& reason, Turn turn) {
   const MemberRecord& member = *roster_.find(peer);
-  standing_.notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
+  if (member.is_welcome) {
+    standing_.notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
+  } else {  // It has found the coordinator elsewhere, most likely.
+    base::log_info("{} does not wait here any more: {}", member.name, reason);
+  }
   lost_count_ += member.was_active;
   turn.out.close(member.link);
   forget(peer, turn);
@@ -723,6 +727,7 @@ void CoordinatorMachine::start(Turn turn) {
   elsewhere_.reset();
   electors_.begin(inherited);
   if (inherited) rounds_.inherit_held(inherited->electorates);
+  rounds_.commit_held(turn);  // Whoever holds such a round has the state in force.
   uint64_t step = 0;
   uint64_t samples = 0;
   for (auto& [peer, member] : roster_.all()) {
@@ -734,7 +739,6 @@ void CoordinatorMachine::start(Turn turn) {
   }
   rounds_.set_committed_step(std::max(step, rounds_.committed_step()));
   samples_.start(samples);
-  rounds_.commit_held(turn);
   base::log_info("the run starts with {} members at step {}, fragment 0 at version {}, sample {}",
                  roster_.count(), step, in_force_.states()[0].version, samples_.count());
 }

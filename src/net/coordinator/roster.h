@@ -46,7 +46,8 @@ struct MemberRecord {
   PortNews port_news = PortNews::kNone;  // What it was told of its data port,
   Bytes visits;                          // and whom to dial instead of being dialled.
   bool contributes = true;               // Else it receives results, and nobody waits for it.
-  uint64_t contributed_step = 0;         // Of the last commit with its work in it.
+  uint64_t contributed_step = 0;         // Of the last commit with its work in it,
+  std::map<int64_t, uint64_t> contributed_round;  // and which it was, by fragment.
   // Its last list of active members, as it told.
   uint32_t last_term = 0;
   uint64_t last_epoch = 0;

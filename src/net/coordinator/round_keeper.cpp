@@ -20,6 +20,20 @@ constexpr int64_t kWeightsMax = 16;
 // Commits wait for others at most for a tenth of the time.
 constexpr int64_t kHeldShare = 10;
 
+// Somebody must sum what the others bring, though he has trained on nothing himself: that counts
+// with one token.
+void give_owner_weight(std::vector<Contributor>& contributors) {
+  const auto can_own = [](const Contributor& one) { return !one.data.host.empty(); };
+  const auto has_weight = [](const Contributor& one) { return one.weight_tokens > 0; };
+  const auto owner = std::ranges::find_if(contributors, can_own);
+  const bool is_needed = owner != contributors.end() &&
+                         std::ranges::none_of(contributors, [&](const Contributor& one) {
+                           return can_own(one) && has_weight(one);
+                         });
+  probe<"only somebody without weight can sum">(is_needed);
+  if (is_needed) owner->weight_tokens = 1;
+}
+
 }  // namespace
 
 RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
@@ -200,6 +214,7 @@ std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
     if (weight > 0) weights.push_back(weight);
   }
   if (!weights.empty()) {
+    give_owner_weight(contributors);
     std::erase_if(contributors, [](const auto& one) { return one.weight_tokens <= 0; });
   }
   probe<"a round without any weight">(weights.empty());
@@ -355,7 +370,10 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
     MemberRecord& member = *roster_.find(peer);
     member.states[size_t(fragment)] = state;
     conduct_.kept(member.node_key);
-    if (round.is_contributor(peer)) member.contributed_step = round.step();
+    if (round.is_contributor(peer)) {
+      member.contributed_step = round.step();
+      member.contributed_round[fragment] = state.version;
+    }
     speaker_.send(member.link, MessageType::kCommit, round.authority(), payload, turn);
   }
   for (auto& [peer, member] : roster_.all()) member.ready[size_t(fragment)].reset();

@@ -78,13 +78,25 @@ void StateInForce::hear_last(int64_t fragment, const FragmentState& said) {
   if (!is_any_active) state.digest = said.digest;
 }
 
+// Those whose work is in the last commit: others may be so slow that they apply it when there is
+// another one already. Where none of them is left, those who contribute at all.
+bool StateInForce::has_say(const MemberRecord& member, int64_t fragment) const {
+  const auto contributed = [&](const MemberRecord& one) {
+    const auto round = one.contributed_round.find(fragment);
+    return one.is_active() && round != one.contributed_round.end() &&
+           round->second == states_[size_t(fragment)].version;
+  };
+  const bool has_contributors = std::ranges::any_of(
+      roster_.all(), [&](const auto& entry) { return contributed(entry.second); });
+  return has_contributors ? contributed(member) : member.is_active() && member.contributes;
+}
+
 std::vector<Claim> StateInForce::claims(int64_t fragment, bool only_voters) const {
-  const bool has_voters = std::ranges::any_of(roster_.all(), [](const auto& entry) {
-    return entry.second.is_active() && entry.second.contributes;
-  });
+  const bool has_voters = std::ranges::any_of(
+      roster_.all(), [&](const auto& entry) { return has_say(entry.second, fragment); });
   std::vector<Claim> claims;
   for (const auto& [peer, member] : roster_.all()) {
-    const bool may_vote = member.is_active() && (member.contributes || !has_voters);
+    const bool may_vote = has_voters ? has_say(member, fragment) : member.is_active();
     if (only_voters && !may_vote) continue;
     claims.push_back({.peer = peer, .state = member.states[size_t(fragment)]});
   }

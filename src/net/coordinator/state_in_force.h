@@ -36,8 +36,8 @@ class StateInForce {
   };
   Lead lead(const std::vector<FragmentState>& states) const;
 
-  // After a commit: which digest the new state has, by the majority of those who contribute. Who
-  // only receives has no vote. `is_overdue`: no more votes are waited for.
+  // After a commit: which digest the new state has, by the majority of those who contributed to
+  // it. Who only receives has no vote. `is_overdue`: no more votes are waited for.
   void settle_digest(int64_t fragment, bool is_overdue);
   // What somebody says who has made that commit and is not active any more: it counts if nobody is.
   void hear_last(int64_t fragment, const FragmentState& said);
@@ -51,6 +51,7 @@ class StateInForce {
   CatchUp catch_up_for(const MemberRecord& member, uint64_t committed_step) const;
 
  private:
+  bool has_say(const MemberRecord& member, int64_t fragment) const;
   std::vector<Claim> claims(int64_t fragment, bool only_voters) const;
   bool holds_some(const MemberRecord& member) const;
 

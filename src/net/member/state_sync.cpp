@@ -183,7 +183,7 @@ void StateSync::want(int64_t fragment, const FragmentCatchUp::Need& need) {
 
 std::vector<Donor> StateSync::donors_from(int64_t turn) const {
   std::vector<Donor> turns = expected_->donors;
-  const int64_t first = (turn + fetch_count_) % int64_t(turns.size());
+  const int64_t first = (turn + fetch_count_ + outrun_.count) % int64_t(turns.size());
   std::rotate(turns.begin(), turns.begin() + first, turns.end());
   return turns;
 }
@@ -310,12 +310,13 @@ Answer StateSync::answer(const ChunkName& name) {
   return {.kind = Answer::Kind::kChunk, .payload = state_payload(block->version, block->bytes)};
 }
 
-// What was committed last may not be applied yet.
+// What was committed last may not be applied yet. Who is further behind would only keep others from
+// asking somebody else in time.
 Answer StateSync::answer_past(const ChunkName& name) {
   if (name.chunk >= store_.chunk_count(name.fragment)) return gone();
   const auto past = store_.past_chunk(name.fragment, name.round, name.chunk);
   if (past) return {.kind = Answer::Kind::kChunk, .payload = past_payload(*past)};
-  return name.round > applied_version(name.fragment) ? not_yet() : gone();
+  return name.round == applied_version(name.fragment) + 1 ? not_yet() : gone();
 }
 
 Answer StateSync::answer_digests(const ChunkName& name) {
