@@ -85,7 +85,7 @@ void print_json(const PrepareCommand& command, const data::PrepareReport& report
 
 void prepare(PrepareCommand& command, const StopRequested& stop_requested) {
   const auto storage = base::make_disk_storage();
-  const auto tokenizer = data::make_tokenizer(command.tokenizer);
+  const auto tokenizer = data::make_tokenizer(*storage, command.tokenizer);
   command.options.separator = unescape(command.options.separator);
   int64_t reported_bytes = 0;
   const auto progress = [&](int64_t bytes) {

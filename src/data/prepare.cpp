@@ -154,11 +154,9 @@ class Preparation {
 
   void add_document(std::string_view text) {
     check_stop();
-    const std::vector<int32_t> ids = tokenizer_.encode(text);
     std::vector<int32_t> document;
-    document.reserve(ids.size() + 2);  // All at once: the longest are what bounds the memory.
-    document.push_back(tokenizer_.begin_id());
-    document.insert(document.end(), ids.begin(), ids.end());
+    if (tokenizer_.begin_id() != Tokenizer::kNoId) document.push_back(tokenizer_.begin_id());
+    tokenizer_.append_ids(text, document);
     document.push_back(tokenizer_.end_id());
     writer_.add_document(document);
 

@@ -43,7 +43,8 @@ class Workshop {
 
   test::TemporaryFolder folder;
   std::unique_ptr<base::Storage> storage = base::make_disk_storage();
-  std::unique_ptr<data::Tokenizer> tokenizer = data::make_tokenizer("bytes");
+  std::unique_ptr<data::Tokenizer> tokenizer =
+      data::make_tokenizer(*base::make_disk_storage(), "bytes");
   data::PrepareOptions options;
   std::vector<int64_t> progress;
 };

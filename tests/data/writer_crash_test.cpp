@@ -54,7 +54,7 @@ TEST_CASE("prepare: a full disk is a lost resource") {
   const test::TemporaryFolder folder;
   write_file(folder.file("in/a.txt"), "some text");
   const auto disk = base::make_disk_storage();
-  const auto tokenizer = data::make_tokenizer("bytes");
+  const auto tokenizer = data::make_tokenizer(*base::make_disk_storage(), "bytes");
   const data::PrepareOptions options{.inputs = {folder.file("in")},
                                      .output_prefix = folder.file("out/data")};
   for (int64_t fail_at = 1;; ++fail_at) {
