@@ -7,6 +7,7 @@
 //                document_index[...]; little endian.
 //   PREFIX.json  ours, optional: tokenizer name, vocabulary, token and document counts. Files of
 //   others lack it.
+//   PREFIX.tokenizer.json  the tokenizer's file, if it has one, so that the data need nothing else.
 //
 // A document is what one sequence holds (our writer writes one sequence per document).
 #pragma once
@@ -19,6 +20,8 @@
 #include "base/file.h"
 
 namespace data {
+
+inline constexpr const char* kTokenizerEnding = ".tokenizer.json";
 
 // Memory-mapped and immutable; may be read from several threads. The files must not be changed
 // meanwhile: put a new one in their place instead.
@@ -48,6 +51,8 @@ class TokenDatasetWriter {
     std::string prefix;
     int64_t vocabulary = 0;
     std::string tokenizer_name;
+    std::string tokenizer_definition = {};  // The text of its file, kept beside; empty: none.
+    int32_t begin_id = -1, end_id = -1;     // Around each document; -1: none, or unknown.
   };
   static std::unique_ptr<TokenDatasetWriter> create(base::Storage& storage, const Options& options);
   virtual ~TokenDatasetWriter() = default;

@@ -36,7 +36,7 @@ TEXTS = [
     "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35\u0e0a\u0e32\u0e27\u0e42\u0e25\u0e01 \u0e01\u0e33", "\u4f60\u597d\uff0c\u4e16\u754c\uff01\u3053\u3093\u306b\u3061\u306f\u4e16\u754c\u3002\u30c6\u30b9\u30c8\u3067\u3059\u3000\u5168\u89d2",
     "\u306f\u309a \u30cf\u3099 \u3071 \u30d0 \uff8a\uff9e", "\u0b95\u0bca \u0bca \u0d4a \u1026 \u1b06", "\U00020000\U0002a6df \U0002f800 \uf900", "\u12a0\u121b\u122d\u129b \u10e5\u10d0\u10e0\u10d7\u10e3\u10da\u10d8 \u1f00\u03b1\u03b9 \u0399\u0301",
     "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! \u0438\u0306 \u0419", "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466 \U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f \U0001f1e9\U0001f1ea \u2764\ufe0f 1\ufe0f\u20e3 \U0001f44d\U0001f3fd",
-    "\U0001d518\U0001d52b\U0001d526 \U0001d7d8\U0001d7d9 \u24d0", "\x00\x01\x02 \x7f \x1b[31m", "\ue000 \U0010ffff \uffff \U000f0000", "\ufffd\ufffd",
+    "\U0001d518\U0001d52b\U0001d526 \U0001d7d8\U0001d7d9 a\u24d0b \U0001f13e", "\x00\x01\x02 \x7f \x1b[31m", "\ue000 \U0010ffff \uffff \U000f0000", "\ufffd\ufffd",
     SPACES, "a".join(SPACES), "".join(c + c for c in SPACES) + "x", " " * 40 + "x", "\n" * 17 + "y", " \n" * 9 + " ", "\xa0\xa0 \xa0x", "\u3000\u3000\u3000\u4e2d",
     "x" * 70, "ab" * 60, "-" * 50 + "\n" + "=" * 33, "!?" * 20 + "\r\n\r\n", "#" * 7 + " heading\n\n* item\n",
     "https://example.org/a_b-c?d=e%20f&g=\u00fc#h", "foo_bar __init__ camelCaseWord SCREAMING_SNAKE x86_64 a\u0332b", "<|endoftext|>", "a<|endoftext|>b <|endoftext|> c<|endoftext|><|endoftext|>",
@@ -176,7 +176,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--compare", metavar="ATOLL")
-    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=3, help="of the random texts")
     parser.add_argument("--count", type=int, default=1000, help="random texts")
     arguments = parser.parse_args()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -12,7 +12,8 @@ namespace {
 void write_dataset(base::Storage& storage, const std::string& prefix,
                    const std::vector<std::vector<int32_t>>& documents) {
   const auto writer = data::TokenDatasetWriter::create(
-      storage, {.prefix = prefix, .vocabulary = 100, .tokenizer_name = "t"});
+      storage,
+      {.prefix = prefix, .vocabulary = 100, .tokenizer_name = "t", .tokenizer_definition = "{}"});
   for (const auto& document : documents) writer->add_document(document);
   writer->finish();
 }

@@ -15,6 +15,8 @@ class ByteTokenizer : public Tokenizer {
 
   void append_ids(std::string_view text, std::vector<int32_t>& ids) const override {
     const size_t first = ids.size();
+    ids.reserve(first + text.size() +
+                1);  // An end id follows; twice the memory for it would not do.
     ids.resize(first + text.size());
     for (size_t i = 0; i < text.size(); ++i) ids[first + i] = uint8_t(text[i]);
   }

@@ -9,7 +9,7 @@
 namespace data {
 namespace {
 
-constexpr std::string_view kWordClass = "\\p{L}\\p{M}\\p{Nd}\\p{Pc}";
+constexpr std::string_view kWordClass = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
 // Escapes that mean the same.
 constexpr std::string_view kSameEscapes = "dDpPrntfaexAz";
 
