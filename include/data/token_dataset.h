@@ -9,6 +9,9 @@
 //   others lack it.
 //   PREFIX.tokenizer.json  the tokenizer's file, if it has one, so that the data need nothing else.
 //
+// Data of datatrove are read as well, as they are: NAME.ds (tokens), NAME.ds.index (where documents
+// end) and NAME.ds.metadata (optional).
+//
 // A document is what one sequence holds (our writer writes one sequence per document).
 #pragma once
 
@@ -27,8 +30,9 @@ inline constexpr const char* kTokenizerEnding = ".tokenizer.json";
 // meanwhile: put a new one in their place instead.
 class TokenDataset {
  public:
-  // Throws bad_input for a missing, truncated or inconsistent file: every length and offset is
-  // checked against the file's size before anything is used.
+  // `prefix` is PREFIX, or NAME or NAME.ds. Throws bad_input for a missing, truncated or
+  // inconsistent file: every length and offset is checked against the file's size before anything
+  // is used.
   static std::unique_ptr<TokenDataset> open(base::Storage& storage, const std::string& prefix);
   virtual ~TokenDataset() = default;
 
