@@ -6,7 +6,8 @@
 namespace data {
 namespace {
 
-constexpr int64_t kBytesPerThread = base::kMiB;
+// So much that the threads end at about the same time, and less than what a long document takes.
+constexpr int64_t kBytesPerThread = 4 * base::kMiB;
 // What a thread takes at a time: short documents are not worth a call each.
 constexpr int64_t kShareBytes = 64 * base::kKiB;
 // Smaller entries are copied, so that not each of many small files has to stay mapped.
