@@ -120,7 +120,6 @@ class Preparation {
       write_entry(entry);
     }
     batch_.clear();
-    if (report_.bytes - now_.text_bytes >= kProgressBytes) tell_progress();
   }
 
   void write_entry(const BatchEntry& entry) {
@@ -133,6 +132,7 @@ class Preparation {
     ++report_.documents;
     report_.tokens += int64_t(entry.ids.size());
     report_.bytes += entry.text_bytes;
+    if (report_.bytes - now_.text_bytes >= kProgressBytes) tell_progress();
   }
 
   void add_bad(LeftOut one, bool is_file) {
