@@ -22,6 +22,9 @@ DOORS = [  # (header, where it may be included); tests may include what they tes
     (r"openssl/", ("src/base/hash.cpp", "src/net/security/", "tests/")),
     (r"(openblas/)?cblas", ("src/cpu/", "tests/")),
     (r"(cuda|cublas|cudnn|nccl|curand|nvml|nvtx|cooperative_groups|cub/)", ("cuda/", "tests/")),
+    (r"pcre2\.h$", ("src/data/tokenizer/pattern.cpp",)),
+    (r"utf8proc\.h$", ("src/data/tokenizer/nfc.cpp", "tests/")),
+    (r"(zlib|zstd)\.h$", ("src/data/unpacked_source.cpp", "tests/")),
     (r"CLI/", ("src/cli/",)),
     (r"catch2/", ("tests/support/",)),
 ]

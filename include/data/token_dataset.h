@@ -7,6 +7,10 @@
 //                document_index[...]; little endian.
 //   PREFIX.json  ours, optional: tokenizer name, vocabulary, token and document counts. Files of
 //   others lack it.
+//   PREFIX.tokenizer.json  the tokenizer's file, if it has one, so that the data need nothing else.
+//
+// Data of datatrove are read as well, as they are: NAME.ds (tokens), NAME.ds.index (where documents
+// end) and NAME.ds.metadata (optional).
 //
 // A document is what one sequence holds (our writer writes one sequence per document).
 #pragma once
@@ -20,12 +24,15 @@
 
 namespace data {
 
+inline constexpr const char* kTokenizerEnding = ".tokenizer.json";
+
 // Memory-mapped and immutable; may be read from several threads. The files must not be changed
 // meanwhile: put a new one in their place instead.
 class TokenDataset {
  public:
-  // Throws bad_input for a missing, truncated or inconsistent file: every length and offset is
-  // checked against the file's size before anything is used.
+  // `prefix` is PREFIX, or NAME or NAME.ds. Throws bad_input for a missing, truncated or
+  // inconsistent file: every length and offset is checked against the file's size before anything
+  // is used.
   static std::unique_ptr<TokenDataset> open(base::Storage& storage, const std::string& prefix);
   virtual ~TokenDataset() = default;
 
@@ -48,6 +55,8 @@ class TokenDatasetWriter {
     std::string prefix;
     int64_t vocabulary = 0;
     std::string tokenizer_name;
+    std::string tokenizer_definition = {};  // The text of its file, kept beside; empty: none.
+    int32_t begin_id = -1, end_id = -1;     // Around each document; -1: none, or unknown.
   };
   static std::unique_ptr<TokenDatasetWriter> create(base::Storage& storage, const Options& options);
   virtual ~TokenDatasetWriter() = default;

@@ -46,29 +46,64 @@ size_t end_of_value(std::string_view text) {
 
 }  // namespace
 
-JsonRecords::JsonRecords(std::string_view content, Form form, int64_t value_bytes_max)
-    : rest_(content), form_(form), value_bytes_max_(size_t(value_bytes_max)) {
-  if (rest_.starts_with(kByteOrderMark)) rest_.remove_prefix(kByteOrderMark.size());
+JsonRecords::JsonRecords(ByteSource& source, Form form, int64_t value_bytes_max)
+    : source_(source), form_(form), value_bytes_max_(size_t(value_bytes_max)) {
+  source_.extend_to(kByteOrderMark.size());
+  if (source_.window().starts_with(kByteOrderMark)) source_.skip(kByteOrderMark.size());
 }
 
 std::optional<JsonRecord> JsonRecords::next() {
+  drop_lost();
   return form_ == Form::kLines ? next_line() : next_value();
 }
 
 JsonRecord JsonRecords::take(size_t byte_count, const char* problem) {
   const JsonRecord record = {.line = line_,
-                             .text = rest_.substr(0, byte_count),
+                             .text = source_.window().substr(0, byte_count),
                              .is_element = is_in_array_,
                              .problem = problem};
   line_ += std::ranges::count(record.text, '\n');
-  rest_.remove_prefix(record.text.size());
+  source_.skip(record.text.size());
   return record;
 }
 
+// False at the end of the file.
+bool JsonRecords::has_bytes() {
+  source_.extend_to(1);
+  return !source_.window().empty();
+}
+
+// The rest of a line without an end, or of an array: more than fits the window, where it has one.
+void JsonRecords::drop_lost() {
+  while (lost_ != Lost::kNothing && has_bytes()) {
+    const size_t line_end = lost_ == Lost::kLine ? source_.window().find('\n') : std::string::npos;
+    take(line_end);
+    if (line_end != std::string_view::npos) break;
+  }
+  lost_ = Lost::kNothing;
+}
+
+// npos: it is longer than a value may be, and its end is not in the window.
+size_t JsonRecords::find_line_end() {
+  for (size_t searched = 0;;) {
+    const size_t found = source_.window().find('\n', searched);
+    if (found != std::string_view::npos) return found;
+    searched = source_.window().size();
+    if (source_.is_whole()) return searched;
+    if (searched > value_bytes_max_) return std::string_view::npos;
+    source_.extend();
+  }
+}
+
 std::optional<JsonRecord> JsonRecords::next_line() {
-  while (!rest_.empty()) {
-    const JsonRecord line = take(rest_.find('\n'));
-    if (!rest_.empty()) take(1);
+  while (has_bytes()) {
+    const size_t end = find_line_end();
+    if (end == std::string_view::npos) {
+      lost_ = Lost::kLine;
+      return take(end, "a longer line than is allowed");
+    }
+    const JsonRecord line = take(end);
+    if (!source_.window().empty()) take(1);
     if (line.text.find_first_not_of(kSpace) != std::string_view::npos) return line;
   }
   return std::nullopt;
@@ -76,17 +111,31 @@ std::optional<JsonRecord> JsonRecords::next_line() {
 
 // False at the end.
 bool JsonRecords::skip_to_value() {
-  while (true) {
-    take(std::min(rest_.find_first_not_of(kSpace), rest_.size()));
-    if (rest_.empty()) return false;
-    if (rest_.front() == '[' && !is_in_array_) {
+  while (has_bytes()) {
+    take(std::min(source_.window().find_first_not_of(kSpace), source_.window().size()));
+    if (source_.window().empty()) continue;
+    const char first = source_.window().front();
+    if (first == '[' && !is_in_array_) {
       is_in_array_ = true;
-    } else if (rest_.front() == ']' && is_in_array_) {
+    } else if (first == ']' && is_in_array_) {
       is_in_array_ = false;
-    } else if (rest_.front() != ',' || !is_in_array_) {
+    } else if (first != ',' || !is_in_array_) {
       return true;
     }
     take(1);
+  }
+  return false;
+}
+
+// 0: it has no end.
+size_t JsonRecords::find_value_end() {
+  while (true) {
+    const std::string_view window = source_.window().substr(0, value_bytes_max_);
+    const size_t end = end_of_value(window);
+    const bool is_all = source_.is_whole() || window.size() == value_bytes_max_;
+    // In what comes behind a value without an end may have one, and a number may go on.
+    if (is_all || (end > 0 && end < window.size())) return end;
+    source_.extend();
   }
 }
 
@@ -97,12 +146,16 @@ std::optional<JsonRecord> JsonRecords::next_value() {
     is_in_array_ = false;
     return end;
   }
-  if (const size_t end = end_of_value(rest_.substr(0, value_bytes_max_)); end > 0) return take(end);
-  if (!is_in_array_)
-    return take(rest_.find('\n'), "a value without an end, or a longer one than is allowed");
-  JsonRecord lost = take(rest_.size(),
-                         "a value without an end, or a longer one than is allowed; the rest of "
-                         "the array is lost");
+  if (const size_t end = find_value_end(); end > 0) return take(end);
+  const bool was_in_array = is_in_array_;
+  const size_t line_end = source_.window().find('\n');
+  if (was_in_array || line_end == std::string_view::npos)
+    lost_ = was_in_array ? Lost::kAll : Lost::kLine;
+  JsonRecord lost =
+      was_in_array ? take(std::string_view::npos,
+                          "a value without an end, or a longer one than is allowed; the rest of "
+                          "the array is lost")
+                   : take(line_end, "a value without an end, or a longer one than is allowed");
   is_in_array_ = false;
   return lost;
 }

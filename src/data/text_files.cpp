@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "data/token_dataset.h"
 
 namespace data {
 namespace {
@@ -15,6 +16,19 @@ namespace fs = std::filesystem;
 base::Error cannot_read(const fs::path& path, const std::error_code& error) {
   return base::bad_input(
       fmt::format("cannot read the input {}: {}", path.string(), error.message()));
+}
+
+// PREFIX.json or PREFIX.tokenizer.json, with a PREFIX.idx.
+bool describes_dataset(const fs::path& path) {
+  const std::string name = path.string();
+  for (const std::string_view ending :
+       {std::string_view(kTokenizerEnding), std::string_view(".json")}) {
+    std::error_code error;
+    if (name.ends_with(ending) &&
+        fs::exists(name.substr(0, name.size() - ending.size()) + ".idx", error))
+      return true;
+  }
+  return false;
 }
 
 class Walk {
@@ -63,8 +77,7 @@ class Walk {
     if (!fs::exists(status)) return leave_out("a link that leads nowhere");
     if (fs::is_directory(status)) return leave_out("a link to a folder");
     if (!fs::is_regular_file(status)) return leave_out("neither a file nor a folder");
-    if (path.extension() == ".json" && fs::exists(fs::path(path).replace_extension(".idx"), error))
-      return leave_out("it describes the token dataset beside it");
+    if (describes_dataset(path)) return leave_out("it describes the token dataset beside it");
     found.paths.push_back(path.string());
   }
 

@@ -7,26 +7,15 @@
 
 #include "base/json.h"
 #include "base/math.h"
+#include "data/datatrove_dataset.h"
+#include "data/mapped_numbers.h"
 #include "data/token_format.h"
 
 namespace data {
 namespace {
 
+constexpr const char* kDatatroveEnding = ".ds";
 constexpr int64_t kDescriptionBytesMax = base::kMiB;
-
-base::Error damaged(const std::string& path, const std::string& found) {
-  return base::bad_input(
-      fmt::format("cannot read {}: {}", path, found),
-      "the file is damaged or not a token dataset; make it again, or copy it again");
-}
-
-// Numbers in the index are not aligned, because its header has 34 bytes.
-template <class T>
-T load(std::span<const std::byte> bytes, int64_t offset) {
-  T value;
-  std::memcpy(&value, bytes.data() + offset, sizeof(T));
-  return value;
-}
 
 // The arrays of an index file, in place.
 struct Index {
@@ -35,37 +24,38 @@ struct Index {
   int64_t sequence_count = 0;
   int64_t document_index_count = 0;
 
-  int64_t length(int64_t i) const { return load<int32_t>(bytes, kIndexHeaderBytes + 4 * i); }
+  int64_t length(int64_t i) const { return load_number<int32_t>(bytes, kIndexHeaderBytes + 4 * i); }
   int64_t byte_offset(int64_t i) const {
-    return load<int64_t>(bytes, kIndexHeaderBytes + 4 * sequence_count + 8 * i);
+    return load_number<int64_t>(bytes, kIndexHeaderBytes + 4 * sequence_count + 8 * i);
   }
   int64_t document_index(int64_t i) const {
-    return load<int64_t>(bytes, kIndexHeaderBytes + 12 * sequence_count + 8 * i);
+    return load_number<int64_t>(bytes, kIndexHeaderBytes + 12 * sequence_count + 8 * i);
   }
 };
 
 Index parse_header(const std::string& path, std::span<const std::byte> bytes) {
   if (int64_t(bytes.size()) < kIndexHeaderBytes) {
-    throw damaged(path,
-                  fmt::format("{} bytes, but the header has {}", bytes.size(), kIndexHeaderBytes));
+    throw damaged_dataset(
+        path, fmt::format("{} bytes, but the header has {}", bytes.size(), kIndexHeaderBytes));
   }
   if (std::memcmp(bytes.data(), kIndexMagic.data(), kIndexMagic.size()) != 0) {
-    throw damaged(path, "it does not start with MMIDIDX");
+    throw damaged_dataset(path, "it does not start with MMIDIDX");
   }
-  const auto version = load<uint64_t>(bytes, 9);
-  if (version != kIndexVersion) throw damaged(path, fmt::format("version {}, expected 1", version));
-  Index index{.bytes = bytes, .type = TokenType(load<uint8_t>(bytes, 17))};
+  const auto version = load_number<uint64_t>(bytes, 9);
+  if (version != kIndexVersion)
+    throw damaged_dataset(path, fmt::format("version {}, expected 1", version));
+  Index index{.bytes = bytes, .type = TokenType(load_number<uint8_t>(bytes, 17))};
   if (token_bytes(index.type) == 0) {
-    throw damaged(
+    throw damaged_dataset(
         path, fmt::format("token type {}, expected 1 (uint8), 3 (int16), 4 (int32) or 8 (uint16)",
                           int(index.type)));
   }
-  const auto sequences = load<uint64_t>(bytes, 18);
-  const auto entries = load<uint64_t>(bytes, 26);
+  const auto sequences = load_number<uint64_t>(bytes, 18);
+  const auto entries = load_number<uint64_t>(bytes, 26);
   // Each count is first compared with what there is room for, so that the products cannot overflow.
   const uint64_t room = bytes.size() - uint64_t(kIndexHeaderBytes);
   if (sequences > room / 12 || entries > room / 8 || 12 * sequences + 8 * entries != room) {
-    throw damaged(
+    throw damaged_dataset(
         path,
         fmt::format("{} sequences and {} document index entries do not fit a file of {} bytes",
                     sequences, entries, bytes.size()));
@@ -86,7 +76,7 @@ int64_t check_sequences(const std::string& path, const Index& index, int64_t bin
     const bool fits = length >= 0 && offset >= 0 && offset % width == 0 && offset <= bin_bytes &&
                       length <= (bin_bytes - offset) / width;
     if (!fits) {
-      throw damaged(
+      throw damaged_dataset(
           path,
           fmt::format(
               "sequence {} has {} tokens of {} bytes at byte {}, but the .bin file has {} bytes", i,
@@ -94,7 +84,7 @@ int64_t check_sequences(const std::string& path, const Index& index, int64_t bin
     }
     tokens += length;
     if (tokens > bin_bytes / width)
-      throw damaged(path, fmt::format("sequences up to {} overlap", i));
+      throw damaged_dataset(path, fmt::format("sequences up to {} overlap", i));
   }
   return tokens;
 }
@@ -107,9 +97,9 @@ void check_document_index(const std::string& path, const Index& index) {
   for (int64_t i = 0; i < index.document_index_count; ++i) {
     const int64_t entry = index.document_index(i);
     if (entry < previous || entry > index.sequence_count || (i == 0 && entry != 0)) {
-      throw damaged(path,
-                    fmt::format("document index entry {} is {}, after {} and with {} sequences", i,
-                                entry, previous, index.sequence_count));
+      throw damaged_dataset(
+          path, fmt::format("document index entry {} is {}, after {} and with {} sequences", i,
+                            entry, previous, index.sequence_count));
     }
     previous = entry;
   }
@@ -157,15 +147,6 @@ Description read_description(base::Storage& storage, const std::string& path, in
                     integer("documents"), integer("tokens"), documents, tokens));
   }
   return {.tokenizer_name = *tokenizer, .vocabulary = vocabulary};
-}
-
-template <class T>
-void copy_tokens(const std::byte* source, std::span<int32_t> out) {
-  for (size_t i = 0; i < out.size(); ++i) {
-    T token;
-    std::memcpy(&token, source + i * sizeof(T), sizeof(T));
-    out[i] = int32_t(token);
-  }
 }
 
 class MappedDataset : public TokenDataset {
@@ -222,6 +203,9 @@ class MappedDataset : public TokenDataset {
 
 std::unique_ptr<TokenDataset> TokenDataset::open(base::Storage& storage,
                                                  const std::string& prefix) {
+  if (prefix.ends_with(kDatatroveEnding)) return open_datatrove(storage, prefix, prefix);
+  if (!storage.exists(prefix + ".idx") && storage.exists(prefix + kDatatroveEnding))
+    return open_datatrove(storage, prefix, prefix + kDatatroveEnding);
   for (const char* ending : {".idx", ".bin"}) {
     if (storage.exists(prefix + ending)) continue;
     throw base::bad_input(

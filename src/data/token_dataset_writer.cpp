@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/math.h"
 #include "data/token_dataset.h"
@@ -72,6 +73,11 @@ class Writer : public TokenDatasetWriter {
     storage_.remove_all(options_.prefix + ".idx");
     storage_.sync_directory(folder.empty() ? "." : folder);
     bin_file_->commit();
+    if (options_.tokenizer_definition.empty()) {
+      storage_.remove_all(options_.prefix + kTokenizerEnding);
+    } else {
+      storage_.write_atomically(options_.prefix + kTokenizerEnding, options_.tokenizer_definition);
+    }
     storage_.write_atomically(options_.prefix + ".json", description());
     write_index();
   }
@@ -79,9 +85,14 @@ class Writer : public TokenDatasetWriter {
  private:
   std::string description() const {
     base::JsonWriter json(2);
-    json.begin_object()
-        .field("tokenizer", options_.tokenizer_name)
-        .field("vocabulary", options_.vocabulary)
+    json.begin_object().field("tokenizer", options_.tokenizer_name);
+    if (!options_.tokenizer_definition.empty()) {
+      const auto digest = base::sha256(std::as_bytes(std::span(options_.tokenizer_definition)));
+      json.field("tokenizer_sha256", digest.hex());
+    }
+    if (options_.begin_id >= 0) json.field("begin_id", options_.begin_id);
+    if (options_.end_id >= 0) json.field("end_id", options_.end_id);
+    json.field("vocabulary", options_.vocabulary)
         .field("documents", int64_t(lengths_.size()))
         .field("tokens", token_count_)
         .end_object();

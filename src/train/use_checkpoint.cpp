@@ -143,7 +143,7 @@ void generate_text(base::Storage& storage, const GenerateOptions& options,
                    const std::function<void(std::string_view)>& on_text) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
-  const auto tokenizer = data::make_tokenizer(reader->manifest().tokenizer);
+  const auto tokenizer = data::make_tokenizer(storage, reader->manifest().tokenizer);
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);

@@ -19,7 +19,8 @@ TEST_CASE("JSON records: whatever the file, it comes to its end and names lines 
     for (uint64_t i = random.below(40); i > 0; --i)
       content += kLetters[random.below(kLetters.size())];
     for (const auto form : {data::JsonRecords::Form::kLines, data::JsonRecords::Form::kValues}) {
-      data::JsonRecords records(content, form, 16);
+      data::MemorySource source(content);
+      data::JsonRecords records(source, form, 16);
       size_t kept = 0, count = 0;
       int64_t line = 1;
       while (const auto record = records.next()) {
@@ -44,7 +45,8 @@ TEST_CASE("JSON records: the search for an end that is missing is bounded") {
   // 10^11 steps.
   std::string content;
   for (int i = 0; i < 400000; ++i) content += "{\n";
-  data::JsonRecords records(content, data::JsonRecords::Form::kValues, 100);
+  data::MemorySource source(content);
+  data::JsonRecords records(source, data::JsonRecords::Form::kValues, 100);
   int64_t count = 0;
   while (const auto record = records.next()) count += record->problem != nullptr;
   REQUIRE(count == 400000);

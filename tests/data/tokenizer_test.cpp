@@ -7,7 +7,7 @@
 using namespace data_test;
 
 TEST_CASE("byte tokenizer: every byte is its own id") {
-  const auto tokenizer = data::make_tokenizer("bytes");
+  const auto tokenizer = data::make_tokenizer(*base::make_disk_storage(), "bytes");
   REQUIRE(tokenizer->name() == "bytes");
   REQUIRE(tokenizer->vocabulary() == 258);
   std::string text;
@@ -20,15 +20,29 @@ TEST_CASE("byte tokenizer: every byte is its own id") {
 }
 
 TEST_CASE("byte tokenizer: special and unknown ids become nothing") {
-  const auto tokenizer = data::make_tokenizer("bytes");
+  const auto tokenizer = data::make_tokenizer(*base::make_disk_storage(), "bytes");
   REQUIRE(tokenizer->begin_id() == 256);
   REQUIRE(tokenizer->end_id() == 257);
   REQUIRE(tokenizer->decode({256, 'a', 300, -1, INT32_MIN, 'b', 257}) == "ab");
 }
 
 TEST_CASE("tokenizer: an unknown name is bad input that says what there is") {
-  const base::Error error = error_of([] { data::make_tokenizer("words"); });
+  const base::Error error =
+      error_of([] { data::make_tokenizer(*base::make_disk_storage(), "words"); });
   REQUIRE(error.code() == base::ExitCode::kBadInput);
   REQUIRE(contains(error.what(), "words"));
   REQUIRE(contains(error.hint(), "bytes"));
+  REQUIRE(contains(error.hint(), "tokenizer.json"));
+}
+
+TEST_CASE("tokenizer: a folder stands for its tokenizer.json, a SentencePiece model for nothing") {
+  const test::TemporaryFolder folder;
+  const auto storage = base::make_disk_storage();
+  const auto error = error_of([&] { data::make_tokenizer(*storage, folder.file("")); });
+  REQUIRE(contains(error.what(), "tokenizer.json"));
+  write_file(folder.file("tokenizer.model"), "x");
+  const auto model =
+      error_of([&] { data::make_tokenizer(*storage, folder.file("tokenizer.model")); });
+  REQUIRE(contains(model.what(), "SentencePiece"));
+  REQUIRE(is_bad_input([&] { data::make_tokenizer(*storage, "bytes", {.end_token = "x"}); }));
 }

@@ -12,7 +12,8 @@ namespace {
 void write_dataset(base::Storage& storage, const std::string& prefix,
                    const std::vector<std::vector<int32_t>>& documents) {
   const auto writer = data::TokenDatasetWriter::create(
-      storage, {.prefix = prefix, .vocabulary = 100, .tokenizer_name = "t"});
+      storage,
+      {.prefix = prefix, .vocabulary = 100, .tokenizer_name = "t", .tokenizer_definition = "{}"});
   for (const auto& document : documents) writer->add_document(document);
   writer->finish();
 }
@@ -54,7 +55,7 @@ TEST_CASE("prepare: a full disk is a lost resource") {
   const test::TemporaryFolder folder;
   write_file(folder.file("in/a.txt"), "some text");
   const auto disk = base::make_disk_storage();
-  const auto tokenizer = data::make_tokenizer("bytes");
+  const auto tokenizer = data::make_tokenizer(*base::make_disk_storage(), "bytes");
   const data::PrepareOptions options{.inputs = {folder.file("in")},
                                      .output_prefix = folder.file("out/data")};
   for (int64_t fail_at = 1;; ++fail_at) {

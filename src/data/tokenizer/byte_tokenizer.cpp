@@ -1,8 +1,6 @@
 // The byte tokenizer: every text is its bytes. It needs no file, knows every language a little, and
 // makes tests readable.
-#include "data/tokenizer.h"
-
-#include "base/error.h"
+#include "data/tokenizer/tokenizers.h"
 
 namespace data {
 namespace {
@@ -10,14 +8,17 @@ namespace {
 class ByteTokenizer : public Tokenizer {
  public:
   std::string name() const override { return "bytes"; }
+  std::string definition() const override { return {}; }
   int64_t vocabulary() const override { return 258; }
   int32_t begin_id() const override { return 256; }
   int32_t end_id() const override { return 257; }
 
-  std::vector<int32_t> encode(std::string_view text) const override {
-    std::vector<int32_t> ids(text.size());
-    for (size_t i = 0; i < text.size(); ++i) ids[i] = uint8_t(text[i]);
-    return ids;
+  void append_ids(std::string_view text, std::vector<int32_t>& ids) const override {
+    const size_t first = ids.size();
+    ids.reserve(first + text.size() +
+                1);  // An end id follows; twice the memory for it would not do.
+    ids.resize(first + text.size());
+    for (size_t i = 0; i < text.size(); ++i) ids[first + i] = uint8_t(text[i]);
   }
 
   // A model's vocabulary may be padded to a round number, so ids above 257 are possible and mean
@@ -33,9 +34,8 @@ class ByteTokenizer : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> make_tokenizer(const std::string& name) {
-  if (name == "bytes") return std::make_unique<ByteTokenizer>();
-  throw base::bad_input(fmt::format("there is no tokenizer \"{}\"", name), "there is: bytes");
+std::unique_ptr<Tokenizer> make_byte_tokenizer() {
+  return std::make_unique<ByteTokenizer>();
 }
 
 }  // namespace data
