@@ -216,6 +216,22 @@ TEST_CASE("fail over: a coordinator on a machine of its own is followed by a nod
 }
 
 // As a container that is started again has.
+TEST_CASE("fail over: a coordinator that nobody follows any more is told when the run is done") {
+  ClusterOptions options = fail_over_cluster(15, 3);
+  options.home = kCoordinatorHost;
+  options.coordinator.steps_total = 40;
+  Cluster cluster(options);
+  cluster.start_all();
+  REQUIRE(cluster.reaches(3, minutes(1)));
+  cluster.crash_coordinator();
+  REQUIRE(cluster.reaches(cluster.highest_version() + 1, seconds(10)));
+  cluster.start_coordinator();
+  cluster.world.run_for(seconds(2));
+  REQUIRE(!cluster.coordinator().report().finished);
+  REQUIRE(cluster.run_until([&] { return cluster.coordinator().report().finished; }, minutes(2)));
+  REQUIRE(cluster.lowest_version() >= 7);
+}
+
 TEST_CASE("fail over: a coordinator without a memory is told where the run goes on") {
   ClusterOptions options = fail_over_cluster(14, 4);
   options.home = kCoordinatorHost;

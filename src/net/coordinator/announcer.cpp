@@ -1,7 +1,5 @@
 #include "net/coordinator/announcer.h"
 
-#include <utility>
-
 #include "net/probe.h"
 
 namespace net {
@@ -12,8 +10,11 @@ constexpr Duration kAgainAfter = std::chrono::seconds(10);
 
 }  // namespace
 
-void Announcer::on_tick(const std::optional<Redirect>& self, Turn turn) {
-  if (std::exchange(self_, self) != self) due_at_ = turn.now;
+void Announcer::on_tick(const std::optional<Redirect>& self, bool is_done, Turn turn) {
+  const bool is_news = self_ != self || is_done_ != is_done;
+  self_ = self;
+  is_done_ = is_done;
+  if (is_news) due_at_ = turn.now;
   if (turn.now < due_at_) return;
   due_at_ = turn.now + kAgainAfter;
   if (link_) turn.out.close(*link_);  // Nobody has answered.
@@ -23,7 +24,11 @@ void Announcer::on_tick(const std::optional<Redirect>& self, Turn turn) {
 
 void Announcer::on_link_open(LinkId link, Turn turn) {
   probe<"the run's configured address is told where the run is">();
-  if (self_) speaker_.send(link, MessageType::kRedirect, encode(*self_), turn);
+  if (is_done_) {
+    speaker_.send(link, MessageType::kLeave, encode(Leave{kDoneReason}), turn);
+  } else if (self_) {
+    speaker_.send(link, MessageType::kRedirect, encode(*self_), turn);
+  }
   turn.out.close(link);
   link_.reset();
 }

@@ -102,7 +102,11 @@ class CoordinatorMachine : public Coordinator {
   void stand_by(const MemberRecord& member, Turn turn);
   void stand_by(Turn turn);
   std::optional<Redirect> announced() const;
+  bool is_run_done() const {
+    return options_.steps_total > 0 && rounds_.committed_step() >= options_.steps_total;
+  }
   void hear_of_run(LinkId link, const Message& message, Turn turn);
+  void hear_of_end(LinkId link, const Message& message, Turn turn);
   void call_up(Turn turn);
   void release(Turn turn);
   void send_away(const Redirect& to, Turn turn);
@@ -188,6 +192,8 @@ void CoordinatorMachine::on_message(LinkId link, const Message& message, Instant
   const Turn turn{now, out};
   if (admission_.owns(link) && message.type == MessageType::kRedirect) {
     hear_of_run(link, message, turn);
+  } else if (admission_.owns(link) && message.type == MessageType::kLeave) {
+    hear_of_end(link, message, turn);
   } else if (admission_.owns(link)) {
     if (const auto verdict = admission_.on_message(link, message, roster_, now)) {
       follow(*verdict, turn);
@@ -210,7 +216,7 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
   for (const auto& verdict : admission_.on_tick(roster_, turn)) follow(verdict, turn);
   reachability_.on_tick(turn);
-  announcer_.on_tick(announced(), turn);
+  announcer_.on_tick(announced(), is_run_done(), turn);
   tell_changed_keys(turn);
   for (const PeerId peer : roster_.peers()) {
     const MemberRecord& member = *roster_.find(peer);
@@ -643,6 +649,19 @@ void CoordinatorMachine::hear_of_run(LinkId link, const Message& message, Turn t
   for (const auto& [peer, member] : roster_.all()) {
     if (!member.is_welcome) stand_by(member, turn);
   }
+}
+
+// From whoever coordinates elsewhere: nobody will come here any more.
+void CoordinatorMachine::hear_of_end(LinkId link, const Message& message, Turn turn) {
+  admission_.on_link_closed(link);
+  turn.out.close(link);
+  const auto leave = decode<Leave>(*message.payload);
+  const bool is_end =
+      leave.ok() && leave->reason == kDoneReason && message.run == speaker_.run();
+  if (!is_end || is_started_ || !options_.fail_over || roster_.count() > 0) return;
+  probe<"a coordinator hears that the run was done elsewhere">();
+  base::log_info("the run was done with another coordinator");
+  is_finished_ = true;
 }
 
 void CoordinatorMachine::call_up(Turn turn) {
