@@ -1,6 +1,6 @@
-// Every transcript is replayed, and every row of docs/rounds.md, "When something dies", has one.
-// ATOLL_REWRITE=1 writes down what comes out instead, for a change that is meant: then look at the
-// difference.
+// Every transcript is replayed, and every row of docs/rounds.md, "When something dies" and "When
+// the coordinator dies", has one. ATOLL_REWRITE=1 writes down what comes out instead, for a change
+// that is meant: then look at the difference.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -63,9 +63,13 @@ TEST_CASE("transcripts: what is written down is what happens", "[transcripts]") 
 
 TEST_CASE("transcripts: each way to die that is documented has one", "[transcripts]") {
   const std::string rounds = read(fs::path(ATOLL_SOURCE_ROOT) / "docs/rounds.md");
-  const size_t begin = rounds.find("## When something dies");
-  REQUIRE(begin != std::string::npos);
-  std::istringstream lines(rounds.substr(begin, rounds.find("\n## ", begin) - begin));
+  std::string sections;
+  for (const char* title : {"## When something dies", "## When the coordinator dies"}) {
+    const size_t begin = rounds.find(title);
+    REQUIRE(begin != std::string::npos);
+    sections += rounds.substr(begin, rounds.find("\n## ", begin) - begin) + "\n";
+  }
+  std::istringstream lines(sections);
   const std::regex link(R"(^\| \[[^\]]+\]\(\.\./tests/net/transcripts/([a-z-]+\.txt)\) \|.*)");
   std::set<std::string> linked;
   for (std::string line; std::getline(lines, line);) {

@@ -656,8 +656,7 @@ void CoordinatorMachine::hear_of_end(LinkId link, const Message& message, Turn t
   admission_.on_link_closed(link);
   turn.out.close(link);
   const auto leave = decode<Leave>(*message.payload);
-  const bool is_end =
-      leave.ok() && leave->reason == kDoneReason && message.run == speaker_.run();
+  const bool is_end = leave.ok() && leave->reason == kDoneReason && message.run == speaker_.run();
   if (!is_end || is_started_ || !options_.fail_over || roster_.count() > 0) return;
   probe<"a coordinator hears that the run was done elsewhere">();
   base::log_info("the run was done with another coordinator");

@@ -17,6 +17,7 @@ void StandingReview::review(MemberRecord& member, bool is_started, Turn turn) {
   if (!finding) return;
   member.is_reachable = finding->is_reachable;
   const bool is_alone = is_alone_with_the_state(member);
+  if (!finding->is_reachable && !is_alone && !is_known_whom_it_can_dial(member)) return;
   const bool must_keep_up = is_on_probation(member);
   const bool can_bring = finding->is_reachable || can_dial_somebody(member);
   const bool contributes = !member.is_watcher() && (is_alone || (can_bring && !must_keep_up));
@@ -74,6 +75,12 @@ bool StandingReview::can_dial_somebody(const MemberRecord& member) const {
   return std::ranges::any_of(roster_.all(), [&](const auto& entry) {
     return entry.first != member.peer && entry.second.is_reachable;
   });
+}
+
+bool StandingReview::is_known_whom_it_can_dial(const MemberRecord& member) const {
+  return can_dial_somebody(member) || std::ranges::all_of(roster_.all(), [&](const auto& entry) {
+           return entry.first == member.peer || reachability_.finding(entry.first).has_value();
+         });
 }
 
 bool StandingReview::is_alone_with_the_state(const MemberRecord& member) const {

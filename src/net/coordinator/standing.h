@@ -36,6 +36,7 @@ class StandingReview {
   void tell_of_port(MemberRecord& member, const Reachability::Finding& finding, PortNews news,
                     Turn turn) const;
   bool can_dial_somebody(const MemberRecord& member) const;
+  bool is_known_whom_it_can_dial(const MemberRecord& member) const;
   bool is_alone_with_the_state(const MemberRecord& member) const;
   bool is_on_probation(const MemberRecord& member) const;
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <fmt/ranges.h>
 
+#include "net/cluster.h"
+
 namespace net {
 namespace {
 
@@ -61,11 +63,23 @@ std::string name_of(HostId host) {
   return host == 0 ? "coordinator" : std::string(1, char('a' + host - 1));
 }
 
+std::string name_of(const Endpoint& address) {
+  for (HostId host = 0; host < HostId(kNodesMax); ++host) {
+    if (Cluster::address(host) == address) return name_of(host);
+  }
+  return address.text();
+}
+
 // --- What is shown.
 
 void Printer::said(Instant now, HostId from, HostId to, const Message& message) {
   if (message.type == MessageType::kWelcome)
     peers_[decode<Welcome>(*message.payload)->peer] = name_of(to);
+  if (message.type == MessageType::kMembership) {
+    // What a node that coordinates gives itself passes no link.
+    const auto membership = decode<Membership>(*message.payload);
+    for (const Seat& seat : membership->members) peers_[seat.peer] = name_of(seat.data);
+  }
   const bool is_chunk = message.type == MessageType::kChunk;
   if (is_chunk && !(shows_chunks_ && shows_chunks_(to))) return;
   const std::string text = is_chunk ? chunk_kind(message) : text_of(message);
@@ -156,10 +170,8 @@ std::string Printer::text_of(const Message& message) {
       return "rejected: " + decode<Reject>(bytes)->reason;
     case MessageType::kCatchUp: {
       const auto catch_up = decode<CatchUp>(bytes);
-      std::vector<PeerId> donors;
-      for (const Donor& donor : catch_up->donors) donors.push_back(donor.peer);
       return fmt::format("the state in force is {}{}", versions(catch_up->states),
-                         donors.empty() ? "" : "; ask " + peers(donors));
+                         catch_up->donors.empty() ? "" : "; ask " + donors(catch_up->donors));
     }
     case MessageType::kSynced:
       return fmt::format("I have {}", versions(decode<Synced>(bytes)->states));
@@ -190,6 +202,17 @@ std::string Printer::text_of(const Message& message) {
       return fmt::format("you {}: {}", notice->contributes ? "contribute" : "do not contribute",
                          notice->reason);
     }
+    case MessageType::kRedirect:
+      return "ask " + name_of(decode<Redirect>(bytes)->coordinator);
+    case MessageType::kStandBy:
+      return "I do not coordinate, but may have to";
+    case MessageType::kVisits: {
+      const auto visits = decode<Visits>(bytes);
+      return visits->peers.empty() ? "you need not dial anybody"
+                                   : "nobody can dial you: dial " + donors(visits->peers);
+    }
+    case MessageType::kOffer:
+      return "you cannot dial me: ask here";
     default:  // Said all the time, or about chunks.
       return {};
   }
@@ -236,7 +259,11 @@ std::string Printer::text_of(const MemberEvent& event) const {
 
 // Chunks may differ in who is in them.
 std::string Printer::text_of(const Committed& committed) const {
-  const auto& contributors = contributors_.at({committed.fragment, committed.round});
+  const auto known = contributors_.find({committed.fragment, committed.round});
+  if (known == contributors_.end())  // A node that coordinates opened it for itself alone.
+    return fmt::format("round {}{} is committed", committed.round,
+                       fragment_name(committed.fragment));
+  const auto& contributors = known->second;
   std::map<std::string, std::vector<size_t>> chunks;  // By whose work is in them.
   for (size_t chunk = 0; chunk < committed.results.size(); ++chunk) {
     uint64_t mask = 0;
@@ -253,6 +280,13 @@ std::string Printer::text_of(const Committed& committed) const {
   }
   return fmt::format("round {}{} is committed, with {}", committed.round,
                      fragment_name(committed.fragment), fmt::join(parts, ", "));
+}
+
+std::string Printer::donors(const std::vector<Donor>& donors) const {
+  std::vector<std::string> names;
+  for (const Donor& one : donors)
+    names.push_back(one.data.host.empty() ? peer(one.peer) : name_of(one.data));
+  return list(names);
 }
 
 std::string Printer::peers(const std::vector<PeerId>& peers) const {

@@ -47,6 +47,7 @@ class Printer {
   std::string text_of(const Open& open, const Authority& authority);
   std::string text_of(const Reown& reown, const Authority& authority) const;
   std::string text_of(const Committed& committed) const;
+  std::string donors(const std::vector<Donor>& donors) const;
   std::string peers(const std::vector<PeerId>& peers) const;
   std::string peer(PeerId peer) const;
 

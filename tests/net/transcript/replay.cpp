@@ -73,6 +73,11 @@ class Replay {
   }
   void keep(const Words& words) { options_.trainer.results_kept = number(words, 1); }
   void line(const Words& words) { options_.network.bytes_per_second = double(number(words, 1)); }
+  // One of the nodes coordinates, and another one takes over.
+  void home(const Words& words) {
+    options_.home = host(words, 1);
+    options_.coordinator.fail_over = true;
+  }
 
   // After.
   void start(const Words& words);
@@ -83,6 +88,7 @@ class Replay {
   void leave(const Words& words) { node(words, 1).leave("its operator says so"); }
   void cut(const Words& words) { world().cut(host(words, 1), host(words, 2)); }
   void heal(const Words& words) { world().heal(host(words, 1), host(words, 2)); }
+  void close(const Words& words);
   void break_links(const Words& words) { world().break_links(host(words, 1), host(words, 2)); }
   void slow(const Words& words) {
     node(words, 1).set_step_time(options_.trainer.step_time * number(words, 2));
@@ -163,22 +169,33 @@ void Replay::command(const std::string& text) {
 const std::map<std::string, Replay::Handler>& Replay::before_start() {
   static const std::map<std::string, Handler> handlers{
       {"nodes", &Replay::nodes},   {"first", &Replay::first}, {"chunks", &Replay::chunks},
-      {"blocks", &Replay::blocks}, {"keep", &Replay::keep},   {"line", &Replay::line}};
+      {"blocks", &Replay::blocks}, {"keep", &Replay::keep},   {"line", &Replay::line},
+      {"home", &Replay::home}};
   return handlers;
 }
 
 const std::map<std::string, Replay::Handler>& Replay::after_start() {
-  static const std::map<std::string, Handler> handlers{
-      {"start", &Replay::start},   {"kill", &Replay::kill},
-      {"freeze", &Replay::freeze}, {"thaw", &Replay::thaw},
-      {"leave", &Replay::leave},   {"cut", &Replay::cut},
-      {"heal", &Replay::heal},     {"break", &Replay::break_links},
-      {"slow", &Replay::slow},     {"weightless", &Replay::weightless},
-      {"absurd", &Replay::absurd}, {"withdraw", &Replay::withdraw},
-      {"spoil", &Replay::spoil},   {"stranger", &Replay::stranger},
-      {"run", &Replay::run_for},   {"until", &Replay::until},
-      {"when", &Replay::when},     {"show", &Replay::show},
-      {"hide", &Replay::hide},     {"quietly", &Replay::quietly}};
+  static const std::map<std::string, Handler> handlers{{"start", &Replay::start},
+                                                       {"kill", &Replay::kill},
+                                                       {"freeze", &Replay::freeze},
+                                                       {"thaw", &Replay::thaw},
+                                                       {"leave", &Replay::leave},
+                                                       {"cut", &Replay::cut},
+                                                       {"heal", &Replay::heal},
+                                                       {"break", &Replay::break_links},
+                                                       {"close", &Replay::close},
+                                                       {"slow", &Replay::slow},
+                                                       {"weightless", &Replay::weightless},
+                                                       {"absurd", &Replay::absurd},
+                                                       {"withdraw", &Replay::withdraw},
+                                                       {"spoil", &Replay::spoil},
+                                                       {"stranger", &Replay::stranger},
+                                                       {"run", &Replay::run_for},
+                                                       {"until", &Replay::until},
+                                                       {"when", &Replay::when},
+                                                       {"show", &Replay::show},
+                                                       {"hide", &Replay::hide},
+                                                       {"quietly", &Replay::quietly}};
   return handlers;
 }
 
@@ -230,6 +247,14 @@ void Replay::kill(const Words& words) {
   if (!world().is_on(victim)) throw base::bad_input(words[1] + " does not run");
   if (victim == kCoordinatorHost) return cluster_->crash_coordinator();
   cluster_->crash_node(victim, is_silent);
+}
+
+// Nobody can dial it any more. Links that stand stay.
+void Replay::close(const Words& words) {
+  const HostId closed = host(words, 1);
+  for (HostId other = 0; other <= options_.node_count; ++other) {
+    if (other != closed) world().block_dials(other, closed);
+  }
 }
 
 void Replay::spoil(const Words& words) {
