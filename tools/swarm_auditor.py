@@ -167,7 +167,7 @@ class Auditor:
         nothing = [{"version": NO_VERSION, "digest": DIGEST_UNKNOWN}] * self.fragment_count
         return frame("Hello", self.run, term=self.term, protocol=PROTOCOL, node_key=self.node_key, node_name=self.name, config=self.config,
                      listen=("", 0), step=0, samples=self.samples, states=nothing, **self.last,
-                     remembers=self.last["last_term"] > 0, coordinator=self.coordinator, is_home=is_home, held=[])
+                     remembers=self.last["last_term"] > 0, coordinator=self.coordinator, is_home=is_home, was_reachable=1, held=[])
 
     def is_newest(self, welcome):
         """Nobody goes back to a coordinator that came before one that he has followed, nor from one of two with one term to the other."""

@@ -19,6 +19,7 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "Hello": (1, [("protocol", "I"), ("node_key", "Q"), ("node_name", "text"), ("config", "digest"), ("listen", "endpoint"),
                   ("step", "Q"), ("samples", "Q"), ("states", STATE_OF_FRAGMENT), ("last_term", "I"), ("last_epoch", "Q"),
                   ("last_member_count", "I"), ("last_electorates", ELECTORATE), ("remembers", "B"), ("coordinator", "Q"), ("is_home", "B"),
+                  ("was_reachable", "B"),
                   ("held", [("fragment", "I"), ("term", "I"), ("attempt", "I"), ("round", "Q"), ("results", "digest"), ("step", "Q")])]),
     "Synced": (2, [("states", STATE_OF_FRAGMENT)]),
     "Heartbeat": (3, [("step", "Q"), ("loss", "f"), ("progress", "Q"), ("owes_contribution", "Q"), ("owes_result", "Q"),

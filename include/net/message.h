@@ -136,6 +136,7 @@ struct Hello {
   // Whose term it is that stands in this frame (Welcome::coordinator); 0: nobody's.
   uint64_t coordinator = 0;
   bool is_home = true;          // It dialled the run's configured coordinator.
+  bool was_reachable = true;    // False: the coordinator before could not dial its data port.
   std::vector<HeldRound> held;  // At most kHeldRoundsMax.
 };
 inline constexpr int64_t kHeldRoundsMax = 256;

@@ -296,7 +296,7 @@ class WatchTest(unittest.TestCase):
     def hello(self, owner, name, key, lines=()):
         return self.pipe(owner, "Hello", lines, protocol=PROTOCOL, node_key=key, node_name=name, config=bytes(32), listen=("", 0), step=0,
                          samples=0, states=[], last_term=0, last_epoch=0, last_member_count=0, last_electorates=[], remembers=0, coordinator=0,
-                         is_home=0, held=[])
+                         is_home=0, was_reachable=1, held=[])
 
     def say(self, pipe, name, **values):
         return self.watch.watch(pipe, True, name, frame(name, 1, **values))

@@ -272,7 +272,7 @@ class FakePeerTest(unittest.TestCase):
     def test_it_goes_where_the_run_goes_on(self):
         hello = {"protocol": PROTOCOL, "node_key": 1, "node_name": "real", "config": bytes(32), "listen": ("", 0), "step": 0, "samples": 0,
                  "states": [], "last_term": 0, "last_epoch": 0, "last_member_count": 0, "last_electorates": [], "remembers": 0,
-                 "coordinator": 0, "is_home": 0, "held": []}
+                 "coordinator": 0, "is_home": 0, "was_reachable": 1, "held": []}
         overheard = Message(*split(frame("Hello", 1, **hello)))
         with socket.create_server(("127.0.0.1", 0)) as home, socket.create_server(("127.0.0.1", 0)) as elsewhere:
             fake = FakePeer("fake", "127.0.0.1:%d" % home.getsockname()[1], overheard)

@@ -185,6 +185,20 @@ TEST_CASE("trust: one alone that cannot be dialled gives the state to those who 
   REQUIRE(desk.out.last<Visits>(a, MessageType::kVisits)->peers.at(0).node_key == 2);
 }
 
+TEST_CASE("trust: whom the coordinator before could not dial does not wait for another try") {
+  Desk desk(strict_options(2));
+  const LinkId a = desk.join(desk.hello(1));
+  desk.dials = Desk::Dials::kPending;
+  Hello hello = desk.hello(2);
+  hello.was_reachable = false;
+  const LinkId b = desk.join(hello);
+  for (const LinkId link : {a, b}) desk.sync(link);
+  REQUIRE(desk.is_told(b, MessageType::kStart));
+  REQUIRE(desk.is_told(b, MessageType::kVisits));
+  desk.answer_dials(2);
+  REQUIRE(desk.out.last<Visits>(b, MessageType::kVisits)->peers.empty());
+}
+
 TEST_CASE("trust: nobody is active before its data port was tried") {
   Desk desk(strict_options(1));
   desk.dials = Desk::Dials::kPending;

@@ -56,6 +56,7 @@ inline Hello sample_hello() {
           .remembers = false,
           .coordinator = 99,
           .is_home = false,
+          .was_reachable = false,
           .held = {{.fragment = 1,
                     .term = 7,
                     .attempt = 2,

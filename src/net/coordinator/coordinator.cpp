@@ -274,6 +274,7 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   record.remembers = hello.remembers;
   record.coordinator = hello.coordinator;
   record.is_home = hello.is_home;
+  record.was_reachable = hello.was_reachable;
   record.held = hello.held;
   if (is_started_ && options_.fail_over && electors_.is_deposed_by(record, speaker_))
     step_down("another coordinator has taken the run over", turn);
@@ -313,6 +314,7 @@ void CoordinatorMachine::welcome(MemberRecord& member, Turn turn) {
   speaker_.send(member.link, MessageType::kWelcome, encode(welcome), turn);
   tell_keys(member, turn);
   reachability_.watch(member.peer, member.node_key, member.data, turn);
+  if (!member.was_reachable) reachability_.presume_unreachable(member.peer);
 }
 
 // Before the start this is the successor of whoever gave out that term. After it, a member that

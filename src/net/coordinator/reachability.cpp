@@ -35,6 +35,12 @@ void Reachability::watch(PeerId peer, uint64_t node_key, const Endpoint& endpoin
   dial(peer, watched, turn);
 }
 
+void Reachability::presume_unreachable(PeerId peer) {
+  auto& finding = watched_.at(peer).finding;
+  probe<"a port that the coordinator before could not dial">(!finding);
+  if (!finding) finding = {.is_reachable = false, .reason = "nor could the coordinator before"};
+}
+
 void Reachability::forget(PeerId peer, Turn turn) {
   const auto found = watched_.find(peer);
   if (found == watched_.end()) return;

@@ -27,6 +27,8 @@ class Reachability {
 
   // A new member. Nothing is known of it until the first try is over.
   void watch(PeerId peer, uint64_t node_key, const Endpoint& endpoint, Turn turn);
+  // Until the first try is over: a port that swallows what it is sent answers nobody for long.
+  void presume_unreachable(PeerId peer);
   void forget(PeerId peer, Turn turn);
   std::optional<Finding> finding(PeerId peer) const;
   // Somebody could not reach it: tries again soon.

@@ -58,6 +58,7 @@ struct MemberRecord {
   bool remembers = true;                // It was in that list since it was started.
   uint64_t coordinator = 0;             // That it followed last.
   bool is_home = true;                  // It came to where the run begins.
+  bool was_reachable = true;            // For the coordinator before.
   std::vector<HeldRound> held;
 
   bool is_welcome = false;   // It was sent Welcome

@@ -25,9 +25,9 @@ constexpr Duration kSilenceMax = seconds(60);
 // One of its links, while others bring something: it may have got the smaller share of the line.
 constexpr Duration kLinkSilenceMax = 2 * kSilenceMax;
 // To all peers: what they queue for us stays within a server's budget.
-constexpr int64_t kAllLinksMax = 64;
+constexpr int64_t kFetchLinksMax = 64;
 // To one peer: small chunks in many lanes stay below what a server takes of one link.
-constexpr int64_t kWantsMax = 2048;
+constexpr int64_t kPeerWantsMax = 2048;
 constexpr int64_t kWantsPerLink = 2;  // One that comes and the next, whatever their size.
 constexpr int64_t kChunkBytesGuess = 1024 * 1024;
 // A donor that brings nothing for so long may be in the middle of rounds; others may have time.
@@ -189,7 +189,7 @@ int64_t Fetcher::room(const Peer& peer, const Lane& lane) const {
   const int64_t share = limits_.window_bytes_max / std::max<int64_t>(busy_lane_count_, 1);
   const int64_t begun = kWantsPerLink * std::max<int64_t>(int64_t(peer.links.size()), 1);
   const int64_t wants = std::min(*window, share) / lane.chunk_bytes + begun;
-  return std::min(wants, std::max<int64_t>(kWantsMax / int64_t(peer.lanes.size()), 1));
+  return std::min(wants, std::max<int64_t>(kPeerWantsMax / int64_t(peer.lanes.size()), 1));
 }
 
 void Fetcher::ask(Peer& peer, Lane& lane, Turn turn) {
@@ -255,7 +255,7 @@ void Fetcher::adapt_links(PeerId id, Peer& peer, Turn turn) {
   if (std::ranges::none_of(peer.links, is_open)) return;
   const int64_t target = peer.path.link_count();
   while (int64_t(peer.links.size()) < target && peer.has_in_flight() && turn.now >= peer.dial_at) {
-    if (int64_t(peers_by_link_.size()) >= kAllLinksMax) {
+    if (int64_t(peers_by_link_.size()) >= kFetchLinksMax) {
       return peer.path.on_refused(int64_t(peer.links.size()), turn.now);
     }
     if (peer.endpoint.host.empty()) return invite(peer, target, turn);
@@ -284,7 +284,7 @@ void Fetcher::invite(Peer& peer, int64_t count, Turn turn) {
 }
 
 bool Fetcher::adopt(LinkId id, const Offer& offer, const NodeId& node, Instant now) {
-  if (offer.peer == self_ || int64_t(peers_by_link_.size()) >= kAllLinksMax) return false;
+  if (offer.peer == self_ || int64_t(peers_by_link_.size()) >= kFetchLinksMax) return false;
   const auto [found, is_new] = peers_.try_emplace(offer.peer, Path(limits_.links_per_peer_max));
   Peer& peer = found->second;
   if (int64_t(peer.links.size()) >= limits_.links_per_peer_max) return false;

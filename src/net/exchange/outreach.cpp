@@ -13,8 +13,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr Duration kPauseMin = milliseconds(200);
-constexpr Duration kPauseMax = seconds(5);
+constexpr Duration kCallPauseMin = milliseconds(200);
+constexpr Duration kCallPauseMax = seconds(5);
 
 }  // namespace
 
@@ -82,7 +82,7 @@ void Outreach::forget(Call& call, LinkId id, Instant now) {
   call.links.erase(id);
   calls_by_link_.erase(id);
   call.link_count = std::max<size_t>(call.links.size(), 1);
-  call.pause = std::clamp<Duration>(2 * call.pause, kPauseMin, kPauseMax);
+  call.pause = std::clamp<Duration>(2 * call.pause, kCallPauseMin, kCallPauseMax);
   call.dial_at = now + call.pause;
 }
 

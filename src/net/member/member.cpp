@@ -663,6 +663,9 @@ Message MemberMachine::make_hello(const Registration::Place& place) {
   hello.remembers = remembers_;
   hello.coordinator = log_.coordinator;
   hello.is_home = registration_.is_home(place);
+  hello.was_reachable = std::ranges::none_of(log_.list.members, [&](const Seat& seat) {
+    return seat.node_key == options_.node_key && !seat.is_reachable;
+  });
   if (hello.listen.host.empty() &&
       std::ranges::find(options_.own, place.endpoint) != options_.own.end())
     hello.listen.host = own_host(place);

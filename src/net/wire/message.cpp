@@ -137,6 +137,7 @@ void describe(Wire& wire, Hello& hello) {
   describe_flag(wire, hello.remembers);
   wire.number(hello.coordinator);
   describe_flag(wire, hello.is_home);
+  describe_flag(wire, hello.was_reachable);
   wire.list(hello.held, kHeldRoundsMax, kDescribeEntry);
 }
 

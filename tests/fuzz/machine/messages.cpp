@@ -118,6 +118,7 @@ Hello some_hello(Choices& choices) {
   hello.remembers = choices.one_in(2);
   hello.coordinator = choices.below(4);
   hello.is_home = choices.one_in(2);
+  hello.was_reachable = choices.one_in(2);
   hello.held = some_held(choices);
   return hello;
 }
