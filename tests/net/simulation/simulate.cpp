@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "net/probe.h"
+#include "net/simulation/storm.h"
 #include "net/simulation/trial.h"
 
 namespace net {
@@ -21,6 +22,8 @@ namespace {
 
 // So many seeds apart, a run is made twice.
 constexpr uint64_t kUnseedEvery = 50;
+// And so many, there is a storm as well, of a run that fails over.
+constexpr uint64_t kStormEvery = 10;
 
 struct Arguments {
   uint64_t first = 1;
@@ -81,6 +84,11 @@ int run(const Arguments& arguments) {
     if (outcome.wrong.empty() && seed % kUnseedEvery == 0 &&
         Trial(scenario).run().unseed != outcome.unseed) {
       outcome.wrong = "a second run of it ended differently";
+    }
+    if (outcome.wrong.empty() && seed % kStormEvery == 0) {
+      Storm storm(seed);
+      if (const std::string wrong = storm.run(); !wrong.empty()) outcome.wrong = "storm: " + wrong;
+      rounds += storm.round_count();
     }
     if (!outcome.wrong.empty()) print_failure(seed, outcome.wrong);
     failures += !outcome.wrong.empty();
