@@ -46,10 +46,8 @@ Trial::Trial(const Scenario& scenario)
       cluster_(scenario.cluster),
       auditor_(cluster_.oracle, scenario.cluster.coordinator.members_min) {
   if (has(FaultKind::kLie)) cluster_.oracle.distrust_weights();
-  // One without weight that is the only one that can sum has a token.
-  const bool are_some_closed =
-      !scenario.closed.empty() || has(FaultKind::kMisaddressed) || has(FaultKind::kBlockDials);
-  if (has(FaultKind::kWeightless) && are_some_closed) cluster_.oracle.distrust_weights();
+  // One without weight that alone can be dialled has a token.
+  if (has(FaultKind::kWeightless)) cluster_.oracle.distrust_weights();
   world().on_delivery = [this](HostId from, HostId to, Message& message) {
     on_delivery(from, to, message);
   };
