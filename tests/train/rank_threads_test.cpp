@@ -84,7 +84,7 @@ TEST_CASE("rank threads: an error names its rank, keeps code and hint, and frees
   REQUIRE(caught.hint == "prepare again");
   REQUIRE(aborted_with == "rank 1 has failed: a token is wrong");
   // And it can go on.
-  int ran = 0;
+  std::atomic<int> ran = 0;
   threads.run([&](int rank) { ran += rank == 0; });
   REQUIRE(ran == 1);
 }
