@@ -5,15 +5,8 @@
 namespace net {
 namespace {
 
-using std::chrono::milliseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
-
-void close_port(Cluster& cluster, HostId node, int64_t node_count) {
-  for (HostId other = 0; other <= node_count; ++other) {
-    if (other != node) cluster.world.block_dials(other, node);
-  }
-}
 
 // Of their last commits, all have the work of all.
 void require_all_contribute(Cluster& cluster, int64_t node_count) {
@@ -28,7 +21,7 @@ void require_all_contribute(Cluster& cluster, int64_t node_count) {
 TEST_CASE("reach: all but one cannot be dialled, and all contribute") {
   for (const int64_t closed_count : {1, 2, 3}) {
     Cluster cluster(quick_cluster(uint64_t(10 + closed_count), 4));
-    for (HostId node = 1; node <= closed_count; ++node) close_port(cluster, node, 4);
+    for (HostId node = 1; node <= closed_count; ++node) cluster.world.close_port(node);
     std::set<HostId> dialled_by;
     cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
                                                                         Message& message) {
@@ -46,7 +39,7 @@ TEST_CASE("reach: all but one cannot be dialled, and all contribute") {
 
 TEST_CASE("reach: links of one that cannot be dialled break again and again") {
   Cluster cluster(quick_cluster(21, 3));
-  close_port(cluster, 1, 3);
+  cluster.world.close_port(1);
   int64_t chunk_count = 0;
   cluster.world.on_delivery = [&, before = cluster.world.on_delivery](HostId from, HostId to,
                                                                       Message& message) {
@@ -63,7 +56,7 @@ TEST_CASE("reach: links of one that cannot be dialled break again and again") {
 
 TEST_CASE("reach: the owner dies, and one that cannot be dialled brings its part to the next") {
   Cluster cluster(quick_cluster(22, 4));
-  for (const HostId node : {1, 2}) close_port(cluster, node, 4);
+  for (const HostId node : {1, 2}) cluster.world.close_port(node);
   once_before(
       cluster,
       [&](HostId from, HostId to, const Message& message) {
@@ -84,7 +77,7 @@ TEST_CASE("reach: a newcomer gets the state from one that cannot be dialled") {
   ClusterOptions options = quick_cluster(23, 2);
   options.coordinator.start_members = 1;
   Cluster cluster(options);
-  close_port(cluster, 1, 2);
+  cluster.world.close_port(1);
   cluster.start_coordinator();
   cluster.start_node(1);
   REQUIRE(cluster.reaches(5, minutes(1)));
@@ -98,14 +91,14 @@ TEST_CASE("reach: a newcomer gets the state from one that cannot be dialled") {
 
 TEST_CASE("reach: nobody can be dialled, then one can") {
   Cluster cluster(quick_cluster(24, 3));
-  for (HostId node = 1; node <= 3; ++node) close_port(cluster, node, 3);
+  for (HostId node = 1; node <= 3; ++node) cluster.world.close_port(node);
   cluster.start_all();
   REQUIRE(cluster.all_active(minutes(1)));
   cluster.world.run_for(minutes(1));
   REQUIRE(cluster.highest_version() == 0);
   for (HostId node = 1; node <= 3; ++node) REQUIRE(!cluster.node(node).contributes());
   cluster.world.unblock_dials();
-  for (const HostId node : {1, 2}) close_port(cluster, node, 3);
+  for (const HostId node : {1, 2}) cluster.world.close_port(node);
   REQUIRE(cluster.reaches(4, minutes(3)));
   require_all_contribute(cluster, 3);
   REQUIRE(cluster.violations() == "");
@@ -116,7 +109,7 @@ TEST_CASE("reach: a port is closed and opened while rounds go on") {
   cluster.start_all();
   REQUIRE(cluster.reaches(3, minutes(1)));
   for (int64_t time = 0; time < 3; ++time) {
-    close_port(cluster, 2, 3);
+    cluster.world.close_port(2);
     for (HostId other = 0; other <= 3; ++other) {
       if (other != 2) cluster.world.break_links(other, 2);
     }
@@ -133,7 +126,7 @@ TEST_CASE("reach: sums are looked at again where some cannot be dialled") {
   ClusterOptions options = quick_cluster(26, 5);
   options.member.audit_chunks = 2;
   Cluster cluster(options);
-  for (const HostId node : {1, 2}) close_port(cluster, node, 5);
+  for (const HostId node : {1, 2}) cluster.world.close_port(node);
   cluster.start_all();
   REQUIRE(cluster.reaches(3, minutes(2)));
   cluster.node(3).lie_about_sums(true);
@@ -146,7 +139,7 @@ TEST_CASE("reach: the coordinating node dies, and those that cannot be dialled g
   options.coordinator.fail_over = true;
   options.home = 3;
   Cluster cluster(options);
-  for (const HostId node : {1, 2}) close_port(cluster, node, 4);
+  for (const HostId node : {1, 2}) cluster.world.close_port(node);
   for (HostId node = 1; node <= 4; ++node) cluster.start_node(node);
   REQUIRE(cluster.reaches(3, minutes(2)));
   cluster.crash_node(3);

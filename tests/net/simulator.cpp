@@ -147,6 +147,12 @@ Instant World::clock(const Host& host) const {
   return Duration(int64_t(double(now_.count()) * host.clock_rate)) + host.clock_offset;
 }
 
+void World::close_port(HostId host) {
+  for (const auto& [other, ignored] : hosts_) {
+    if (other != host) block_dials(other, host);
+  }
+}
+
 void World::break_links(HostId a, HostId b) {
   for (const LinkId id : links_between(a, b)) break_link(id);
 }

@@ -68,6 +68,8 @@ class World {
   void set_connect_failure_chance(double chance) { options_.connect_failure_chance = chance; }
   // Links that stand, and what comes the other way, stay.
   void block_dials(HostId from, HostId to) { blocked_dials_.insert({from, to}); }
+  // Nobody can dial it.
+  void close_port(HostId host);
   void unblock_dials() { blocked_dials_.clear(); }
   // All that is sent meanwhile, in both directions, comes not before that.
   void clog(HostId a, HostId b, Duration duration);

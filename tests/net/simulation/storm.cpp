@@ -60,10 +60,7 @@ ClusterOptions Storm::draw(uint64_t seed) {
 void Storm::close_ports() {
   if (!chance(0.25)) return;
   for (HostId node = 2; node <= node_count_; ++node) {
-    if (node == 2 || chance(0.5)) continue;
-    for (HostId other = 0; other <= node_count_; ++other) {
-      if (other != node) cluster_.world.block_dials(other, node);
-    }
+    if (node > 2 && !chance(0.5)) cluster_.world.close_port(node);
   }
 }
 

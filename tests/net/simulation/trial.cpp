@@ -248,11 +248,7 @@ void Trial::block_dials(const Fault& fault) {
 // To all but those that nobody can ever dial.
 void Trial::heal_dials() {
   world().unblock_dials();
-  for (const HostId node : scenario_.closed) {
-    for (HostId other = 0; other <= nodes(); ++other) {
-      if (other != node) world().block_dials(other, node);
-    }
-  }
+  for (const HostId node : scenario_.closed) world().close_port(node);
 }
 
 void Trial::start_lying(const Fault& fault) {

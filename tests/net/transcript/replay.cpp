@@ -88,7 +88,8 @@ class Replay {
   void leave(const Words& words) { node(words, 1).leave("its operator says so"); }
   void cut(const Words& words) { world().cut(host(words, 1), host(words, 2)); }
   void heal(const Words& words) { world().heal(host(words, 1), host(words, 2)); }
-  void close(const Words& words);
+  // Nobody can dial it any more. Links that stand stay.
+  void close(const Words& words) { world().close_port(host(words, 1)); }
   void break_links(const Words& words) { world().break_links(host(words, 1), host(words, 2)); }
   void slow(const Words& words) {
     node(words, 1).set_step_time(options_.trainer.step_time * number(words, 2));
@@ -247,14 +248,6 @@ void Replay::kill(const Words& words) {
   if (!world().is_on(victim)) throw base::bad_input(words[1] + " does not run");
   if (victim == kCoordinatorHost) return cluster_->crash_coordinator();
   cluster_->crash_node(victim, is_silent);
-}
-
-// Nobody can dial it any more. Links that stand stay.
-void Replay::close(const Words& words) {
-  const HostId closed = host(words, 1);
-  for (HostId other = 0; other <= options_.node_count; ++other) {
-    if (other != closed) world().block_dials(other, closed);
-  }
 }
 
 void Replay::spoil(const Words& words) {
