@@ -91,8 +91,8 @@ struct Trainer {
   float step_size = 0;
   int64_t tokens_per_step = 1;
   uint64_t steps_total = 0;
-  uint64_t dies_after = 0;                    // Without a word; 0: never.
-  std::function<void(uint64_t)> before_step;  // With the number of steps done.
+  uint64_t dies_after = 0;                                // Without a word; 0: never.
+  std::function<void(uint64_t, OuterLoop&)> before_step;  // With the number of steps done.
   std::function<void()> on_joined;
   uint64_t flips_a_bit_after = 0;  // Of its outer parameters, before that step's round; 0: never.
   int64_t audit_chunks = 0;
@@ -105,6 +105,18 @@ struct Trainer {
   std::vector<std::vector<float>> outer_parameters;
   std::string failure;
 };
+
+// The loop tells the digest of its last round when it looks the next time, not only some time.
+void wait_for_last_digest(const Trainer& trainer) {
+  if (!trainer.rounds.empty()) trainer.rounds.rbegin()->second.digest.wait();
+}
+
+// Between two steps it looks when it waits for samples.
+void tell_last_digest(const Trainer& trainer, OuterLoop& loop) {
+  wait_for_last_digest(trainer);
+  bool has_looked = false;
+  (void)loop.wait_for_samples([&] { return std::exchange(has_looked, true); });
+}
 
 // As memory that is broken, or an outer step that went wrong.
 void flip_a_bit(OuterState& state) {
@@ -133,7 +145,7 @@ void run_trainer(Trainer& trainer, const OuterConfig& config, const net::Endpoin
   trainer.state_replaced = entry->state_replaced;
   if (trainer.on_joined) trainer.on_joined();
   for (uint64_t step = entry->step; step < trainer.steps_total;) {
-    if (trainer.before_step) trainer.before_step(step);
+    if (trainer.before_step) trainer.before_step(step, *loop);
     for (auto& unit : node.local.units) {
       for (float& value : unit) value += trainer.step_size;
     }
@@ -267,14 +279,14 @@ TEST_CASE("a node dies without a word and another one joins", "[outer][swarm]") 
   trainers[2].dies_after = 7;
   trainers[3].tokens_per_step = 2;
   for (size_t i = 0; i < 2; ++i) {
-    // The survivors have committed step 12. After the next step they tell what came of it, and wait
-    // there until the newcomer is in: nobody gets in before that is known.
-    trainers[i].before_step = [&, i](uint64_t step) {
-      if (step == 12) {
-        survivors_at_12.wait();
-        trainers[i].rounds.rbegin()->second.digest.wait();
-      }
-      if (step == 13) newcomer_joined.wait();
+    // The survivors have committed step 12. They tell what came of it, as nobody gets in before
+    // that is known, and wait there until the newcomer is in: it begins with them, so that the next
+    // round waits for it.
+    trainers[i].before_step = [&, i](uint64_t step, OuterLoop& loop) {
+      if (step != 12) return;
+      survivors_at_12.wait();
+      tell_last_digest(trainers[i], loop);
+      newcomer_joined.wait();
     };
   }
 
@@ -309,15 +321,17 @@ TEST_CASE("a node dies without a word and another one joins", "[outer][swarm]") 
 TEST_CASE("a node whose state differs from the majority's repairs itself", "[outer][swarm]") {
   const OuterConfig config = exact_config(1);
   const TestCoordinator coordinator(config, 3);
-  // Who must catch up is at step 12 when it has the others' state.
-  Meeting all_joined(3), all_at_12(3);
+  // Who must catch up comes in with the state of step 12 at the latest, which the others have told
+  // of when they wait for it.
+  Meeting all_joined(3), all_at_13(3);
   std::vector<Trainer> trainers(3);
   std::vector<std::thread> threads;
   for (size_t i = 0; i < 3; ++i) {
     trainers[i].step_size = 1;
     trainers[i].steps_total = 30;
-    trainers[i].before_step = [&](uint64_t step) {
-      if (step == 12) all_at_12.wait();
+    trainers[i].before_step = [&, i](uint64_t step, OuterLoop&) {
+      wait_for_last_digest(trainers[i]);
+      if (step == 13) all_at_13.wait();
     };
     trainers[i].audit_chunks = 2;  // None of their sums is wrong.
     trainers[i].on_joined = [&] { all_joined.wait(); };
