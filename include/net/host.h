@@ -53,6 +53,10 @@ struct HostOptions {
   Duration write_stall_timeout = std::chrono::seconds(60);
   std::shared_ptr<const Security> security;  // Null: plain TCP.
   RehearsalOptions rehearsal;
+  // Of all links together, with what TLS and TCP/IP add; 0: as much as goes. Chunks wait for their
+  // turn; everything else goes first, and the chunks make up for it.
+  double uplink_bytes_per_second = 0;
+  double socket_bytes_per_second = 0;  // Of one link: the system paces it, where it can.
 };
 
 class Host {

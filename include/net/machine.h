@@ -46,11 +46,18 @@ class Outbox {
   virtual int64_t all_queued_bytes() const = 0;
   // Jobs run at the same time and end in any order. The machine bounds how many it has out.
   virtual void start(Job job) = 0;
+  // on_tick is wanted at that time, or soon if it is over. The earliest of these counts, and the
+  // next on_tick forgets all: it looks at the machine's deadlines again, and each says here when it
+  // will have come (Turn::is_due).
+  virtual void wake_at(Instant at) = 0;
 };
 
 // A chunk sender stops at this many queued bytes on a link and goes on at on_drained. The system's
 // own buffer, which keeps a long path full, comes on top; this is only to fill it without a pause.
 inline constexpr int64_t kQueuedBytesMax = 1024 * 1024;
+
+// After a call that did something on_tick follows within this time.
+inline constexpr Duration kReviewWithin = std::chrono::milliseconds(100);
 
 class Machine {
  public:
@@ -64,7 +71,9 @@ class Machine {
   virtual void on_message(LinkId link, const Message& message, Instant now, Outbox& out) = 0;
   // queued_bytes(link) has fallen to half of kQueuedBytesMax or less after having been above.
   virtual void on_drained(LinkId link, Instant now, Outbox& out) = 0;
-  // At least every 250 ms.
+  // When the machine wanted to be woken, and within kReviewWithin after any other call: so it need
+  // not say when what it changed there is due. Where nothing happens and nothing is due nothing is
+  // called.
   virtual void on_tick(Instant now, Outbox& out) = 0;
 };
 

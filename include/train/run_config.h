@@ -89,6 +89,7 @@ struct NodeConfig {
   std::string advertise = "auto";
   int64_t results_kept = 4;  // Of so many rounds of each fragment, for those who catch up.
   double gap_share = 0.75;   // Of the time in which nothing of a round is sent, for them.
+  double uplink_mbit = 0;    // The node sends no more, whatever for; 0: no bound.
   // A worse line than there is, see net::RehearsalOptions; 0: not.
   struct Rehearse {
     double rate_mbit = 0;

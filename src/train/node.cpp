@@ -224,7 +224,8 @@ bool Node::join() {
   swarm_ = net::Swarm::join(
       {.listen = addresses.listen,
        .security = load_security(config_, storage_, directory_.node_key(), allowed),
-       .rehearsal = rehearsal_of(config_.node)},
+       .rehearsal = rehearsal_of(config_.node),
+       .uplink_bytes_per_second = config_.node.uplink_mbit * 1e6 / 8},
       {.run_name = config_.name,
        .config = digest_,
        .node_name = config_.node.name,

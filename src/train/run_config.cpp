@@ -150,6 +150,10 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
             "can bring an older state up to date.");
   v.number("gap_share", c.gap_share, {0.01, 1},
            "Of the time in which nothing of a round is sent: for those who fetch the state.");
+  v.number(
+      "uplink_mbit", c.uplink_mbit, {0, 1e6},
+      "The node sends at most so many Mbit/s to all others together, so that it does not fill a "
+      "line that others use too; 0: no bound. Heartbeats and the like go first.");
   v.section("rehearse", "A worse line than the node has, to try out what a run would be over it.",
             [&] {
               v.number("rate_mbit", c.rehearse.rate_mbit, {0, 1e6},

@@ -11,6 +11,7 @@ STREAMING = {"outer__fragments": 4, "outer__inner_steps": 8, "outer__overlap_ste
 
 # Rounds enough for somebody to come, go or be found dead in the middle. What the nodes learn is not asked, so a third of the
 # rows will do.
+CHUNK_BYTES = 8192 + 64  # A frame in int8, about.
 LONG = {"training__steps": 400, "training__batch_rows": 64}
 
 
@@ -82,6 +83,17 @@ class SwarmTest(ClusterTest):
         for line in nodes[0].lines("round"):
             # Never quicker than its rate in one direction.
             self.assertGreater(line["seconds"], line["bytes_sent"] * 8 / 4e6 + 0.005)
+
+    def test_a_capped_uplink_is_not_exceeded(self):
+        self.start_coordinator(swarm__start_members=2)
+        nodes = [self.start_node("a", node__uplink_mbit=0.25), self.start_node("b")]
+        self.assert_finished(*nodes)
+        self.assert_digests_agree(nodes, at_least=8)
+        rounds = nodes[0].lines("round")
+        for line in rounds:
+            # A chunk of each link may go before the next one waits.
+            self.assertGreater(line["seconds"], (line["bytes_sent"] - 2 * CHUNK_BYTES) * 8 / 0.25e6)
+        self.assertGreater(max(line["bytes_sent"] for line in rounds), 4 * CHUNK_BYTES, "else nothing was tested")
 
     def test_a_node_rehearses_cuts(self):
         self.start_coordinator(swarm__start_members=2, training__steps=1000000)

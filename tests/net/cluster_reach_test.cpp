@@ -149,5 +149,32 @@ TEST_CASE("reach: the coordinating node dies, and those that cannot be dialled g
   REQUIRE(cluster.violations() == "");
 }
 
+TEST_CASE("reach: who cannot be dialled and was left alone gives way to who comes home") {
+  ClusterOptions options = quick_cluster(28, 3);
+  options.coordinator.fail_over = true;
+  options.coordinator.members_min = 1;
+  options.trainer.has_one_history = true;
+  options.home = 1;
+  Cluster cluster(options);
+  cluster.world.close_port(3);
+  cluster.start_all();
+  REQUIRE(cluster.reaches(3, minutes(2)));
+  for (const HostId node : {2, 1}) {
+    cluster.node(node).leave("its operator says so");
+    cluster.world.run_for(seconds(5));
+    cluster.crash_node(node);
+  }
+  const uint64_t version = cluster.highest_version();
+  REQUIRE(cluster.run_until([&] { return cluster.node(3).version(0) >= version + 4; }, minutes(2)));
+  REQUIRE(cluster.coordinating() == std::vector<HostId>{3});
+  cluster.start_node(1);
+  REQUIRE(cluster.all_active(minutes(1)));
+  REQUIRE(cluster.coordinating() == std::vector<HostId>{1});
+  REQUIRE(cluster.reaches(version + 8, minutes(2)));
+  cluster.start_node(2);
+  REQUIRE(cluster.all_active(minutes(1)));
+  REQUIRE(cluster.violations() == "");
+}
+
 }  // namespace
 }  // namespace net

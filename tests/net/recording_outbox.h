@@ -22,6 +22,7 @@ class RecordingOutbox : public Outbox {
   int64_t queued_bytes(LinkId) const override { return queued; }
   int64_t all_queued_bytes() const override { return queued + queued_elsewhere; }
   void start(Job job) override { jobs.push_back(std::move(job)); }
+  void wake_at(Instant at) override { wake = std::min(wake, at); }
 
   // Does all jobs, and those that come of them.
   void finish_jobs(Instant now) {
@@ -64,6 +65,7 @@ class RecordingOutbox : public Outbox {
   std::deque<Job> jobs;  // That are out.
   int64_t queued = 0;    // On each link.
   int64_t queued_elsewhere = 0;
+  Instant wake = Instant::max();  // The earliest that was asked for.
 
  private:
   LinkId last_link_ = 1000;  // Below: links that the test makes up.

@@ -90,8 +90,9 @@ class ScriptedMachine : public Machine {
              if (drained) drained(link, out);
            });
   }
-  void on_tick(Instant, Outbox&) override {
-    happen([](Story& story) { ++story.ticks; }, [] {});
+  // Again and again, for tests that wait for some.
+  void on_tick(Instant now, Outbox& out) override {
+    happen([](Story& story) { ++story.ticks; }, [&] { out.wake_at(now); });
   }
 
  private:

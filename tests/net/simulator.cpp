@@ -9,7 +9,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr Duration kTick = milliseconds(250);
+// A timer is late now and then, never early.
+constexpr Duration kTimerLateness = milliseconds(20);
 constexpr Duration kGiveUpAfter = seconds(15);
 constexpr int64_t kHeaderBytes = 64;
 // The least that a system takes of a connection before the line does: not queued for its machine.
@@ -26,6 +27,7 @@ class World::HostOutbox : public Outbox {
   int64_t queued_bytes(LinkId link) const override { return world_.queued_bytes(host_, link); }
   int64_t all_queued_bytes() const override { return 0; }  // Budgets are the host's tests.
   void start(Job job) override { world_.start(host_, std::move(job)); }
+  void wake_at(Instant at) override { world_.wake_at(host_, at); }
 
  private:
   World& world_;
@@ -73,10 +75,10 @@ void World::turn_on(HostId host, Machine& machine) {
   h.machine = &machine;
   h.is_frozen = false;
   ++h.incarnation;
+  h.wake_up = {};
+  h.timer_at = Instant::max();
   call(host,
        [this, host](Instant now, Outbox& out) { hosts_.at(host).machine->on_start(now, out); });
-  const int64_t incarnation = h.incarnation;
-  after(uniform(Duration(1), kTick), [=, this] { tick(host, incarnation); });
 }
 
 void World::turn_off(HostId host, bool is_silent) {
@@ -201,17 +203,48 @@ void World::call_later(HostId host, int64_t incarnation, std::function<void()> c
   const auto before = std::exchange(acting_, host);
   call();
   acting_ = before;
+  if (h.machine == nullptr || h.incarnation != incarnation) return;
+  h.wake_up.review(clock(h));
+  set_timer(host);
 }
 
-void World::tick(HostId host, int64_t incarnation) {
-  call_later(host, incarnation, [=, this] {
-    Host& h = hosts_.at(host);
+void World::wake_at(HostId host, Instant at) {
+  Host& h = hosts_.at(host);
+  h.wake_up.ask(at, clock(h));
+}
+
+// As often as its machine wants to be woken. A timer that is set anew for an earlier time is
+// another one.
+void World::set_timer(HostId host) {
+  Host& h = hosts_.at(host);
+  const Instant at = h.wake_up.at();
+  if (at >= h.timer_at) return;
+  h.timer_at = at;
+  const double wait = std::max(0.0, double((at - clock(h)).count()) / h.clock_rate);
+  after(Duration(int64_t(wait)) + uniform(Duration(1), kTimerLateness),
+        [=, this, incarnation = h.incarnation] { ring(host, incarnation, at); });
+}
+
+void World::ring(HostId host, int64_t incarnation, Instant at) {
+  Host& h = hosts_.at(host);
+  if (h.machine == nullptr || h.incarnation != incarnation || h.timer_at != at) return;
+  if (h.is_frozen) {
+    h.held.push_back([=, this] { ring(host, incarnation, at); });
+    return;
+  }
+  h.timer_at = Instant::max();
+  if (clock(h) >= h.wake_up.at()) {
+    h.wake_up.begin_tick();
+    ++tick_count_;
+    const auto before = std::exchange(acting_, host);
     h.machine->on_tick(clock(h), *h.out);
-    after(kTick, [=, this] { tick(host, incarnation); });
-  });
+    acting_ = before;
+  }
+  if (h.machine != nullptr && h.incarnation == incarnation) set_timer(host);
 }
 
 LinkId World::connect(HostId from, const Endpoint& endpoint) {
+  note_action(from);
   const LinkId id = links_.size() + 1;
   const auto found = std::ranges::find_if(
       hosts_, [&](const auto& entry) { return entry.second.address == endpoint; });
@@ -259,6 +292,7 @@ LinkId World::connect(HostId from, const Endpoint& endpoint) {
 }
 
 void World::send(HostId from, LinkId id, Message message) {
+  note_action(from);
   Link& l = link(id);
   const int side = l.ends[0] == from ? 0 : 1;
   if (!l.is_alive[side]) return;
@@ -301,6 +335,7 @@ void World::deliver(HostId from, HostId to, LinkId id, Message& message, Instant
 }
 
 void World::start(HostId host, Job job) {
+  note_action(host);
   job.work();
   const int64_t incarnation = hosts_.at(host).incarnation;
   after(uniform(Duration(0), options_.work_time_max), [=, this, done = std::move(job.done)] {
@@ -345,6 +380,7 @@ void World::give_up(LinkId id) {
 }
 
 void World::close(HostId from, LinkId id) {
+  note_action(from);
   Link& l = link(id);
   const int side = l.ends[0] == from ? 0 : 1;
   if (!l.is_alive[side]) return;

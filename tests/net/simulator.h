@@ -20,6 +20,7 @@
 
 #include "base/hash.h"
 #include "net/machine.h"
+#include "net/wake_up.h"
 
 namespace net {
 
@@ -91,6 +92,8 @@ class World {
   // The most that ever waited on a link.
   int64_t queued_bytes_max() const { return queued_bytes_max_; }
   uint64_t event_count() const { return event_count_; }
+  // Times that a machine was woken because of time.
+  uint64_t tick_count() const { return tick_count_; }
 
  private:
   class HostOutbox;
@@ -103,6 +106,8 @@ class World {
     Duration clock_offset{};
     double clock_rate = 1;
     std::deque<std::function<void()>> held;  // While frozen.
+    WakeUp wake_up;
+    Instant timer_at = Instant::max();  // When its timer rings, if it is set.
   };
   struct Direction {
     Instant free_at{};
@@ -139,7 +144,10 @@ class World {
   void arrive(LinkId id, int side, std::function<void()> deliver);
   void end(LinkId id, int side, const std::string& reason);
   void give_up(LinkId id);
-  void tick(HostId host, int64_t incarnation);
+  void note_action(HostId host) { wake_at(host, clock(hosts_.at(host))); }
+  void wake_at(HostId host, Instant at);
+  void set_timer(HostId host);
+  void ring(HostId host, int64_t incarnation, Instant at);
   void call_later(HostId host, int64_t incarnation, std::function<void()> call);
   Instant clock(const Host& host) const;
   bool is_cut_one_way(HostId from, HostId to) const { return cuts_.contains({from, to}); }
@@ -155,6 +163,7 @@ class World {
   base::Random random_;
   Instant now_{};
   uint64_t event_count_ = 0;
+  uint64_t tick_count_ = 0;
   std::vector<Event> events_;  // A heap.
   std::map<HostId, Host> hosts_;
   std::deque<Link> links_;  // Link 1 is the first.

@@ -25,6 +25,7 @@ class Fetching {
                      {{0, {"10.0.0.0", 4000}}}};
     REQUIRE(sync.on_catch_up(to, 1, now).ok());
   }
+  bool is_silent_for(Duration patience) { return sync.is_silent_for(patience, {now, out}); }
   // Answers what is asked of a fragment, up to so many blocks; returns how many those were.
   int64_t serve(uint32_t fragment, uint64_t version, int64_t most = 100) {
     int64_t served = 0;
@@ -90,9 +91,10 @@ TEST_CASE("state sync: only blocks are movement") {
     fetching.now += seconds(1);
     fetching.tell(1, version);
   }
-  REQUIRE(fetching.sync.silence(fetching.now) == seconds(38));
+  REQUIRE(fetching.is_silent_for(seconds(38)));
+  REQUIRE(!fetching.is_silent_for(seconds(39)));
   fetching.serve(0, 1, 1);
-  REQUIRE(fetching.sync.silence(fetching.now) == Duration{});
+  REQUIRE(!fetching.is_silent_for(Duration(1)));
 }
 
 TEST_CASE("state sync: a new announcement does not start the patience again") {
@@ -101,7 +103,7 @@ TEST_CASE("state sync: a new announcement does not start the patience again") {
   REQUIRE(fetching.serve(1, 1, 7) == 7);
   fetching.now += seconds(50);
   (void)fetching.sync.begin_fetch(fetching.now);
-  REQUIRE(fetching.sync.silence(fetching.now) == seconds(50));
+  REQUIRE(fetching.is_silent_for(seconds(50)));
   REQUIRE(fetching.serve(1, 1) == 1);
 }
 

@@ -61,7 +61,8 @@ std::optional<Admission::Verdict> Admission::on_message(LinkId link, const Messa
                       .remote = stranger.remote.endpoint,
                       .node = stranger.remote.node,
                       .hello = std::move(*hello),
-                      .term = message.authority.term};
+                      .term = message.authority.term,
+                      .came_at = now};
   if (!roster.has_node(applicant.hello.node_key)) return admit(link, std::move(applicant));
   stranger.came_at = now;
   probe<"a node registers while its old link stands">();
@@ -75,24 +76,26 @@ std::vector<Admission::Verdict> Admission::on_tick(const Roster& roster, Turn tu
   for (const auto& [link, stranger] : strangers_) links.push_back(link);
   for (const LinkId link : links) {
     Stranger& stranger = strangers_.at(link);
-    const Duration age = turn.now - stranger.came_at;
     if (!stranger.twin) {
-      if (age < kHelloWithin) continue;
+      if (!turn.is_due(stranger.came_at + kHelloWithin)) continue;
       probe<"a link says nothing">();
       turn.out.close(link);
       strangers_.erase(link);
       continue;
     }
     const MemberRecord* const old = roster.find_node(stranger.twin->hello.node_key);
-    probe<"a node key is in use twice">(old && old->heard_at > stranger.came_at);
-    if (old && old->heard_at > stranger.came_at) {
+    // What its last life said may come after what this one says, but not for long.
+    const Duration heartbeat = options_.heartbeat_interval;
+    const bool is_alive = old && old->heard_at >= stranger.came_at + heartbeat;
+    probe<"a node key is in use twice">(is_alive);
+    if (is_alive) {
       verdicts.push_back(refuse(
           link, {.reason = fmt::format(
                      "your node key is in use: '{}' at {} is alive, you are '{}' at {}. If the run "
                      "directory was copied, delete node_key in the copy",
                      old->name, old->remote.text(), stranger.twin->hello.node_name,
                      stranger.remote.endpoint.text())}));
-    } else if (!old || age >= 2 * options_.heartbeat_interval) {
+    } else if (!old || turn.is_due(std::max(stranger.came_at, old->heard_at) + 2 * heartbeat)) {
       probe<"the old link of a node that came again is gone">(!old);
       verdicts.push_back(admit(link, std::move(*stranger.twin)));
     }

@@ -29,6 +29,7 @@ class Admission {
     NodeId node;  // Zero on a link that is not secured.
     Hello hello;
     uint32_t term = 0;
+    Instant came_at{};  // Its Hello.
   };
   // What to do with a link: exactly one of the two.
   struct Verdict {

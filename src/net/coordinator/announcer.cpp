@@ -15,7 +15,8 @@ void Announcer::on_tick(const std::optional<Redirect>& self, bool is_done, Turn 
   self_ = self;
   is_done_ = is_done;
   if (is_news) due_at_ = turn.now;
-  if (turn.now < due_at_) return;
+  if (!link_ && !(self_ && options_.home)) return;
+  if (!turn.is_due(due_at_)) return;
   due_at_ = turn.now + kAgainAfter;
   if (link_) turn.out.close(*link_);  // Nobody has answered.
   link_.reset();

@@ -26,6 +26,8 @@ class Beginning {
   // It is in the roster now.
   void came(const MemberRecord& member, Instant now);
   void has_begun();
+  // Others shall take the run over, if they can. False: they had the chance not long ago.
+  bool give_way(Turn turn);
   // Somebody says that it goes on elsewhere.
   void hear_of_run() { is_run_known_ = true; }
 
@@ -36,20 +38,20 @@ class Beginning {
     kBegin,
   };
   // Changes with each event and with time.
-  Verdict review(Instant now);
+  Verdict review(Turn turn);
   // Before the start, as nobody can be elsewhere.
   bool may_be_welcome(const MemberRecord& member) const;
   // Somebody has come by the run's configured address.
   bool is_home() const;
   // Since somebody came first, of those who are here.
-  bool is_grace_over(Instant now) const { return now - first_came_at_ >= options_.start_grace; }
+  bool is_grace_over(Turn turn) const { return turn.is_due(first_came_at_ + options_.start_grace); }
 
  private:
-  bool may_start(Instant now) const;
-  Verdict take_over(const Inheritance& inherited, Instant now);
-  bool is_our_turn(const Inheritance& inherited, Instant now) const;
-  bool is_somebody_on_the_way(Instant now) const;
-  void forget_log_if_alone(Instant now);
+  bool may_start(Turn turn) const;
+  Verdict take_over(const Inheritance& inherited, Turn turn);
+  bool is_our_turn(const Inheritance& inherited, Turn turn) const;
+  bool is_somebody_on_the_way(Turn turn) const;
+  void forget_log_if_alone(Turn turn);
 
   const CoordinatorOptions& options_;
   const Roster& roster_;
@@ -61,6 +63,9 @@ class Beginning {
   std::map<uint64_t, Instant> remembering_;  // When who knows what was promised came last.
   std::optional<Instant> may_since_;         // We may take the run over, when it is our turn.
   std::optional<Instant> called_up_at_;
+  Instant others_turn_until_ = Instant::min();
+  Instant may_give_way_at_ = Instant::min();
+  Duration gave_way_pause_{};  // The last one.
   uint64_t failed_count_ = 0;  // Times that those who were called up did not come.
 };
 

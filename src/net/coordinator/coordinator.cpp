@@ -36,6 +36,8 @@ using std::chrono::milliseconds;
 
 // For who is nearly in step, beside the time that he takes.
 constexpr Duration kHeldMin = std::chrono::seconds(1);
+// Whoever is removed from the list is out within a second, everywhere.
+constexpr Duration kKeysLookedAtEvery = milliseconds(250);
 
 CoordinatorOptions with_identity(CoordinatorOptions options) {
   if (options.identity == 0) options.identity = std::random_device{}() | uint64_t{1} << 32;
@@ -107,6 +109,7 @@ class CoordinatorMachine : public Coordinator {
   }
   void hear_of_run(LinkId link, const Message& message, Turn turn);
   void hear_of_end(LinkId link, const Message& message, Turn turn);
+  void give_way(Turn turn);
   void call_up(Turn turn);
   void release(Turn turn);
   void send_away(const Redirect& to, Turn turn);
@@ -169,6 +172,7 @@ void CoordinatorMachine::on_link_open(LinkId link, bool incoming, const Remote& 
     admission_.on_link_open(link, remote, now);
   } else if (announcer_.owns(link)) {
     announcer_.on_link_open(link, {now, out});
+    give_way({now, out});
   } else if (reachability_.owns(link)) {
     reachability_.on_link_open(link, remote.node, {now, out});
   }
@@ -220,10 +224,11 @@ void CoordinatorMachine::on_tick(Instant now, Outbox& out) {
   tell_changed_keys(turn);
   for (const PeerId peer : roster_.peers()) {
     const MemberRecord& member = *roster_.find(peer);
-    const Duration silence = now - std::max(member.heard_at, member.welcomed_at);
-    if (!member.is_welcome || silence < options_.dead_after) continue;
+    const Instant heard_at = std::max(member.heard_at, member.welcomed_at);
+    if (!member.is_welcome || !turn.is_due(heard_at + options_.dead_after)) continue;
     probe<"a member is silent for too long">();
-    lose(peer, fmt::format("silent for {:.1f} s", std::chrono::duration<double>(silence).count()),
+    lose(peer,
+         fmt::format("silent for {:.1f} s", std::chrono::duration<double>(now - heard_at).count()),
          turn);
   }
   stand_by(turn);
@@ -267,7 +272,8 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
   }
   record.term = applicant.term;
   record.samples = hello.samples;
-  record.came_at = record.heard_at = record.heartbeat_at = record.progress_at = turn.now;
+  record.came_at = record.heartbeat_at = record.progress_at = turn.now;
+  record.heard_at = applicant.came_at;
   record.list_term = hello.last_term;
   record.list_epoch = hello.last_epoch;
   record.electorates = hello.last_electorates;
@@ -313,6 +319,10 @@ void CoordinatorMachine::welcome(MemberRecord& member, Turn turn) {
       .coordinator = options_.identity};
   speaker_.send(member.link, MessageType::kWelcome, encode(welcome), turn);
   tell_keys(member, turn);
+  if (member.node_key == options_.identity && !member.was_reachable) {
+    reachability_.take_word(member.peer, member.node_key, member.data, false);
+    return;
+  }
   reachability_.watch(member.peer, member.node_key, member.data, turn);
   if (!member.was_reachable) reachability_.presume_unreachable(member.peer);
 }
@@ -342,7 +352,7 @@ void CoordinatorMachine::receive_state_of(MemberRecord& member, Turn turn) {
 }
 
 void CoordinatorMachine::judge_newer_states(Turn turn) {
-  const WaitingVerdict verdict = judge_waiting(roster_, in_force_, options_.start_grace, turn.now);
+  const WaitingVerdict verdict = judge_waiting(roster_, in_force_, options_.start_grace, turn);
   probe<"who waited with a newer state had the run's">(verdict.right != nullptr);
   if (verdict.right) return put_in_force(*verdict.right, turn);
   for (const PeerId peer : verdict.turned_away) {
@@ -557,7 +567,9 @@ void CoordinatorMachine::change_epoch(Turn turn) {
 // Whoever is not on the list any more has lost his link to us already; this cuts those between
 // members.
 void CoordinatorMachine::tell_changed_keys(Turn turn) {
-  if (!options_.allowed || options_.allowed->generation() == keys_generation_) return;
+  if (!options_.allowed) return;
+  turn.out.wake_at(turn.now + kKeysLookedAtEvery);
+  if (options_.allowed->generation() == keys_generation_) return;
   keys_generation_ = options_.allowed->generation();
   for (const auto& [peer, member] : roster_.all()) tell_keys(member, turn);
 }
@@ -577,8 +589,8 @@ void CoordinatorMachine::review(Turn turn) {
   judge_newer_states(turn);
   do {
     for (int64_t fragment = 0; fragment < options_.fragment_count; ++fragment) {
-      const Duration age = turn.now - rounds_.committed_at(fragment);
-      in_force_.settle_digest(fragment, age >= options_.round_timeout);
+      const Instant overdue_at = rounds_.committed_at(fragment) + options_.round_timeout;
+      in_force_.settle_digest(fragment, overdue_at, turn);
     }
     rounds_.commit_held(turn);
     for (auto& [peer, member] : roster_.all()) {
@@ -624,7 +636,9 @@ void CoordinatorMachine::stand_by(const MemberRecord& member, Turn turn) {
 
 // So that each knows that the other is alive.
 void CoordinatorMachine::stand_by(Turn turn) {
-  if (is_started_ || turn.now - stood_by_at_ < options_.heartbeat_interval) return;
+  if (is_started_ || roster_.count() == 0 ||
+      !turn.is_due(stood_by_at_ + options_.heartbeat_interval))
+    return;
   stood_by_at_ = turn.now;
   const Bytes payload = encode(StandBy{options_.identity});
   for (const auto& [peer, member] : roster_.all()) {
@@ -651,6 +665,16 @@ void CoordinatorMachine::hear_of_run(LinkId link, const Message& message, Turn t
   for (const auto& [peer, member] : roster_.all()) {
     if (!member.is_welcome) stand_by(member, turn);
   }
+}
+
+// Somebody is at the configured address, and whoever comes there cannot dial this node: were it to
+// go on, it would go on alone. So it lets whoever is there take the run over, with itself as the
+// first member.
+void CoordinatorMachine::give_way(Turn turn) {
+  const MemberRecord* const own = roster_.find_node(options_.identity);
+  if (!own || own->was_reachable || roster_.count() > 1 || !beginning_.give_way(turn)) return;
+  probe<"a coordinator that nobody can dial gives way">();
+  step_down("nobody can dial it, and somebody is at the run's address", turn);
 }
 
 // From whoever coordinates elsewhere: nobody will come here any more.
@@ -695,7 +719,7 @@ void CoordinatorMachine::send_away(const Redirect& to, Turn turn) {
 void CoordinatorMachine::watch_quorum(Turn turn) {
   if (!is_started_ || !options_.fail_over || roster_.count() == 0) return;
   if (electors_.is_quorum_fenced()) quorum_at_ = turn.now;
-  if (turn.now - quorum_at_ >= options_.dead_after)
+  if (turn.is_due(quorum_at_ + options_.dead_after))
     step_down("it has too few of the last members", turn);
 }
 
@@ -721,7 +745,7 @@ void CoordinatorMachine::keep_log() {
 
 void CoordinatorMachine::start_if_due(Turn turn) {
   if (is_started_) return;
-  switch (beginning_.review(turn.now)) {
+  switch (beginning_.review(turn)) {
     case Beginning::Verdict::kWait:
       return;
     case Beginning::Verdict::kRelease:
@@ -736,7 +760,7 @@ void CoordinatorMachine::start_if_due(Turn turn) {
 void CoordinatorMachine::start(Turn turn) {
   if (!in_force_.elect()) {  // Somebody who has the state must come.
     probe<"a start must wait for somebody with a whole state">();
-    if (beginning_.is_grace_over(turn.now)) dismiss_all(turn);
+    if (beginning_.is_grace_over(turn)) dismiss_all(turn);
     return;
   }
   call_up(turn);
@@ -801,8 +825,7 @@ void CoordinatorMachine::start_over_if_lost(Turn turn) {
 // A node that died and does not come back is waited for as long as at the start, not for ever.
 void CoordinatorMachine::finish_if_done(Turn turn) {
   if (roster_.count() > 0 || !somebody_is_done_) return;
-  const bool is_grace_over = turn.now - emptied_at_ >= options_.start_grace;
-  if (unfinished_.empty() || is_grace_over) is_finished_ = true;
+  if (unfinished_.empty() || turn.is_due(emptied_at_ + options_.start_grace)) is_finished_ = true;
 }
 
 CoordinatorReport CoordinatorMachine::report() const {

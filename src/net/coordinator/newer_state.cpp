@@ -34,14 +34,14 @@ Newcomer judge_newcomer(const MemberRecord& member, const StateInForce& in_force
 }
 
 WaitingVerdict judge_waiting(const Roster& roster, const StateInForce& in_force, Duration patience,
-                             Instant now) {
+                             Turn turn) {
   WaitingVerdict verdict;
   const MemberRecord* newest = nullptr;
   for (const auto& [peer, member] : roster.all()) {
     if (member.standing != Standing::kWaiting) continue;
     if (!newest || in_force.lead(member.states).versions > in_force.lead(newest->states).versions)
       newest = &member;
-    if (now - member.came_at >= patience) verdict.turned_away.push_back(peer);
+    if (turn.is_due(member.came_at + patience)) verdict.turned_away.push_back(peer);
   }
   if (!newest) return verdict;
   const StateInForce::LastEpoch last = in_force.last_epoch_of(*newest);

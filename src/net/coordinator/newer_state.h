@@ -6,6 +6,7 @@
 
 #include "net/coordinator.h"
 #include "net/coordinator/state_in_force.h"
+#include "net/turn.h"
 
 namespace net {
 
@@ -25,7 +26,7 @@ struct WaitingVerdict {
   std::vector<PeerId> turned_away;  // They have waited for `patience`. Empty where one is right.
 };
 WaitingVerdict judge_waiting(const Roster& roster, const StateInForce& in_force, Duration patience,
-                             Instant now);
+                             Turn turn);
 
 // To one that is turned away.
 Reject refusal_of_newer_state(const MemberRecord& member, const StateInForce& in_force);

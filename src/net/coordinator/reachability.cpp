@@ -35,6 +35,13 @@ void Reachability::watch(PeerId peer, uint64_t node_key, const Endpoint& endpoin
   dial(peer, watched, turn);
 }
 
+void Reachability::take_word(PeerId peer, uint64_t node_key, const Endpoint& endpoint,
+                             bool is_reachable) {
+  watched_[peer] = {.node_key = node_key, .endpoint = endpoint};
+  watched_[peer].finding = {.is_reachable = is_reachable,
+                            .reason = is_reachable ? "" : "another coordinator could not"};
+}
+
 void Reachability::presume_unreachable(PeerId peer) {
   auto& finding = watched_.at(peer).finding;
   probe<"a port that the coordinator before could not dial">(!finding);
@@ -111,12 +118,12 @@ void Reachability::on_message(LinkId link, const Message& message, Turn turn) {
 
 void Reachability::on_tick(Turn turn) {
   for (auto& [peer, watched] : watched_) {
-    if (watched.link && turn.now - watched.dialled_at >= kAnswerWithin) {
+    if (watched.link && turn.is_due(watched.dialled_at + kAnswerWithin)) {
       turn.out.close(*watched.link);
       peers_by_link_.erase(*watched.link);
       probe<"a data port does not answer">();
       conclude(peer, {.is_reachable = false, .reason = "no answer in time"}, turn);
-    } else if (!watched.link && watched.due_at && turn.now >= *watched.due_at) {
+    } else if (!watched.link && watched.due_at && turn.is_due(*watched.due_at)) {
       dial(peer, watched, turn);
     }
   }

@@ -27,6 +27,9 @@ class Reachability {
 
   // A new member. Nothing is known of it until the first try is over.
   void watch(PeerId peer, uint64_t node_key, const Endpoint& endpoint, Turn turn);
+  // The coordinator's own node: it answers itself, so it is not dialled, and what others found
+  // counts.
+  void take_word(PeerId peer, uint64_t node_key, const Endpoint& endpoint, bool is_reachable);
   // Until the first try is over: a port that swallows what it is sent answers nobody for long.
   void presume_unreachable(PeerId peer);
   void forget(PeerId peer, Turn turn);

@@ -58,12 +58,12 @@ void Round::remove(PeerId peer) {
   is_reown_due_ = true;
 }
 
-Round::Verdict Round::verdict(bool is_overdue, Instant now) const {
+Round::Verdict Round::verdict(bool is_overdue, Turn turn) const {
   bool are_guests_done = true;
   for (const PeerId guest : guests_) are_guests_done &= receivers_.at(guest).has_value();
   // If those who are waited for have all results, nobody asks whose chunks they were.
   const bool is_all_done =
-      late().empty() && (is_reown_due_ || are_guests_done || now - done_at_ >= guest_lead_);
+      late().empty() && (is_reown_due_ || are_guests_done || turn.is_due(done_at_ + guest_lead_));
   probe<"a round does not wait for its guests">(is_all_done && !are_guests_done);
   probe<"a member falls out when all others are done">(is_all_done && is_reown_due_);
   if (is_all_done || is_overdue) {
@@ -133,13 +133,13 @@ bool Round::is_owner(PeerId peer) const {
   return index && std::ranges::find(plan_.owners, uint8_t(*index)) != plan_.owners.end();
 }
 
-std::optional<Blame> Round::blame(const Roster& roster, const Conduct& conduct, Instant now,
+std::optional<Blame> Round::blame(const Roster& roster, const Conduct& conduct, Turn turn,
                                   std::optional<Duration> patience) const {
   std::vector<Witness> witnesses;
   for (const auto& [peer, done] : receivers_) {
     if (guests_.contains(peer)) continue;
     const MemberRecord& member = roster.all().at(peer);
-    witnesses.push_back(witness(member, now, patience));
+    witnesses.push_back(witness(member, turn, patience));
     witnesses.back().is_done = done.has_value();
     witnesses.back().offences = conduct.offences(member.node_key);
   }
@@ -147,7 +147,7 @@ std::optional<Blame> Round::blame(const Roster& roster, const Conduct& conduct, 
 }
 
 // Without a patience, what was said last counts, however new it is.
-Witness Round::witness(const MemberRecord& member, Instant now,
+Witness Round::witness(const MemberRecord& member, Turn turn,
                        std::optional<Duration> patience) const {
   Witness witness{.peer = member.peer,
                   .is_contributor = is_contributor(member.peer),
@@ -162,8 +162,9 @@ Witness Round::witness(const MemberRecord& member, Instant now,
     witness.cannot_dial = said.unreachable;
     return witness;
   }
-  witness.has_moved = now - std::max(member.progress_at, changed_at_) < *patience;
-  witness.is_excused = now - std::max(member.lacked_contributions_at, opened_at_) < *patience;
+  witness.has_moved = !turn.is_due(std::max(member.progress_at, changed_at_) + *patience);
+  witness.is_excused =
+      !turn.is_due(std::max(member.lacked_contributions_at, opened_at_) + *patience);
   const auto old_enough = [&](const MemberRecord::Since& since, Duration age) {
     uint64_t mask = 0;
     for (size_t peer = 0; peer < since.size(); ++peer) {

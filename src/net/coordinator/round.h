@@ -12,6 +12,7 @@
 #include "net/coordinator/conduct.h"
 #include "net/coordinator/roster.h"
 #include "net/exchange/plan.h"
+#include "net/turn.h"
 
 namespace net {
 
@@ -53,7 +54,7 @@ class Round {
   // kCommit if all that are waited for hold results and enough the same ones, or `is_overdue` and
   // enough do. Enough: members_min contributors, and half of those for whom the round was opened; a
   // run that a few could take over would not be the run.
-  Verdict verdict(bool is_overdue, Instant now) const;
+  Verdict verdict(bool is_overdue, Turn turn) const;
   // REQUIRES: the verdict is kReown. Returns the message that everybody must get.
   Reown reown(Instant now);
 
@@ -66,7 +67,7 @@ class Round {
 
   // Who keeps the others from going on, by what they have said for `patience`; or, without one, by
   // what they said last.
-  std::optional<Blame> blame(const Roster& roster, const Conduct& conduct, Instant now,
+  std::optional<Blame> blame(const Roster& roster, const Conduct& conduct, Turn turn,
                              std::optional<Duration> patience) const;
   // Of those who are waited for, the ones that are not done.
   std::vector<PeerId> late() const;
@@ -81,7 +82,7 @@ class Round {
   bool is_enough(int64_t contributor_count) const;
   int64_t contributors_among(const std::vector<PeerId>& peers) const;
   bool is_owner(PeerId peer) const;
-  Witness witness(const MemberRecord& member, Instant now, std::optional<Duration> patience) const;
+  Witness witness(const MemberRecord& member, Turn turn, std::optional<Duration> patience) const;
 
   Authority open_authority_;
   Authority authority_;

@@ -140,9 +140,8 @@ void RoundKeeper::review_ready(int64_t fragment, Turn turn) {
     return;
   }
   if (!slot.ready_since) slot.ready_since = turn.now;
-  const bool is_grace_over = turn.now - *slot.ready_since >= options_.ready_grace;
   const std::vector<PeerId> awaited = awaited_members(fragment, ready);
-  if (!awaited.empty() && !is_grace_over) return;
+  if (!awaited.empty() && !turn.is_due(*slot.ready_since + options_.ready_grace)) return;
   probe<"a round opens without one that is not ready">(!awaited.empty());
   std::vector<Contributor> all = contributors(fragment, ready);
   probe<"those who are ready cannot be dialled">(!can_be_made(fragment, all));
@@ -275,20 +274,20 @@ void RoundKeeper::review_round(int64_t fragment, Turn turn) {
   const auto& round = slots_[size_t(fragment)].round;
   if (!round) return;
   exclude_blamed(fragment, false, turn);
-  bool is_overdue = turn.now - round->deadline_from() >= options_.round_timeout;
+  bool is_overdue = turn.is_due(round->deadline_from() + options_.round_timeout);
   probe<"a round is overdue">(is_overdue);
   // Enough may hold the results. If not, whoever is most to blame goes, and the others get as long.
-  if (is_overdue && round->verdict(true, turn.now) == Round::Verdict::kAbort) {
+  if (is_overdue && round->verdict(true, turn) == Round::Verdict::kAbort) {
     exclude_blamed(fragment, true, turn);
-    is_overdue = turn.now - round->deadline_from() >= options_.round_timeout;
+    is_overdue = turn.is_due(round->deadline_from() + options_.round_timeout);
   }
-  switch (round->verdict(is_overdue, turn.now)) {
+  switch (round->verdict(is_overdue, turn)) {
     case Round::Verdict::kGoOn:
       return;
     case Round::Verdict::kReown:
       return reown(fragment, turn);
     case Round::Verdict::kCommit:
-      if (turn.now < held_until_ && !is_overdue) return;
+      if (!is_overdue && !turn.is_due(held_until_)) return;
       return commit_if_quorum(fragment, is_overdue, turn);
     case Round::Verdict::kAbort:
       return abort(fragment, "too few members are left in it", turn);
@@ -298,7 +297,7 @@ void RoundKeeper::review_round(int64_t fragment, Turn turn) {
 void RoundKeeper::exclude_blamed(int64_t fragment, bool is_overdue, Turn turn) {
   Round& round = *slots_[size_t(fragment)].round;
   const auto patience = is_overdue ? std::nullopt : std::optional(options_.stall_after);
-  const auto blame = round.blame(roster_, conduct_, turn.now, patience);
+  const auto blame = round.blame(roster_, conduct_, turn, patience);
   if (!blame) return;
   exclude(fragment, *blame, turn);
   if (is_overdue) round.extend(turn.now);

@@ -51,7 +51,7 @@ StateInForce::Lead StateInForce::lead(const std::vector<FragmentState>& states) 
   return lead;
 }
 
-void StateInForce::settle_digest(int64_t fragment, bool is_overdue) {
+void StateInForce::settle_digest(int64_t fragment, Instant overdue_at, Turn turn) {
   FragmentState& state = states_[size_t(fragment)];
   if (!state.digest.is_zero()) return;
   const auto voters = claims(fragment, true);
@@ -60,7 +60,7 @@ void StateInForce::settle_digest(int64_t fragment, bool is_overdue) {
     return claim.state.version == state.version && claim.state.digest.is_zero();
   };
   const bool have_all_voted = std::ranges::none_of(voters, is_open);
-  if (!state.digest.is_zero() || (!have_all_voted && !is_overdue)) return;
+  if (!state.digest.is_zero() || (!have_all_voted && !turn.is_due(overdue_at))) return;
   probe<"a digest is settled without all votes">(!have_all_voted);
   probe<"a digest has no majority">(have_all_voted);
   const auto elected = elect_state(voters);

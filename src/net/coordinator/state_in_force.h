@@ -6,6 +6,7 @@
 
 #include "net/coordinator/lineage.h"
 #include "net/coordinator/roster.h"
+#include "net/turn.h"
 
 namespace net {
 
@@ -37,8 +38,8 @@ class StateInForce {
   Lead lead(const std::vector<FragmentState>& states) const;
 
   // After a commit: which digest the new state has, by the majority of those who contributed to
-  // it. Who only receives has no vote. `is_overdue`: no more votes are waited for.
-  void settle_digest(int64_t fragment, bool is_overdue);
+  // it. Who only receives has no vote. From `overdue_at` on no more votes are waited for.
+  void settle_digest(int64_t fragment, Instant overdue_at, Turn turn);
   // What somebody says who has made that commit and is not active any more: it counts if nobody is.
   void hear_last(int64_t fragment, const FragmentState& said);
 

@@ -44,9 +44,9 @@ void Audit::begin(int64_t chunk, bool is_asked, Instant now) {
   if (work.remade && is_news) tell(chunk);
 }
 
-void Audit::on_tick(Instant now) {
+void Audit::on_tick(Turn turn) {
   for (auto& [chunk, work] : works_) {
-    if (work.is_begun || work.remade || now - work.began_at < patience_) continue;
+    if (work.is_begun || work.remade || !turn.is_due(work.began_at + patience_)) continue;
     work.remade = Remade{};
     for (const int64_t index : contributors_in(chunk)) {
       const bool is_own = record_.contributors[size_t(index)].peer == record_.self;

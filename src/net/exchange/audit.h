@@ -14,6 +14,7 @@
 
 #include "net/exchange/arithmetic.h"
 #include "net/exchange/chunk.h"
+#include "net/turn.h"
 
 namespace net {
 
@@ -46,7 +47,7 @@ class Audit {
   // somebody does not show his part.
   void begin(int64_t chunk, bool is_asked, Instant now);
   // Who has not shown his part when the patience is over is named.
-  void on_tick(Instant now);
+  void on_tick(Turn turn);
 
   struct Missing {
     ChunkName name;

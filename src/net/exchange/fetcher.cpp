@@ -152,7 +152,7 @@ std::optional<ChunkName> Fetcher::spare(WantKind kind, PeerId hungry, Turn turn)
     for (const auto& [name, asked] : lane.in_flight) {
       const Duration patience =
           kOwedMax * (int64_t{1} << std::min<int64_t>(items_.at(name).moved_count, 6));
-      if (turn.now - peer.heard_at >= patience && may_have(name)) owed = name;
+      if (turn.is_due(peer.heard_at + patience) && may_have(name)) owed = name;
     }
   }
   if (most && may_have(*most->rbegin())) return *most->rbegin();
@@ -165,7 +165,7 @@ void Fetcher::pump_peer(PeerId id, Peer& peer, Turn turn) {
   if (peer.is_known) drop_strangers(peer, turn);
   for (auto& [key, lane] : peer.lanes) {
     std::erase_if(lane.paused, [&, &pending = lane.pending](const auto& paused) {
-      const bool is_over = paused.second <= turn.now;
+      const bool is_over = turn.is_due(paused.second);
       if (is_over) pending.insert(paused.first);
       return is_over;
     });
@@ -225,15 +225,15 @@ LinkId Fetcher::least_loaded(const Peer& peer) {
 }
 
 void Fetcher::drop_silent(PeerId id, Peer& peer, Turn turn) {
-  if (turn.now - peer.heard_at >= kSilenceMax) {
+  if (turn.is_due(peer.heard_at + kSilenceMax)) {
     probe<"a peer owes chunks and is silent for long">();
     base::log_info("peer {} owes chunks and is silent: dialling it again", id);
     return drop_links(peer, turn);
   }
   std::vector<LinkId> silent;
   for (const auto& [link_id, link] : peer.links) {
-    const bool is_silent = turn.now - link.heard_at >= kLinkSilenceMax;
-    if (link.want_count > 0 && is_silent) silent.push_back(link_id);
+    if (link.want_count > 0 && turn.is_due(link.heard_at + kLinkSilenceMax))
+      silent.push_back(link_id);
   }
   for (const LinkId link : silent) drop_link(link, turn);
 }
@@ -254,7 +254,7 @@ void Fetcher::adapt_links(PeerId id, Peer& peer, Turn turn) {
   const auto is_open = [](const auto& link) { return link.second.is_open; };
   if (std::ranges::none_of(peer.links, is_open)) return;
   const int64_t target = peer.path.link_count();
-  while (int64_t(peer.links.size()) < target && peer.has_in_flight() && turn.now >= peer.dial_at) {
+  while (int64_t(peer.links.size()) < target && peer.has_in_flight() && turn.is_due(peer.dial_at)) {
     if (int64_t(peers_by_link_.size()) >= kFetchLinksMax) {
       return peer.path.on_refused(int64_t(peer.links.size()), turn.now);
     }
@@ -299,7 +299,7 @@ bool Fetcher::adopt(LinkId id, const Offer& offer, const NodeId& node, Instant n
 }
 
 void Fetcher::dial(PeerId id, Peer& peer, Turn turn) {
-  if (turn.now < peer.dial_at || peer.endpoint.host.empty()) return;
+  if (peer.endpoint.host.empty() || !turn.is_due(peer.dial_at)) return;
   if (peer.links.empty()) peer.heard_at = turn.now;
   const LinkId link = turn.out.connect(peer.endpoint);
   peer.links[link] = {.endpoint = peer.endpoint, .dialled_at = turn.now, .heard_at = turn.now};

@@ -39,7 +39,7 @@ void Outreach::pump(Turn turn) {
       if (link.is_open && !server_.owns(id)) lost.push_back(id);
     }
     for (const LinkId id : lost) forget(call, id, turn.now);
-    while (call.links.size() < call.link_count && turn.now >= call.dial_at) dial(call, turn);
+    while (call.links.size() < call.link_count && turn.is_due(call.dial_at)) dial(call, turn);
   }
 }
 

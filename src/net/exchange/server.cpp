@@ -111,10 +111,12 @@ void Server::on_tick(Turn turn) {
   pump(turn);
   std::vector<LinkId> idle;
   for (const auto& [id, link] : links_) {
-    const bool has_work = link.is_offered || !link.wants.empty() ||
-                          !link.wants_to_catch_up.empty() || turn.out.queued_bytes(id) > 0;
-    probe<"an incoming link is idle for long">(!has_work && turn.now - link.heard_at >= kIdleMax);
-    if (!has_work && turn.now - link.heard_at >= kIdleMax) idle.push_back(id);
+    const bool has_work =
+        !link.wants.empty() || !link.wants_to_catch_up.empty() || turn.out.queued_bytes(id) > 0;
+    if (has_work) turn.look_again();  // The queue and the gaps change with time alone.
+    const bool is_idle = !has_work && !link.is_offered && turn.is_due(link.heard_at + kIdleMax);
+    probe<"an incoming link is idle for long">(is_idle);
+    if (is_idle) idle.push_back(id);
   }
   for (const LinkId id : idle) {
     turn.out.close(id);

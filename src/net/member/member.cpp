@@ -215,7 +215,7 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
   const Turn turn{now, out};
   if (is_over_) return;
   if (registration_.on_tick(turn)) on_coordinator_lost(turn);
-  if (registration_.is_given_up(now)) {
+  if (registration_.is_given_up(turn)) {
     probe<"there is no coordinator any more">();
     return stop(
         {.reason = fmt::format("no coordinator at {} for {} s: {}", options_.coordinator.text(),
@@ -223,13 +223,13 @@ void MemberMachine::on_tick(Instant now, Outbox& out) {
                                registration_.last_reason())},
         turn);
   }
-  if (state_sync_.silence(now) >= options_.fetch_patience) {
+  if (state_sync_.is_silent_for(options_.fetch_patience, turn)) {
     probe<"nobody gives us the state">();
     return stop({.reason = "nobody gives us the state of the run"}, turn);
   }
-  if (registration_.is_heartbeat_due(now)) tell_heartbeat(turn);
+  if (registration_.is_heartbeat_due(turn)) tell_heartbeat(turn);
   server_.on_tick(turn);
-  rounds_.on_tick(now);
+  rounds_.on_tick(turn);
   go_on(turn);
 }
 

@@ -136,9 +136,9 @@ void MemberRounds::on_audit(const Authority& authority, Instant now) {
   want_proofs(authority.fragment);
 }
 
-void MemberRounds::on_tick(Instant now) {
+void MemberRounds::on_tick(Turn turn) {
   for (const Slot& slot : slots_) {
-    if (slot.audit) slot.audit->on_tick(now);
+    if (slot.audit) slot.audit->on_tick(turn);
   }
 }
 

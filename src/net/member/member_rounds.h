@@ -37,7 +37,7 @@ class MemberRounds {
   base::Result<Committed> on_commit(const Commit& commit, const Authority& authority, Instant now);
   void on_abort(const Authority& authority);
   void on_audit(const Authority& authority, Instant now);
-  void on_tick(Instant now);
+  void on_tick(Turn turn);
   void close_all();
   // The coordinator is lost. What is complete here is held until another one decides about it.
   void hold_complete();

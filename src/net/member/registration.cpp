@@ -161,13 +161,13 @@ bool Registration::drop(LinkId link, const std::string& reason, Turn turn) {
 bool Registration::on_tick(Turn turn) {
   for (Candidate& candidate : candidates_) {
     if (!candidate.link) {
-      if (turn.now < candidate.dial_at || is_reached_elsewhere(candidate)) continue;
+      if (is_reached_elsewhere(candidate) || !turn.is_due(candidate.dial_at)) continue;
       candidate.link = turn.out.connect(candidate.place.endpoint);
       candidate.heard_at = turn.now;
       continue;
     }
     const Duration patience = is_welcome_ ? silence_max_ : kAnswerWithin;
-    if (turn.now - candidate.heard_at < patience) continue;
+    if (!turn.is_due(candidate.heard_at + patience)) continue;
     probe<"a Hello is not answered">(!is_welcome_);
     probe<"the coordinator is silent">(is_welcome_);
     const double silence = std::chrono::duration<double>(patience).count();
@@ -176,9 +176,9 @@ bool Registration::on_tick(Turn turn) {
   return false;
 }
 
-bool Registration::is_heartbeat_due(Instant now) {
-  if (!is_welcome_ || now < heartbeat_at_) return false;
-  heartbeat_at_ = now + heartbeat_interval_;
+bool Registration::is_heartbeat_due(Turn turn) {
+  if (!is_welcome_ || !turn.is_due(heartbeat_at_)) return false;
+  heartbeat_at_ = turn.now + heartbeat_interval_;
   return true;
 }
 

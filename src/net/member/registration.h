@@ -58,9 +58,9 @@ class Registration {
   bool drop(LinkId link, const std::string& reason, Turn turn);
   bool on_tick(Turn turn);
 
-  bool is_heartbeat_due(Instant now);
-  bool is_given_up(Instant now) const {
-    return !is_welcome_ && now - alone_since_ >= options_.patience;
+  bool is_heartbeat_due(Turn turn);
+  bool is_given_up(Turn turn) const {
+    return !is_welcome_ && turn.is_due(alone_since_ + options_.patience);
   }
   const std::string& last_reason() const { return last_reason_; }
   void close(Turn turn);

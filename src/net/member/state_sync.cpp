@@ -325,8 +325,8 @@ Answer StateSync::answer_digests(const ChunkName& name) {
   return name.round >= applied_version(name.fragment) ? not_yet() : gone();
 }
 
-Duration StateSync::silence(Instant now) const {
-  return phase_ == Phase::kFetching && moved_at_ ? now - *moved_at_ : Duration{};
+bool StateSync::is_silent_for(Duration patience, Turn turn) const {
+  return phase_ == Phase::kFetching && moved_at_ && turn.is_due(*moved_at_ + patience);
 }
 
 }  // namespace net

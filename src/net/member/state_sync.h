@@ -60,7 +60,7 @@ class StateSync {
   Answer answer(const ChunkName& name);
 
   // For how long no block has come, if some should. That the state moves on is no movement of ours.
-  Duration silence(Instant now) const;
+  bool is_silent_for(Duration patience, Turn turn) const;
 
  private:
   enum class Phase { kSettled, kAnnounced, kFetching, kVerifying };

@@ -99,6 +99,7 @@ class PeerMachine final : public Peer {
       return InnerLink::is_inner(link) ? 0 : peer_.out_->queued_bytes(link);
     }
     int64_t all_queued_bytes() const override { return peer_.out_->all_queued_bytes(); }
+    void wake_at(Instant at) override { peer_.out_->wake_at(at); }
     void start(Job job) override {
       peer_.out_->start({.work = std::move(job.work),
                          .done = [this, done = std::move(job.done)](Instant now, Outbox& out) {

@@ -28,6 +28,7 @@ class TlsContext {
   // Whether who has this key may be here now.
   bool allows(const NodeId& node) const { return !allowed_ || allowed_->contains(node); }
   // Rises when that may have changed for somebody; 0 where it never does.
+  bool has_list() const { return allowed_ != nullptr; }
   uint64_t generation() const { return allowed_ ? allowed_->generation() : 0; }
 
  private:

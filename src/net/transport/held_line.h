@@ -1,6 +1,8 @@
 // A line of a given rate and length, for messages: each link has a queue, and whenever the line is
 // free the next link's oldest message goes on it, so that a link with much to send does not hold up
-// the heartbeats of another. Only times are kept here; the caller says what time it is.
+// the heartbeats of another. A line may also be for chunks alone: what else is the oldest of its
+// link goes at once, and the chunks after it wait for the time that it takes. Only times are kept
+// here; the caller says what time it is.
 #pragma once
 
 #include <cstdint>
@@ -25,9 +27,10 @@ class HeldLine {
     std::variant<Message, End> what;
   };
 
+  enum class Holds { kAll, kChunks };
   // 0 bytes/s: only the delay.
-  HeldLine(double bytes_per_second, Duration delay)
-      : bytes_per_second_(bytes_per_second), delay_(delay) {}
+  HeldLine(double bytes_per_second, Duration delay, Holds holds = Holds::kAll)
+      : bytes_per_second_(bytes_per_second), delay_(delay), holds_(holds) {}
 
   void put(Parcel parcel, Instant now);
   // The next whose time has come, if there is one; `now` never falls.
@@ -52,11 +55,16 @@ class HeldLine {
     Instant arrives{};
   };
 
+  using Queues = std::map<LinkId, std::deque<Waiting>>;
+
   void put_on_line(Instant now);
+  Queues::iterator next_queue(Instant now);
+  bool goes_at_once(const Waiting& waiting) const;
 
   const double bytes_per_second_;
   const Duration delay_;
-  std::map<LinkId, std::deque<Waiting>> waiting_;  // No queue is empty.
+  const Holds holds_;
+  Queues waiting_;  // No queue is empty.
   int64_t queued_bytes_ = 0;
   LinkId served_last_ = 0;
   Instant free_at_{};

@@ -19,13 +19,15 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "net/transport/address.h"
+#include "net/transport/held_host.h"
 #include "net/transport/link.h"
-#include "net/transport/rehearsal.h"
+#include "net/wake_up.h"
 
 namespace net {
 namespace {
 
-constexpr uint64_t kTickMilliseconds = 100;
+// While a link has a deadline, or a queue whose progress is watched.
+constexpr Duration kLinksLookedAtEvery = std::chrono::milliseconds(100);
 constexpr int kBacklog = 128;
 // A flood of connections must leave the loop time for its links.
 constexpr int64_t kAcceptedInTickMax = 256;
@@ -98,6 +100,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   int64_t queued_bytes(LinkId link) const override;
   int64_t all_queued_bytes() const override { return context_.queued_bytes; }
   void start(Job job) override;
+  void wake_at(Instant at) override { wake_up_.ask(at, called_at_); }
 
   // LinkObserver, for the links.
   void link_opened(LinkId link, const Remote& remote) override;
@@ -109,6 +112,9 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void on_connection(int status);
   void on_mail();
   void on_timer();
+  void look_at_links(Instant now);
+  bool must_look_at_links() const;
+  void set_timer();
   void on_worked(const Job& job);
 
   bool has_room_for(const Link& link) const;
@@ -126,6 +132,8 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void deliver(Event& event);
   template <class Body>
   void call_machine(const Body& body);
+  template <class Body>
+  void tell_machine(const Body& body);
   Link& add_link(std::unique_ptr<Link> link, LinkId id);
   void retire(std::map<LinkId, std::unique_ptr<Link>>& links, LinkId id);
 
@@ -137,6 +145,7 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   uv_loop_t loop_;
   uv_tcp_t listener_;
   uv_timer_t timer_;
+  uv_prepare_t before_waiting_;
   uv_async_t mail_;
 
   std::mutex mail_mutex_;
@@ -154,6 +163,9 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
       retired_;  // May still be on the call stack: the timer frees them.
   std::deque<Event> events_;
   bool is_in_machine_ = false;
+  Instant called_at_{};  // The machine, the last time.
+  WakeUp wake_up_;
+  Instant links_looked_at_{};
   bool is_stopping_ = false;
   int64_t refused_count_ = 0;
   int64_t accepted_in_tick_ = 0;
@@ -171,8 +183,9 @@ UvHost::UvHost(const HostOptions& options, Machine& machine)
   const auto on_mail = [](uv_async_t* mail) { static_cast<UvHost*>(mail->data)->on_mail(); };
   CHECK(uv_async_init(&loop_, &mail_, on_mail) == 0);
   CHECK(uv_timer_init(&loop_, &timer_) == 0);
+  CHECK(uv_prepare_init(&loop_, &before_waiting_) == 0);
   CHECK(uv_tcp_init(&loop_, &listener_) == 0);
-  mail_.data = timer_.data = listener_.data = this;
+  mail_.data = timer_.data = before_waiting_.data = listener_.data = this;
   if (options.security) tls_ = std::make_unique<const TlsContext>(*options.security);
   context_.loop = &loop_;
   context_.observer = this;
@@ -181,6 +194,7 @@ UvHost::UvHost(const HostOptions& options, Machine& machine)
   context_.dial_timeout = options.dial_timeout;
   context_.queued_bytes_hard_max = options.queued_bytes_hard_max;
   context_.write_stall_timeout = options.write_stall_timeout;
+  context_.socket_bytes_per_second = options.socket_bytes_per_second;
 }
 
 // Calls posted before are made before the end begins.
@@ -240,9 +254,11 @@ void UvHost::run() {
   sigaddset(&pipe_signal, SIGPIPE);
   pthread_sigmask(SIG_BLOCK, &pipe_signal, nullptr);
 
-  const auto on_timer = [](uv_timer_t* timer) { static_cast<UvHost*>(timer->data)->on_timer(); };
-  CHECK(uv_timer_start(&timer_, on_timer, kTickMilliseconds, kTickMilliseconds) == 0);
-  call_machine([&](Instant now) { machine_.on_start(now, *this); });
+  const auto set_timer = [](uv_prepare_t* prepare) {
+    static_cast<UvHost*>(prepare->data)->set_timer();
+  };
+  CHECK(uv_prepare_start(&before_waiting_, set_timer) == 0);
+  tell_machine([&](Instant now) { machine_.on_start(now, *this); });
   deliver_events();
   uv_run(&loop_, UV_RUN_DEFAULT);
 }
@@ -265,22 +281,49 @@ void UvHost::on_mail() {
   }
   if (is_stopping_) return;
   for (const Call& call : calls) {
-    call_machine([&](Instant now) { call(now, *this); });
+    tell_machine([&](Instant now) { call(now, *this); });
     deliver_events();
   }
   if (must_stop) stop();
 }
 
 void UvHost::on_timer() {
+  const Instant now = monotonic_now();
+  if (now >= links_looked_at_ + kLinksLookedAtEvery) look_at_links(now);
+  if (is_stopping_ || now < wake_up_.at()) return;
+  wake_up_.begin_tick();
+  call_machine([&](Instant at) { machine_.on_tick(at, *this); });
+  deliver_events();
+}
+
+void UvHost::look_at_links(Instant now) {
+  links_looked_at_ = now;
   retired_.clear();
   accepted_in_tick_ = 0;
   if (std::exchange(is_connection_waiting_, false) && !is_stopping_) on_connection(0);
   cut_revoked();
-  const Instant now = monotonic_now();
   for_each_link([now](Link& link) { link.check_deadline(now); });
-  if (is_stopping_) return;
-  call_machine([&](Instant now) { machine_.on_tick(now, *this); });
-  deliver_events();
+}
+
+// Whoever reads a list of keys may be another thread.
+bool UvHost::must_look_at_links() const {
+  const auto must = [](const auto& entry) { return entry.second->has_deadline(); };
+  return !retired_.empty() || accepted_in_tick_ > 0 || (tls_ && tls_->has_list()) ||
+         std::ranges::any_of(links_, must) || std::ranges::any_of(finishing_, must);
+}
+
+// Before the loop waits. Where nothing is due it waits for events alone.
+void UvHost::set_timer() {
+  Instant next = is_stopping_ ? Instant::max() : wake_up_.at();
+  if (must_look_at_links()) next = std::min(next, links_looked_at_ + kLinksLookedAtEvery);
+  if (next == Instant::max()) {
+    uv_timer_stop(&timer_);
+    return;
+  }
+  uv_update_time(&loop_);
+  const auto wait = std::chrono::ceil<std::chrono::milliseconds>(next - monotonic_now());
+  const auto on_timer = [](uv_timer_t* timer) { static_cast<UvHost*>(timer->data)->on_timer(); };
+  CHECK(uv_timer_start(&timer_, on_timer, uint64_t(std::max<int64_t>(wait.count(), 0)), 0) == 0);
 }
 
 void UvHost::on_connection(int status) {
@@ -371,22 +414,26 @@ void UvHost::stop_if_finished() {
   const auto* timer = reinterpret_cast<const uv_handle_t*>(&timer_);
   if (!is_stopping_ || !links_.empty() || !finishing_.empty() || uv_is_closing(timer)) return;
   uv_close(reinterpret_cast<uv_handle_t*>(&timer_), nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(&before_waiting_), nullptr);
   uv_close(reinterpret_cast<uv_handle_t*>(&mail_), nullptr);
 }
 
 LinkId UvHost::connect(const Endpoint& endpoint) {
+  wake_up_.review(called_at_);
   const LinkId id = next_link_++;
   add_link(std::make_unique<Link>(context_, id, Link::Origin::kDialled), id).dial(endpoint);
   return id;
 }
 
 void UvHost::send(LinkId link, Message message) {
+  wake_up_.review(called_at_);
   if (const auto found = links_.find(link); found != links_.end()) {
     found->second->send(std::move(message));
   }
 }
 
 void UvHost::close(LinkId id) {
+  wake_up_.review(called_at_);
   auto entry = links_.extract(id);
   if (entry.empty()) return;
   Link& link = *entry.mapped();
@@ -406,6 +453,7 @@ int64_t UvHost::queued_bytes(LinkId link) const {
 // On libuv's pool of threads (UV_THREADPOOL_SIZE, 4 by default), which all hosts of a process
 // share. The loop does not end while a job is out, so it may use whatever outlives the host.
 void UvHost::start(Job job) {
+  wake_up_.review(called_at_);
   struct Request {
     uv_work_t work;
     UvHost& host;
@@ -427,7 +475,7 @@ void UvHost::start(Job job) {
 
 void UvHost::on_worked(const Job& job) {
   if (is_stopping_) return;
-  call_machine([&](Instant now) { job.done(now, *this); });
+  tell_machine([&](Instant now) { job.done(now, *this); });
   deliver_events();
 }
 
@@ -479,30 +527,39 @@ void UvHost::deliver_events() {
 void UvHost::deliver(Event& event) {
   const LinkId link = event.link;
   if (const auto* opened = std::get_if<Opened>(&event.what)) {
-    call_machine([&](Instant now) {
+    tell_machine([&](Instant now) {
       machine_.on_link_open(link, opened->incoming, opened->remote, now, *this);
     });
   } else if (const auto* message = std::get_if<Message>(&event.what)) {
-    call_machine([&](Instant now) { machine_.on_message(link, *message, now, *this); });
+    tell_machine([&](Instant now) { machine_.on_message(link, *message, now, *this); });
   } else if (const auto* ended = std::get_if<Ended>(&event.what)) {
     retire(links_, link);
-    call_machine([&](Instant now) { machine_.on_link_closed(link, ended->reason, now, *this); });
+    tell_machine([&](Instant now) { machine_.on_link_closed(link, ended->reason, now, *this); });
   } else {
-    call_machine([&](Instant now) { machine_.on_drained(link, now, *this); });
+    tell_machine([&](Instant now) { machine_.on_drained(link, now, *this); });
   }
 }
 
 template <class Body>
 void UvHost::call_machine(const Body& body) {
   is_in_machine_ = true;
-  without_exceptions([&] { body(monotonic_now()); });
+  called_at_ = monotonic_now();
+  without_exceptions([&] { body(called_at_); });
   is_in_machine_ = false;
+}
+
+// Something has happened.
+template <class Body>
+void UvHost::tell_machine(const Body& body) {
+  call_machine(body);
+  wake_up_.review(called_at_);
 }
 
 }  // namespace
 
 std::unique_ptr<Host> Host::create(const HostOptions& options, Machine& machine) {
-  if (options.rehearsal.is_on()) return make_rehearsal(options, machine);
+  if (options.rehearsal.is_on() || options.uplink_bytes_per_second > 0)
+    return make_held_host(options, machine);
   auto host = std::make_unique<UvHost>(options, machine);
   host->listen();
   return host;

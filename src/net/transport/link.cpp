@@ -36,7 +36,7 @@ constexpr std::string_view kCongestionControl = "bbr";
 // None of them is needed for correctness: where the system refuses one, the link works without it.
 // Buffers are left to the system, which makes them as large as the path needs; a size that is set
 // would stay.
-void set_options(uv_tcp_t* socket) {
+void set_options(uv_tcp_t* socket, double bytes_per_second) {
   uv_tcp_nodelay(socket, 1);
   uv_tcp_keepalive(socket, 1, kKeepaliveSeconds);
   uv_os_fd_t descriptor;
@@ -44,6 +44,12 @@ void set_options(uv_tcp_t* socket) {
 #ifdef TCP_USER_TIMEOUT
   setsockopt(descriptor, IPPROTO_TCP, TCP_USER_TIMEOUT, &kUserTimeoutMilliseconds,
              sizeof(kUserTimeoutMilliseconds));
+#endif
+#ifdef SO_MAX_PACING_RATE
+  if (bytes_per_second > 0) {
+    const auto rate = uint32_t(std::min(bytes_per_second, 4e9));
+    setsockopt(descriptor, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+  }
 #endif
 #ifdef TCP_CONGESTION
   setsockopt(descriptor, IPPROTO_TCP, TCP_CONGESTION, kCongestionControl.data(),
@@ -194,7 +200,7 @@ void Link::open() {
   if (!is_finishing_ && !is_incoming()) {
     deadline_ = context_.tls ? monotonic_now() + context_.dial_timeout : Instant::max();
   }
-  set_options(socket_);
+  set_options(socket_, context_.socket_bytes_per_second);
   const auto allocate = [](uv_handle_t* handle, size_t, uv_buf_t* buffer) {
     const auto room = static_cast<Link*>(handle->data)->room_to_read();
     *buffer = uv_buf_init(reinterpret_cast<char*>(room.data()), unsigned(room.size()));

@@ -54,6 +54,7 @@ struct LinkContext {
   Duration dial_timeout{};
   int64_t queued_bytes_hard_max = 0;
   Duration write_stall_timeout{};
+  double socket_bytes_per_second = 0;
   int64_t queued_bytes = 0;  // Of all links.
   std::atomic<int64_t> bytes_sent = 0;
   std::atomic<int64_t> bytes_received = 0;
@@ -93,6 +94,8 @@ class Link {
   void finish(Duration patience);
   // Whatever should have happened by now is given up.
   void check_deadline(Instant now);
+  // It may come to its end by time alone.
+  bool has_deadline() const { return deadline_ != Instant::max() || queued_bytes() > 0; }
   // At once, with this reason.
   void cut(const std::string& reason);
   void cut_if_revoked();

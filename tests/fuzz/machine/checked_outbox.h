@@ -30,6 +30,7 @@ class CheckedOutbox : public Outbox {
   int64_t queued_bytes(LinkId link) const override;
   int64_t all_queued_bytes() const override;
   void start(Job job) override;
+  void wake_at(Instant) override {}
 
   // Sees what is sent, after it was checked.
   std::function<void(LinkId link, const Message& message)> on_send;

@@ -61,6 +61,45 @@ TEST_CASE("a held line takes turns between links, and is as slow as it should be
   REQUIRE(taken(line, seconds(30)) == List{{8, 6}});
 }
 
+TEST_CASE("a line for chunks lets all else go first, and the chunks make up for it") {
+  using List = std::vector<std::pair<LinkId, uint32_t>>;
+  HeldLine line(1000, Duration{0}, HeldLine::Holds::kChunks);
+  // A second each, with the header.
+  for (const uint32_t mark : {0, 1, 2}) line.put({7, message_of_bytes(936, mark)}, seconds(10));
+  line.put({7, HeldLine::End{"over"}}, seconds(10));
+  REQUIRE(taken(line, seconds(10)) == List{{7, 0}});
+  REQUIRE(*line.next() == seconds(11));
+  Message urgent = message_of_bytes(936, 50);
+  urgent.type = MessageType::kHeartbeat;
+  line.put({3, urgent}, milliseconds(10'500));
+  REQUIRE(taken(line, milliseconds(10'500)) == List{{3, 50}});
+  REQUIRE(*line.next() == seconds(12));
+  REQUIRE(taken(line, milliseconds(11'999)) == List{});
+  REQUIRE(taken(line, seconds(12)) == List{{7, 1}});
+  // What comes behind a chunk on its own link stays behind it.
+  line.put({7, urgent}, seconds(12));
+  REQUIRE(taken(line, seconds(12)) == List{});
+  REQUIRE(taken(line, seconds(13)) == List{{7, 2}, {7, 999}, {7, 50}});
+  REQUIRE(line.queued_bytes() == 0);
+}
+
+TEST_CASE("a host with a capped uplink sends chunks no faster than that") {
+  HostOptions options;
+  options.uplink_bytes_per_second = 1.05 * 2e6;  // 50 ms a chunk.
+  TestNode server(options);
+  server.machine.opened = [](LinkId link, Outbox& out) {
+    for (uint32_t mark = 0; mark < 5; ++mark) out.send(link, message_of_bytes(100'000 - 64, mark));
+  };
+  server.host->start();
+  TestNode client;
+  const auto start = std::chrono::steady_clock::now();
+  client.host->start();
+  dial(client, server.endpoint());
+  REQUIRE(
+      client.machine.wait_until([](const Story& story) { return messages_of(story).size() == 5; }));
+  REQUIRE(std::chrono::steady_clock::now() - start >= milliseconds(4 * 50));
+}
+
 TEST_CASE("what a rehearsing host sends comes whole, in order and not too early") {
   // 30 ms, and 20 ms a message.
   TestNode server(rehearsing({.bytes_per_second = 5e6, .delay = milliseconds(30)}));

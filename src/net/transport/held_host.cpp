@@ -1,86 +1,39 @@
 // The machine that the real host runs is this object: it stands between that host and the machine
 // that it is for, in both directions.
-#include "net/transport/rehearsal.h"
+#include "net/transport/held_host.h"
 
-#include <condition_variable>
-#include <mutex>
+#include <algorithm>
 #include <optional>
 #include <set>
-#include <thread>
 #include <utility>
 
-#include "base/thread.h"
 #include "net/transport/held_line.h"
+#include "net/wake_up.h"
 
 namespace net {
 namespace {
 
 constexpr const char* kCutReason = "cut by node.rehearse";
+// For a byte of a frame, with the headers of TCP/IP on packets of 1500 bytes, TLS's records, and
+// what is sent again now and then.
+constexpr double kBytesOnTheWire = 1.05;
 
-// Calls back at a time; the machine's ticks are too far apart for a line.
-class Alarm {
+class HeldHost final : public Host, private Machine, private Outbox {
  public:
-  explicit Alarm(std::function<void()> ring) : ring_(std::move(ring)), thread_([this] { run(); }) {}
-  ~Alarm() { stop(); }
-
-  // Once, and in place of what was set before. Nothing: not at all.
-  void set(std::optional<Instant> time) {
-    const std::lock_guard lock(mutex_);
-    time_ = time;
-    changed_.notify_one();
-  }
-  // It does not ring after that.
-  void stop() {
-    {
-      const std::lock_guard lock(mutex_);
-      is_stopped_ = true;
-      changed_.notify_one();
-    }
-    if (thread_.joinable()) thread_.join();
-  }
-
- private:
-  void run() {
-    base::set_thread_name("atoll-rehearse");
-    std::unique_lock lock(mutex_);
-    while (!is_stopped_) {
-      if (!time_) {
-        changed_.wait(lock);
-        continue;
-      }
-      const std::chrono::steady_clock::time_point time(*time_);
-      if (std::chrono::steady_clock::now() < time) {
-        changed_.wait_until(lock, time);
-        continue;
-      }
-      time_.reset();
-      lock.unlock();
-      ring_();
-      lock.lock();
-    }
-  }
-
-  std::function<void()> ring_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::optional<Instant> time_;
-  bool is_stopped_ = false;
-  std::thread thread_;  // Last: it uses the rest.
-};
-
-class RehearsalHost final : public Host, private Machine, private Outbox {
- public:
-  RehearsalHost(const HostOptions& options, Machine& machine)
-      : cut_every_(options.rehearsal.cut_every),
+  struct Lines {
+    HeldLine up, down;
+    Duration cut_every{};
+  };
+  // `options` are those of the host beneath.
+  HeldHost(Lines lines, const HostOptions& options, Machine& machine)
+      : cut_every_(lines.cut_every),
         machine_(machine),
-        up_(options.rehearsal.bytes_per_second, options.rehearsal.delay),
-        down_(options.rehearsal.bytes_per_second, Duration{0}),
-        host_(Host::create(without_rehearsal(options), *this)),
-        alarm_([this] { host_->post([this](Instant now, Outbox& out) { settle(now, out); }); }) {}
+        up_(std::move(lines.up)),
+        down_(std::move(lines.down)),
+        host_(Host::create(options, *this)) {}
 
   // What is held is let go, so that the last words still get out.
-  ~RehearsalHost() override {
-    alarm_.stop();
+  ~HeldHost() override {
     host_->post([this](Instant, Outbox& out) {
       while (const auto parcel = up_.take(Instant::max() / 2)) pass_out(*parcel, out);
     });
@@ -98,11 +51,6 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
   int64_t bytes_received() const override { return host_->bytes_received(); }
 
  private:
-  static HostOptions without_rehearsal(HostOptions options) {
-    options.rehearsal = {};
-    return options;
-  }
-
   // Machine, for the host.
   void on_start(Instant now, Outbox& out) override {
     last_cut_ = now;
@@ -128,21 +76,29 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
   void on_drained(LinkId, Instant now, Outbox& out) override { settle(now, out); }
   void on_tick(Instant now, Outbox& out) override {
     if (cut_every_ > Duration{0} && now - last_cut_ >= cut_every_) cut(now, out);
-    enter(now, out, [&] { machine_.on_tick(now, *this); });
+    if (now < wake_up_.at()) return settle(now, out);
+    now_ = now;
+    out_ = &out;
+    wake_up_.begin_tick();
+    machine_.on_tick(now, *this);
+    settle(now, out);
   }
 
   // Outbox, for the machine.
   LinkId connect(const Endpoint& endpoint) override {
+    wake_up_.review(now_);
     const LinkId link = out_->connect(endpoint);
     links_.insert(link);
     return link;
   }
   void send(LinkId link, Message message) override {
+    wake_up_.review(now_);
     if (!links_.contains(link) || ending_.contains(link)) return;
     up_.put({link, std::move(message)}, now_);
     if (queued_bytes(link) > kQueuedBytesMax / 2) above_half_.insert(link);
   }
   void close(LinkId link) override {
+    wake_up_.review(now_);
     above_half_.erase(link);
     down_.forget(link);
     if (!links_.contains(link)) return out_->close(link);
@@ -154,7 +110,9 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
   int64_t all_queued_bytes() const override {
     return up_.queued_bytes() + out_->all_queued_bytes();
   }
+  void wake_at(Instant at) override { wake_up_.ask(at, now_); }
   void start(Job job) override {
+    wake_up_.review(now_);
     out_->start({std::move(job.work), [this, done = std::move(job.done)](Instant now, Outbox& out) {
                    enter(now, out, [&] { done(now, *this); });
                  }});
@@ -166,6 +124,7 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
     now_ = now;
     out_ = &out;
     body();
+    wake_up_.review(now);
     settle(now, out);
   }
 
@@ -182,9 +141,11 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
         is_moving = true;
       }
     }
-    std::optional<Instant> next = up_.next();
-    if (const auto down = down_.next()) next = std::min(next.value_or(*down), *down);
-    alarm_.set(next);
+    for (const auto& next : {up_.next(), down_.next()}) {
+      if (next) out.wake_at(*next);
+    }
+    if (cut_every_ > Duration{0}) out.wake_at(last_cut_ + cut_every_);
+    if (wake_up_.at() != Instant::max()) out.wake_at(wake_up_.at());
   }
 
   void pass_out(const HeldLine::Parcel& parcel, Outbox& out) {
@@ -197,6 +158,7 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
   }
 
   void pass_in(const HeldLine::Parcel& parcel, Instant now) {
+    wake_up_.review(now);
     if (const auto* message = std::get_if<Message>(&parcel.what)) {
       machine_.on_message(parcel.link, *message, now, *this);
     } else {
@@ -208,6 +170,7 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
     const std::set<LinkId> above = above_half_;
     for (const LinkId link : above) {
       if (queued_bytes(link) > kQueuedBytesMax / 2 || above_half_.erase(link) == 0) continue;
+      wake_up_.review(now);
       machine_.on_drained(link, now, *this);
     }
   }
@@ -230,17 +193,34 @@ class RehearsalHost final : public Host, private Machine, private Outbox {
   std::set<LinkId> links_;       // That the host knows.
   std::set<LinkId> ending_;      // That the machine has closed, and the host not yet.
   std::set<LinkId> above_half_;  // Whose machine waits for on_drained.
+  WakeUp wake_up_;               // The machine's.
   Instant now_{}, last_cut_{};
   Outbox* out_ = nullptr;  // The host's, in the call that is going on.
 
-  std::unique_ptr<Host> host_;
-  Alarm alarm_;
+  std::unique_ptr<Host> host_;  // Last: its thread uses the rest.
 };
 
 }  // namespace
 
-std::unique_ptr<Host> make_rehearsal(const HostOptions& options, Machine& machine) {
-  return std::make_unique<RehearsalHost>(options, machine);
+// A cap is beneath a rehearsal: it is the real line's.
+std::unique_ptr<Host> make_held_host(const HostOptions& options, Machine& machine) {
+  HostOptions beneath = options;
+  const RehearsalOptions rehearsal = options.rehearsal;
+  if (rehearsal.is_on()) {
+    beneath.rehearsal = {};
+    return std::make_unique<HeldHost>(
+        HeldHost::Lines{.up = HeldLine(rehearsal.bytes_per_second, rehearsal.delay),
+                        .down = HeldLine(rehearsal.bytes_per_second, Duration{0}),
+                        .cut_every = rehearsal.cut_every},
+        beneath, machine);
+  }
+  beneath.uplink_bytes_per_second = 0;
+  beneath.socket_bytes_per_second = options.uplink_bytes_per_second;
+  const double payload_rate = options.uplink_bytes_per_second / kBytesOnTheWire;
+  return std::make_unique<HeldHost>(
+      HeldHost::Lines{.up = HeldLine(payload_rate, Duration{0}, HeldLine::Holds::kChunks),
+                      .down = HeldLine(0, Duration{0})},
+      beneath, machine);
 }
 
 }  // namespace net
