@@ -283,19 +283,33 @@ void Fetcher::invite(Peer& peer, int64_t count, Turn turn) {
                  .payload = encode(Invite{uint32_t(std::min<int64_t>(count, kOfferedLinksMax))})});
 }
 
-bool Fetcher::adopt(LinkId id, const Offer& offer, const NodeId& node, Instant now) {
+bool Fetcher::adopt(LinkId id, const Offer& offer, const NodeId& node, Turn turn) {
   if (offer.peer == self_ || int64_t(peers_by_link_.size()) >= kFetchLinksMax) return false;
   const auto [found, is_new] = peers_.try_emplace(offer.peer, Path(limits_.links_per_peer_max));
   Peer& peer = found->second;
+  drop_outlived(peer, node, turn);
   if (int64_t(peer.links.size()) >= limits_.links_per_peer_max) return false;
   probe<"a peer that cannot be dialled offers a link">();
-  if (peer.links.empty()) peer.heard_at = now;
+  if (peer.links.empty()) peer.heard_at = turn.now;
   peer.is_unreachable = false;
-  peer.links[id] = {.node = node, .dialled_at = now, .is_open = true, .heard_at = now};
+  peer.links[id] = {.node = node, .dialled_at = turn.now, .is_open = true, .heard_at = turn.now};
   if (int64_t(peer.links.size()) >= peer.invited_count) peer.invited_count = 0;
   peer.path.on_connected(std::chrono::microseconds(offer.round_trip_us));
   peers_by_link_[id] = offer.peer;
   return true;
+}
+
+// Nobody offers more links than it was invited to, so whoever does has lost the oldest one; or that
+// one led to another node, which had the number before and is silent now.
+void Fetcher::drop_outlived(Peer& peer, const NodeId& node, Turn turn) {
+  const int64_t expected = std::max(peer.invited_count, peer.path.link_count());
+  std::vector<LinkId> offered;
+  for (const auto& [id, link] : peer.links) {
+    if (link.endpoint.host.empty() && link.node == node) offered.push_back(id);
+  }
+  if (int64_t(offered.size()) < expected) return;
+  probe<"a peer offers a link in the place of one that it has lost">();
+  drop_link(offered.front(), turn);
 }
 
 void Fetcher::dial(PeerId id, Peer& peer, Turn turn) {

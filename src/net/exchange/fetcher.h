@@ -59,7 +59,7 @@ class Fetcher {
   void on_link_open(LinkId link, const NodeId& node, Turn turn);
   // A link on which a peer that cannot be dialled will answer; false: it is not wanted. Whether
   // that is the peer of this number is seen when we know who is.
-  bool adopt(LinkId link, const Offer& offer, const NodeId& node, Instant now);
+  bool adopt(LinkId link, const Offer& offer, const NodeId& node, Turn turn);
   void on_link_closed(LinkId link, const std::string& reason, Turn turn);
 
   // A wanted chunk has come; exactly one of taken, not_yet or bad must follow, at once or later,
@@ -162,6 +162,7 @@ class Fetcher {
   void drop_silent(PeerId id, Peer& peer, Turn turn);
   void drop_strangers(Peer& peer, Turn turn);
   void adapt_links(PeerId id, Peer& peer, Turn turn);
+  void drop_outlived(Peer& peer, const NodeId& node, Turn turn);
   void invite(Peer& peer, int64_t count, Turn turn);
   void dial(PeerId id, Peer& peer, Turn turn);
   void drop_link(LinkId link, Turn turn);

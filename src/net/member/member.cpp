@@ -203,7 +203,7 @@ void MemberMachine::on_offer(LinkId link, const Message& message, Turn turn) {
   const NodeId node = server_.release(link);
   const auto offer = decode<Offer>(*message.payload);
   const bool is_taken = offer.ok() && message.run == run_ && !outreach_.owns(link) &&
-                        fetcher_.adopt(link, *offer, node, turn.now);
+                        fetcher_.adopt(link, *offer, node, turn);
   if (!is_taken) turn.out.close(link);
 }
 
