@@ -2,7 +2,8 @@
 //
 //   RUN/checkpoints/step-00001200/
 //     parameters.safetensors, optimizer_m.safetensors, ...   fp32 tensors under their names
-//     manifest.json   all that is not a tensor, and size and SHA-256 of every file
+//     tokenizer.json   how text becomes tokens, if that needs a file
+//     manifest.json    all that is not a tensor, and size and SHA-256 of every file
 //
 // A checkpoint is written under a temporary name, synced, and renamed: it is there whole or not at
 // all, and the one before is removed only afterwards. That holds for the same step as well: the
@@ -22,6 +23,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "data/sample_ranges.h"
+#include "data/tokenizer_record.h"
 #include "net/message.h"
 
 namespace checkpoint {
@@ -72,8 +74,8 @@ struct Manifest {
   std::string model_config;  // JSON of model::ModelConfig: evaluate and generate need nothing else.
   std::string data_config;  // JSON of the run's seed and data section: evaluate holds out the same.
                             // Empty in checkpoints of older versions.
-  std::string tokenizer;
-  base::Digest config;        // Of shared_config.
+  data::TokenizerRecord tokenizer;  // Its definition lies in a file of its own.
+  base::Digest config;              // Of shared_config.
   std::string shared_config;  // JSON: what the nodes of the run share. Empty: an older version of
                               // Atoll wrote this.
   std::vector<ConfigChange> changes;  // Oldest first.

@@ -20,8 +20,11 @@ struct DataSource {
   double weight = 1;
 };
 
+// What lies beside the data, by `atoll prepare`.
+inline constexpr const char* kTokenizerAuto = "auto";
+
 struct DataConfig {
-  std::string tokenizer = "bytes";
+  std::string tokenizer = "auto";  // kTokenizerAuto, "bytes" or a path.
   std::vector<DataSource> sources;
   double validation_fraction = 0.01;
 };

@@ -36,6 +36,7 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
 struct GenerateOptions {
   std::string checkpoint;
   std::string prompt;
+  std::string tokenizer;  // As data.tokenizer; empty: the checkpoint's.
   int64_t tokens = 200;
   double temperature = 0.8;  // 0: always the likeliest token.
   int64_t top_k = 40;        // 0: all.

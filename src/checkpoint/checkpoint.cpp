@@ -156,6 +156,13 @@ int64_t write_folder(base::Storage& storage, const std::string& folder, const Ma
     content.files[source.name] = record;
     bytes += record.bytes;
   }
+  if (std::string& definition = content.manifest.tokenizer.definition; !definition.empty()) {
+    const auto text = std::as_bytes(std::span(definition));
+    storage.write_atomically(folder + "/" + kTokenizerName, text);
+    content.tokenizer_file = {.bytes = int64_t(text.size()), .sha256 = base::sha256(text)};
+    bytes += int64_t(text.size());
+    definition.clear();
+  }
   const std::string text = write_manifest(content);
   storage.write_atomically(folder + "/" + kManifestName, text);
   return bytes + int64_t(text.size());
@@ -169,6 +176,8 @@ class DiskReader : public Reader {
     ManifestFile content =
         read_manifest(read_disk([&] { return storage.read_text(manifest_path); }), manifest_path);
     manifest_ = std::move(content.manifest);
+    if (content.tokenizer_file)
+      manifest_.tokenizer.definition = read_tokenizer(storage, *content.tokenizer_file);
     for (const auto& [name, record] : content.files)
       files_.emplace(name, open_file(storage, name, record));
   }
@@ -215,11 +224,12 @@ class DiskReader : public Reader {
       throw damaged(path, "the file is missing");
   }
 
-  File open_file(base::Storage& storage, const std::string& name, const FileRecord& record) const {
-    const std::string path = directory_ + "/" + name;
+  // The file, whose bytes are those of `record`.
+  std::unique_ptr<base::MappedFile> map_verified(base::Storage& storage, const std::string& path,
+                                                 const FileRecord& record) const {
     require_there(storage, path);
-    File file = {.mapping = read_disk([&] { return storage.map(path); })};
-    const auto bytes = file.mapping->bytes();
+    auto mapping = read_disk([&] { return storage.map(path); });
+    const auto bytes = mapping->bytes();
     if (int64_t(bytes.size()) != record.bytes) {
       throw damaged(path, fmt::format("expected {} bytes, found {}", record.bytes, bytes.size()));
     }
@@ -227,8 +237,20 @@ class DiskReader : public Reader {
       throw damaged(path,
                     fmt::format("expected SHA-256 {}, found {}", record.sha256.hex(), found.hex()));
     }
-    file.tensors = parse_safetensors(bytes, path);
+    return mapping;
+  }
+
+  File open_file(base::Storage& storage, const std::string& name, const FileRecord& record) const {
+    const std::string path = directory_ + "/" + name;
+    File file = {.mapping = map_verified(storage, path, record)};
+    file.tensors = parse_safetensors(file.mapping->bytes(), path);
     return file;
+  }
+
+  std::string read_tokenizer(base::Storage& storage, const FileRecord& record) const {
+    const auto file = map_verified(storage, directory_ + "/" + kTokenizerName, record);
+    const auto bytes = file->bytes();
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
 
   // The checkpoint is whole, but not what the caller has room for.

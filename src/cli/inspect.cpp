@@ -178,7 +178,7 @@ void inspect_checkpoint(const InspectCommand& command) {
       .field("passes", passes)
       .field("samples_left", left)
       .field("wall_time", manifest.wall_time)
-      .field("tokenizer", manifest.tokenizer);
+      .field("tokenizer", manifest.tokenizer.name);
   out.key("outer").begin_array();
   for (const auto& state : manifest.outer)
     out.begin_object()

@@ -53,6 +53,13 @@ auto differences_to(const RunConfig& config) {
   };
 }
 
+KnownTokenizer known_tokenizer(const ResumePoint& point) {
+  if (!point.reader) return {};
+  const checkpoint::Manifest& manifest = point.reader->manifest();
+  return {.record = manifest.tokenizer,
+          .where = fmt::format("the checkpoint of step {}", manifest.step)};
+}
+
 PortMap addresses_of(const NodeConfig& node) {
   const net::Endpoint listen = endpoint_of(node.listen);
   if (node.advertise != kAdvertiseAuto) {
@@ -143,7 +150,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       digest_(shared_digest(config)),
       directory_(config, storage),
       resume_point_(find_resume_point(storage, config)),
-      data_(open_data(config, storage)),
+      data_(open_data(config, storage, known_tokenizer(resume_point_))),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
       save_schedule_(config.checkpoint.every_steps),
@@ -471,7 +478,7 @@ void Node::save() {
           [&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); },
           -1),
       .data_config = data_to_json(config_),
-      .tokenizer = config_.data.tokenizer,
+      .tokenizer = data_.tokenizer,
       .config = digest_,
       .shared_config = shared_config(config_),
       .changes = changes_,

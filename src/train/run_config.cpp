@@ -16,7 +16,9 @@ constexpr base::Range kNotNegative{0, 1e15};
 constexpr base::Range kSeconds{0.01, 1e7};
 
 void describe_data(base::ConfigVisitor& v, DataConfig& c) {
-  v.choice("tokenizer", c.tokenizer, {{"bytes"}}, "How text became tokens.");
+  v.text("tokenizer", c.tokenizer,
+         "How text became tokens, which checkpoints keep: bytes, the path of a tokenizer.json, or "
+         "auto: PREFIX.tokenizer.json, as `atoll prepare` left it beside the data.");
   v.list(
       "sources", "Datasets to mix; at least one.", int64_t(c.sources.size()),
       [&](int64_t count) { c.sources.resize(size_t(count)); },

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/log.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer_record.h"
 #include "train/engine.h"
 #include "train/node_checkpoint.h"
 #include "train/run_data.h"
@@ -121,12 +121,49 @@ RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& mo
   return run;
 }
 
+KnownTokenizer tokenizer_of(const checkpoint::Reader& reader) {
+  return {.record = reader.manifest().tokenizer, .where = "the checkpoint"};
+}
+
+std::unique_ptr<data::Tokenizer> tokenizer_for(const checkpoint::Reader& reader,
+                                               const GenerateOptions& options,
+                                               const model::ModelConfig& model,
+                                               base::Storage& storage) {
+  std::unique_ptr<data::Tokenizer> tokenizer;
+  if (!options.tokenizer.empty()) {
+    tokenizer = data::make_tokenizer(storage, options.tokenizer);
+  } else if (const auto& record = reader.manifest().tokenizer; record.is_whole()) {
+    tokenizer = data::make_tokenizer(record, "tokenizer.json of the checkpoint");
+  } else {
+    throw base::bad_input(
+        fmt::format("the checkpoint does not say how text becomes tokens (its tokenizer is {})",
+                    record.name.empty() ? "not known" : record.name),
+        "name it with --tokenizer: bytes, or the path of a tokenizer.json");
+  }
+  if (tokenizer->vocabulary() <= model.vocabulary) return tokenizer;
+  throw base::bad_input(fmt::format("the tokenizer {} has {} ids, but the model knows {}",
+                                    tokenizer->name(), tokenizer->vocabulary(), model.vocabulary),
+                        "it is another one than the model was trained with");
+}
+
+std::vector<int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<int32_t> ids;
+  if (tokenizer.begin_id() != data::Tokenizer::kNoId) ids.push_back(tokenizer.begin_id());
+  tokenizer.append_ids(prompt, ids);
+  if (ids.empty())
+    throw base::bad_input("there is nothing to go on from: this tokenizer has no begin token",
+                          "give a --prompt");
+  return ids;
+}
+
 }  // namespace
 
 EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
-  const RunData data = open_data(data_of(*reader, config, options, storage), storage);
+  RunConfig run = data_of(*reader, config, options, storage);
+  run.data.tokenizer = kTokenizerAuto;  // What the run's config named need not be here.
+  const RunData data = open_data(run, storage, tokenizer_of(*reader));
   constexpr int64_t kRowsAtOnce = 4;
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = kRowsAtOnce});
@@ -143,13 +180,12 @@ void generate_text(base::Storage& storage, const GenerateOptions& options,
                    const std::function<void(std::string_view)>& on_text) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
-  const auto tokenizer = data::make_tokenizer(storage, reader->manifest().tokenizer);
+  const auto tokenizer = tokenizer_for(*reader, options, config, storage);
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);
 
-  std::vector<int32_t> tokens = {tokenizer->begin_id()};
-  for (const int32_t token : tokenizer->encode(options.prompt)) tokens.push_back(token);
+  std::vector<int32_t> tokens = prompt_ids(*tokenizer, options.prompt);
   std::vector<float> logits(size_t(config.vocabulary));
   base::Random random(options.seed);
   for (int64_t i = 0; i < options.tokens; ++i) {
