@@ -22,6 +22,7 @@
 #include "backend/tensor.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "checkpoint/number_format.h"
 #include "data/sample_ranges.h"
 #include "data/tokenizer_record.h"
 #include "net/message.h"
@@ -42,7 +43,8 @@ struct BytesSource {
 struct FileSource {
   std::string name;  // "parameters.safetensors"
   std::vector<TensorSource> tensors;
-  std::vector<BytesSource> bytes = {};  // Behind the tensors.
+  std::vector<BytesSource> bytes = {};            // Behind the tensors.
+  NumberFormat numbers = NumberFormat::kFloat32;  // A checkpoint's are always fp32.
 };
 
 // A contribution to a fragment's round that was not over, or a round whose result was there but not
@@ -106,6 +108,11 @@ struct SaveReport {
 // TensorSource::read is passed on.
 SaveReport save(base::Storage& storage, const SaveOptions& options, const Manifest& manifest,
                 const std::vector<FileSource>& files);
+
+// Writes one checkpoint as the folder `directory`, which is not there, and reads it back before it
+// gets that name. What an earlier attempt has left is removed first. Throws as save() does.
+SaveReport save_as(base::Storage& storage, const std::string& directory, const Manifest& manifest,
+                   const std::vector<FileSource>& files);
 
 // An opened checkpoint, verified: every file has the size and hash of the manifest.
 class Reader {

@@ -66,6 +66,9 @@ struct EvaluationConfig {
 struct CheckpointConfig {
   int64_t every_steps = 0;  // 0: only at the end and when stopped.
   int64_t keep = 3;
+  std::string start_from;  // Empty: random numbers.
+  int64_t also_hugging_face = 0;
+  std::string hugging_face_dtype = "bf16";
 };
 
 // What differs between the nodes of a run.

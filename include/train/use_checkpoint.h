@@ -33,6 +33,15 @@ struct EvaluateReport {
 };
 EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options);
 
+struct LogitsOptions {
+  std::string checkpoint;
+  std::vector<int32_t> ids;  // One document, from its begin.
+  int64_t threads = 0;
+  std::string device = "auto";
+};
+// For each id how likely it comes next: to compare models with.
+std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& options);
+
 struct GenerateOptions {
   std::string checkpoint;
   std::string prompt;

@@ -9,34 +9,11 @@
 #include "data/tokenizer_record.h"
 #include "train/engine.h"
 #include "train/node_checkpoint.h"
+#include "train/open_checkpoint.h"
 #include "train/run_data.h"
 
 namespace train {
 namespace {
-
-std::unique_ptr<checkpoint::Reader> open_checkpoint(base::Storage& storage,
-                                                    const std::string& path) {
-  if (storage.exists(path + "/manifest.json")) return checkpoint::Reader::open(storage, path);
-  auto reader = checkpoint::open_newest(
-      storage, path, [](const std::string& text) { base::log_warning("{}", text); });
-  if (!reader) {
-    throw base::bad_input(
-        fmt::format("{}: neither a checkpoint nor a run directory with one", path),
-        "name a folder like RUN/checkpoints/step-00001000, or RUN");
-  }
-  return reader;
-}
-
-model::ModelConfig model_of(const checkpoint::Reader& reader) {
-  const auto document = base::JsonValue::parse(reader.manifest().model_config);
-  if (!document)
-    throw base::bad_input(fmt::format("the checkpoint's model config: {}", document.reason()));
-  model::ModelConfig config;
-  base::read_config(*document, "manifest.json: model_config",
-                    [&](base::ConfigVisitor& v) { model::describe(v, config); });
-  model::validate(config);
-  return config;
-}
 
 backend::Backend one_backend(const std::string& device, int64_t threads) {
   auto backends = choose_backends({.device = device, .ranks = 1, .threads = threads});
@@ -97,8 +74,9 @@ RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& mo
     read_data_json(text, "manifest.json: data_config", run);
     warn_of_trained_documents(run, options);
   } else if (options.data_prefixes.empty()) {
-    throw base::bad_input("the checkpoint does not say on what data it was trained",
-                          "an older version wrote it: name datasets with --data");
+    throw base::bad_input(
+        "the checkpoint does not say on what data it was trained",
+        "it was imported, or an older version wrote it: name datasets with --data");
   } else {
     base::log_warning(
         "the checkpoint does not say which documents it was not trained on: others may count");
@@ -174,6 +152,21 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
           .bits_per_token = validation.loss / std::log(2.0),
           .tokens = validation.tokens,
           .step = reader->manifest().step};
+}
+
+std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& options) {
+  const auto reader = open_checkpoint(storage, options.checkpoint);
+  const model::ModelConfig config = model_of(*reader);
+  if (options.ids.empty() || int64_t(options.ids.size()) > config.sequence_length) {
+    throw base::bad_input(fmt::format("{} ids, but the model takes 1 to {}", options.ids.size(),
+                                      config.sequence_length));
+  }
+  backend::Backend backend = one_backend(options.device, options.threads);
+  Engine engine(backend, config, {.rows = 1});
+  load_trained_parameters(*reader, engine.parameters);
+  std::vector<float> logits(size_t(config.vocabulary));
+  engine.transformer.next_logits(options.ids, logits);
+  return logits;
 }
 
 void generate_text(base::Storage& storage, const GenerateOptions& options,

@@ -112,8 +112,8 @@ TEST_CASE("run tokenizer: the config's must fit the model, and must be there") {
   Sources sources;
   sources.add("unknown");
   sources.config.data.tokenizer = tokenizer_file("gpt2");
-  sources.config.model.vocabulary = 900;
-  REQUIRE(contains(sources.refusal(), "has 901 ids, but model.vocabulary is 900"));
+  sources.config.model.vocabulary = 800;
+  REQUIRE(contains(sources.refusal(), "ids, but model.vocabulary is 800"));
   sources.config.data.tokenizer = "/nowhere/tokenizer.json";
   REQUIRE(contains(sources.refusal(), "/nowhere/tokenizer.json"));
 }
