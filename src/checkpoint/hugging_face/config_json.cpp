@@ -1,8 +1,10 @@
 #include "checkpoint/hugging_face/config_json.h"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <optional>
+#include <string_view>
 
 #include "base/json.h"
 
@@ -218,6 +220,33 @@ class ConfigJson {
   std::optional<JsonValue> document_;
 };
 
+// JSON has one kind of numbers, but Python has two, and version 4 warns of an integer here: a point
+// behind whole ones. A key stands in a line of its own.
+std::string with_points(const std::string& text) {
+  constexpr std::array<std::string_view, 7> kReal = {
+      "attention_dropout", "initializer_range", "rms_norm_eps", "rope_theta", "factor",
+      "low_freq_factor",   "high_freq_factor"};
+  std::string result;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    const size_t colon = line.find("\": ");
+    const std::string_view value = colon == line.npos ? "" : line.substr(colon + 3);
+    const std::string_view number = value.substr(0, value.find(','));
+    const bool is_whole = !number.empty() && number.find_first_not_of("0123456789") == number.npos;
+    const bool is_real = std::ranges::any_of(kReal, [&](std::string_view key) {
+      return line.find(fmt::format("\"{}\"", key)) != line.npos;
+    });
+    result += line.substr(0, line.size() - value.size());
+    result += number;
+    if (is_whole && is_real) result += ".0";
+    result += value.substr(number.size());
+    result += '\n';
+    begin = end + 1;
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string write_config_json(const HuggingFaceConfig& config) {
@@ -247,7 +276,7 @@ std::string write_config_json(const HuggingFaceConfig& config) {
       .field("use_cache", true)
       .field("vocab_size", c.vocabulary)
       .end_object();
-  return out.text() + "\n";
+  return with_points(out.text());
 }
 
 HuggingFaceConfig read_config_json(const std::string& text, const std::string& path) {

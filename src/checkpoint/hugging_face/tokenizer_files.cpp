@@ -133,6 +133,8 @@ FoundTokenizer read_tokenizer_files(base::Storage& storage, const std::string& f
   const std::string path = folder + "/" + kTokenizerName;
   FoundTokenizer found;
   if (!storage.exists(path)) {
+    found.record.begin_id = ends.begin_id;
+    found.record.end_id = ends.end_id;
     found.problem = fmt::format("there is no {} in {}", kTokenizerName, folder);
     return found;
   }
