@@ -124,6 +124,13 @@ std::unique_ptr<data::Tokenizer> tokenizer_for(const checkpoint::Reader& reader,
                         "it is another one than the model was trained with");
 }
 
+// Whole rows are computed: none longer than needed. Positions count from the row's start, so that a
+// shorter one says the same.
+model::ModelConfig with_rows_of(model::ModelConfig config, int64_t tokens) {
+  config.sequence_length = std::min(config.sequence_length, tokens);
+  return config;
+}
+
 std::vector<int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt) {
   std::vector<int32_t> ids;
   if (tokenizer.begin_id() != data::Tokenizer::kNoId) ids.push_back(tokenizer.begin_id());
@@ -162,7 +169,7 @@ std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& opt
                                       config.sequence_length));
   }
   backend::Backend backend = one_backend(options.device, options.threads);
-  Engine engine(backend, config, {.rows = 1});
+  Engine engine(backend, with_rows_of(config, int64_t(options.ids.size())), {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);
   std::vector<float> logits(size_t(config.vocabulary));
   engine.transformer.next_logits(options.ids, logits);
@@ -172,13 +179,14 @@ std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& opt
 void generate_text(base::Storage& storage, const GenerateOptions& options,
                    const std::function<void(std::string_view)>& on_text) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
-  const model::ModelConfig config = model_of(*reader);
-  const auto tokenizer = tokenizer_for(*reader, options, config, storage);
+  const model::ModelConfig whole = model_of(*reader);
+  const auto tokenizer = tokenizer_for(*reader, options, whole, storage);
+  std::vector<int32_t> tokens = prompt_ids(*tokenizer, options.prompt);
+  const model::ModelConfig config = with_rows_of(whole, int64_t(tokens.size()) + options.tokens);
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);
 
-  std::vector<int32_t> tokens = prompt_ids(*tokenizer, options.prompt);
   std::vector<float> logits(size_t(config.vocabulary));
   base::Random random(options.seed);
   for (int64_t i = 0; i < options.tokens; ++i) {
