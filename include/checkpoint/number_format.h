@@ -11,7 +11,7 @@ namespace checkpoint {
 
 enum class NumberFormat { kFloat32, kBfloat16, kFloat16 };
 
-int64_t bytes_of(NumberFormat format);              // Of one number.
+int64_t bytes_per_number(NumberFormat format);      // Of one number.
 const char* safetensors_name(NumberFormat format);  // "F32", "BF16", "F16"
 const char* torch_name(NumberFormat format);        // "float32", "bfloat16", "float16"
 // "fp32", "bf16", "fp16", as in options. Throws bad_input for others.
@@ -20,8 +20,8 @@ NumberFormat parse_number_format(const std::string& name);
 std::optional<NumberFormat> number_format_of(const std::string& safetensors_dtype);
 
 // Rounds to the nearest, ties to even; a NaN stays one. Returns the index of the first finite
-// number that is too large for the format, if there is one. REQUIRES: out has bytes_of(format) for
-// each.
+// number that is too large for the format, if there is one. REQUIRES: out has
+// bytes_per_number(format) for each.
 std::optional<size_t> encode_numbers(NumberFormat format, std::span<const float> numbers,
                                      std::span<std::byte> out);
 // Exact: fp32 knows all numbers of the others. REQUIRES: as above.

@@ -299,8 +299,9 @@ SaveReport save(base::Storage& storage, const SaveOptions& options, const Manife
   return report;
 }
 
-SaveReport save_as(base::Storage& storage, const std::string& directory, const Manifest& manifest,
+SaveReport save_as(base::Storage& storage, const std::string& path, const Manifest& manifest,
                    const std::vector<FileSource>& files) {
+  const std::string directory = without_slash(path);
   storage.remove_all(directory + kPartialSuffix);
   PartialFolder partial(storage, directory);
   const SaveReport report = {.directory = directory,

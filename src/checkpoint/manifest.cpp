@@ -157,13 +157,11 @@ class FieldReader {
   const std::string& path_;
 };
 
-// Of bytes the ids are always these: checkpoints of before do not say them.
 data::TokenizerRecord read_tokenizer(const FieldReader& in) {
   data::TokenizerRecord tokenizer{.name = in.text("tokenizer")};
   const auto id = [&](const char* key) {
     return in.has(key) ? in.id(key) : data::Tokenizer::kNoId;
   };
-  if (tokenizer.name == data::kBytesTokenizer) return data::bytes_record();
   tokenizer.begin_id = id("begin_id");
   tokenizer.end_id = id("end_id");
   return tokenizer;

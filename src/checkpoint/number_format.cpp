@@ -73,7 +73,7 @@ void decode_half(std::span<const std::byte> bytes, std::span<float> out, const D
 
 }  // namespace
 
-int64_t bytes_of(NumberFormat format) {
+int64_t bytes_per_number(NumberFormat format) {
   return format == NumberFormat::kFloat32 ? 4 : 2;
 }
 const char* safetensors_name(NumberFormat format) {
@@ -98,7 +98,7 @@ std::optional<NumberFormat> number_format_of(const std::string& safetensors_dtyp
 
 std::optional<size_t> encode_numbers(NumberFormat format, std::span<const float> numbers,
                                      std::span<std::byte> out) {
-  CHECK(int64_t(out.size()) == int64_t(numbers.size()) * bytes_of(format));
+  CHECK(int64_t(out.size()) == int64_t(numbers.size()) * bytes_per_number(format));
   constexpr float kFloat16End = 65520.0f, kBfloat16End = 0x1.ffp127f;  // Become infinite.
   float end = kFloat16End;
   switch (format) {
@@ -119,7 +119,7 @@ std::optional<size_t> encode_numbers(NumberFormat format, std::span<const float>
 }
 
 void decode_numbers(NumberFormat format, std::span<const std::byte> bytes, std::span<float> out) {
-  CHECK(int64_t(bytes.size()) == int64_t(out.size()) * bytes_of(format));
+  CHECK(int64_t(bytes.size()) == int64_t(out.size()) * bytes_per_number(format));
   switch (format) {
     case NumberFormat::kFloat32:
       if (!out.empty()) std::memcpy(out.data(), bytes.data(), bytes.size());

@@ -10,6 +10,12 @@ namespace checkpoint {
 
 inline constexpr const char* kPartialSuffix = ".partial";
 
+// "runs/a" of "runs/a/", which another ending can be put behind.
+inline std::string without_slash(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
+
 // Where the writing fails, what is there goes at once: the disk may be full because of it.
 class PartialFolder {
  public:

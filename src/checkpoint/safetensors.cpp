@@ -44,7 +44,7 @@ std::string header_of(const FileSource& source) {
   for (const TensorSource& tensor : source.tensors) {
     begin(tensor.name, safetensors_name(source.numbers));
     for (int axis = 0; axis < tensor.shape.rank(); ++axis) header.value(tensor.shape[axis]);
-    end(tensor.shape.element_count() * bytes_of(source.numbers));
+    end(tensor.shape.element_count() * bytes_per_number(source.numbers));
   }
   for (const BytesSource& bytes : source.bytes) {
     begin(bytes.name, "U8");
@@ -144,7 +144,7 @@ void check_contiguous(std::vector<Range> ranges, int64_t data_bytes, const std::
 std::span<const std::byte> encode(NumberFormat format, const std::string& tensor,
                                   std::span<const float> numbers, std::vector<std::byte>& room) {
   if (format == NumberFormat::kFloat32) return std::as_bytes(numbers);
-  room.resize(numbers.size() * size_t(bytes_of(format)));
+  room.resize(numbers.size() * size_t(bytes_per_number(format)));
   if (const auto too_large = encode_numbers(format, numbers, room)) {
     throw base::bad_input(fmt::format("{} has the number {}, which is too large for {}", tensor,
                                       numbers[*too_large], torch_name(format)),

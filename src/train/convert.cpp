@@ -59,7 +59,10 @@ ExportReport export_checkpoint(base::Storage& storage, const ExportOptions& opti
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig model = model_of(*reader);
   const std::string file = file_of(*reader, options.which);
-  const data::TokenizerRecord& tokenizer = reader->manifest().tokenizer;
+  // Checkpoints of before do not say the ids of bytes.
+  const bool is_bytes = reader->manifest().tokenizer.name == data::kBytesTokenizer;
+  const data::TokenizerRecord tokenizer =
+      is_bytes ? data::bytes_record() : reader->manifest().tokenizer;
   const auto files = checkpoint::write_hugging_face(
       storage,
       {.folder = options.folder,

@@ -55,11 +55,10 @@ auto differences_to(const RunConfig& config) {
   };
 }
 
-KnownTokenizer known_tokenizer(const ResumePoint& point, const StartModel* start) {
+KnownTokenizer tokenizer_before(const ResumePoint& point, const StartModel* start) {
   if (!point.reader) return start ? start->tokenizer() : KnownTokenizer{};
   const checkpoint::Manifest& manifest = point.reader->manifest();
-  return {.record = manifest.tokenizer,
-          .where = fmt::format("the checkpoint of step {}", manifest.step)};
+  return known_tokenizer(manifest, fmt::format("the checkpoint of step {}", manifest.step));
 }
 
 PortMap addresses_of(const NodeConfig& node) {
@@ -156,7 +155,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       directory_(config, storage),
       resume_point_(find_resume_point(storage, config)),
       start_model_(resume_point_.reader ? nullptr : StartModel::open(storage, config)),
-      data_(open_data(config, storage, known_tokenizer(resume_point_, start_model_.get()))),
+      data_(open_data(config, storage, tokenizer_before(resume_point_, start_model_.get()))),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
       save_schedule_(config.checkpoint.every_steps),

@@ -60,6 +60,11 @@ KnownTokenizer configured(const RunConfig& config, base::Storage& storage) {
 
 }  // namespace
 
+KnownTokenizer known_tokenizer(const checkpoint::Manifest& manifest, const std::string& where) {
+  if (manifest.tokenizer.end_id == data::Tokenizer::kNoId) return {};
+  return {.record = manifest.tokenizer, .where = where};
+}
+
 data::TokenizerRecord agree_on_tokenizer(const RunConfig& config, base::Storage& storage,
                                          const std::vector<const data::TokenDataset*>& datasets,
                                          const KnownTokenizer& known) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "checkpoint/checkpoint.h"
 #include "data/tokenizer_record.h"
 #include "train/run_config.h"
 
@@ -15,6 +16,10 @@ struct KnownTokenizer {
   data::TokenizerRecord record;
   std::string where;
 };
+
+// Of a checkpoint. Those of before tokenizers were kept say "bytes" whatever their data were, and
+// no ids: that is taken for nothing.
+KnownTokenizer known_tokenizer(const checkpoint::Manifest& manifest, const std::string& where);
 
 // Where none of them says how text became tokens, the result is not whole, and a warning says so.
 // Throws bad_input that names two places whose tokenizers differ, or one whose ids the model does

@@ -44,9 +44,7 @@ class FromCheckpoint : public StartModel {
         layout_(model::make_layout(config.model)) {
     require_shape(config, model_of(*reader_));
   }
-  KnownTokenizer tokenizer() const override {
-    return {.record = reader_->manifest().tokenizer, .where = kKey};
-  }
+  KnownTokenizer tokenizer() const override { return known_tokenizer(reader_->manifest(), kKey); }
   std::vector<checkpoint::TensorSource> tensors() const override {
     return tensor_sources(*reader_, trained_file(*reader_), layout_);
   }

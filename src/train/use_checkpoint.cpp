@@ -99,10 +99,6 @@ RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& mo
   return run;
 }
 
-KnownTokenizer tokenizer_of(const checkpoint::Reader& reader) {
-  return {.record = reader.manifest().tokenizer, .where = "the checkpoint"};
-}
-
 std::unique_ptr<data::Tokenizer> tokenizer_for(const checkpoint::Reader& reader,
                                                const GenerateOptions& options,
                                                const model::ModelConfig& model,
@@ -148,7 +144,8 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
   const model::ModelConfig config = model_of(*reader);
   RunConfig run = data_of(*reader, config, options, storage);
   run.data.tokenizer = kTokenizerAuto;  // What the run's config named need not be here.
-  const RunData data = open_data(run, storage, tokenizer_of(*reader));
+  const RunData data =
+      open_data(run, storage, known_tokenizer(reader->manifest(), "the checkpoint"));
   constexpr int64_t kRowsAtOnce = 4;
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = kRowsAtOnce});

@@ -14,7 +14,7 @@ using checkpoint::NumberFormat;
 namespace {
 
 std::vector<std::byte> encoded(NumberFormat format, float number) {
-  std::vector<std::byte> bytes(size_t(checkpoint::bytes_of(format)));
+  std::vector<std::byte> bytes(size_t(checkpoint::bytes_per_number(format)));
   checkpoint::encode_numbers(format, {&number, 1}, bytes);
   return bytes;
 }
@@ -78,7 +78,7 @@ TEST_CASE("Between two numbers of a half format the nearer one is taken, of equa
 
 TEST_CASE("Numbers that a format cannot hold are found") {
   const auto first_too_large = [](NumberFormat format, std::vector<float> numbers) {
-    std::vector<std::byte> bytes(numbers.size() * size_t(checkpoint::bytes_of(format)));
+    std::vector<std::byte> bytes(numbers.size() * size_t(checkpoint::bytes_per_number(format)));
     return checkpoint::encode_numbers(format, numbers, bytes);
   };
   const float infinity = std::numeric_limits<float>::infinity();

@@ -249,7 +249,10 @@ class RefusalTest(ConvertTest):
         self.assertIn("something already", self.convert(source, "--from", "hf", native, code=2))
         self.assertIn("something already", self.convert(native, "--to", "hf", source, code=2))
         (self.folder / "empty").mkdir()
-        self.convert(native, "--to", "hf", self.folder / "empty")
+        self.convert(native, "--to", "hf", str(self.folder / "empty") + "/")
+        self.convert(source, "--from", "hf", f"{self.folder}/new/folder/")
+        self.assertEqual(hf.read_model(self.folder / "empty")[1], hf.read_model(source)[1])
+        self.assertTrue((self.folder / "new" / "folder" / "manifest.json").exists())
 
     def test_a_number_too_large_for_fp16(self):
         tensors = hf.random_tensors(hf.BASE)

@@ -108,6 +108,13 @@ TEST_CASE("run tokenizer: of equal definitions the data's ends count") {
   REQUIRE(sources.agree().begin_id == data::Tokenizer::kNoId);
 }
 
+TEST_CASE("run tokenizer: what checkpoints said of any data is not believed") {
+  const checkpoint::Manifest before{.tokenizer = {.name = "bytes"}};
+  REQUIRE_FALSE(train::known_tokenizer(before, "the checkpoint").record.is_whole());
+  const checkpoint::Manifest now{.tokenizer = data::bytes_record()};
+  REQUIRE(train::known_tokenizer(now, "the checkpoint").record.is_whole());
+}
+
 TEST_CASE("run tokenizer: the config's must fit the model, and must be there") {
   Sources sources;
   sources.add("unknown");

@@ -31,7 +31,7 @@ void read_parts(const std::vector<Part>& parts, int64_t first, std::span<float> 
       continue;
     }
     const int64_t count = std::min(int64_t(out.size()), part.element_count - first);
-    const int64_t width = bytes_of(part.numbers);
+    const int64_t width = bytes_per_number(part.numbers);
     decode_numbers(part.numbers, part.bytes.subspan(size_t(first * width), size_t(count * width)),
                    out.first(size_t(count)));
     out = out.subspan(size_t(count));

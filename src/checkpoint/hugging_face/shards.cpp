@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kOneFile = "model.safetensors";
 
 int64_t byte_count(const TensorSource& tensor, NumberFormat numbers) {
-  return tensor.shape.element_count() * bytes_of(numbers);
+  return tensor.shape.element_count() * bytes_per_number(numbers);
 }
 
 base::Error bad_folder(const std::string& path, const std::string& found) {

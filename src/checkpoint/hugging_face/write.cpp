@@ -109,7 +109,8 @@ HuggingFaceReport write_hugging_face(base::Storage& storage, const HuggingFaceOp
                                      const model::ModelConfig& model,
                                      const data::TokenizerRecord& tokenizer,
                                      const std::vector<TensorSource>& tensors) {
-  require_free(storage, options.folder);
+  const std::string folder = without_slash(options.folder);
+  require_free(storage, folder);
   Sources sources;
   for (const TensorSource& tensor : tensors) sources[tensor.name] = &tensor;
   std::vector<HuggingFaceTensor> names = hugging_face_tensors(model);
@@ -118,18 +119,18 @@ HuggingFaceReport write_hugging_face(base::Storage& storage, const HuggingFaceOp
   if (report.is_tied) names.pop_back();
   for (const HuggingFaceTensor& tensor : names) report.parameters += tensor.shape.element_count();
 
-  const int64_t total = report.parameters * bytes_of(options.numbers);
+  const int64_t total = report.parameters * bytes_per_number(options.numbers);
   int64_t done = 0;
   const auto on_read = [&](int64_t elements) {
-    done += elements * bytes_of(options.numbers);
+    done += elements * bytes_per_number(options.numbers);
     if (options.progress) options.progress(done, total);
   };
   const auto shards =
       cut_into_shards(renamed(names, sources, on_read), options.numbers, options.shard_bytes_max);
   report.shards = int64_t(shards.size());
 
-  storage.remove_all(options.folder + kPartialSuffix);
-  PartialFolder partial(storage, options.folder);
+  storage.remove_all(folder + kPartialSuffix);
+  PartialFolder partial(storage, folder);
   std::map<std::string, FileRecord> files;
   const auto add_text = [&](const char* name, const std::string& text) {
     const auto bytes = std::as_bytes(std::span(text));
@@ -159,7 +160,7 @@ HuggingFaceReport write_hugging_face(base::Storage& storage, const HuggingFaceOp
   read_back.require_model(model, report.is_tied);
   for (const auto& [name, record] : files) report.bytes += record.bytes;
   partial.publish();
-  const std::string parent = std::filesystem::path(options.folder).parent_path().string();
+  const std::string parent = std::filesystem::path(folder).parent_path().string();
   storage.sync_directory(parent.empty() ? "." : parent);
   return report;
 }
