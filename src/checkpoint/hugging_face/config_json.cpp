@@ -126,8 +126,12 @@ class ConfigJson {
 
   // Within what a model here may have; shapes are compared with the tensors later.
   int64_t size(const char* key, std::optional<int64_t> otherwise = {}) const {
+    return size(*document_, key, otherwise);
+  }
+  int64_t size(const JsonValue& object, const char* key,
+               std::optional<int64_t> otherwise = {}) const {
     constexpr int64_t kSizeMax = int64_t{1} << 24;
-    const auto value = find(key);
+    const auto value = find(object, key);
     if (!value && otherwise) return *otherwise;
     if (!value) throw refuse(fmt::format("{} is missing", key), "is it the config of a model?");
     const int64_t number = require(value->as_integer());
@@ -194,7 +198,7 @@ class ConfigJson {
     if (kind == "linear") return;
     scaling.low_frequency_factor = required("low_freq_factor");
     scaling.high_frequency_factor = required("high_freq_factor");
-    scaling.original_sequence_length = int64_t(required("original_max_position_embeddings"));
+    scaling.original_sequence_length = size(object, "original_max_position_embeddings");
   }
 
   // What a config of a run may say, so that no number here costs memory before tensors are looked
