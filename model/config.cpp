@@ -1,6 +1,8 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace model {
 
@@ -8,7 +10,24 @@ using backend::Shape;
 using shard::Initializer;
 using shard::Unit;
 
-void describe(base::ConfigVisitor& v, ModelConfig& c) {
+namespace {
+
+void describe_scaling(base::ConfigVisitor& v, RopeScaling& c) {
+  v.choice("kind", c.kind, {{"none", "linear", "llama3"}},
+           "linear: all wave lengths times factor; llama3: only the long ones.");
+  v.number("factor", c.factor, {1, 1e6}, "How much longer waves become.");
+  v.number(
+      "low_frequency_factor", c.low_frequency_factor, {1e-3, 1e6},
+      "Only llama3: waves longer than original_sequence_length over it are stretched in full.");
+  v.number("high_frequency_factor", c.high_frequency_factor, {1e-3, 1e6},
+           "Only llama3: waves shorter than original_sequence_length over it stay.");
+  v.integer("original_sequence_length", c.original_sequence_length, {1, 1 << 24},
+            "Only llama3: tokens of the rows before.");
+}
+
+}  // namespace
+
+void describe(base::ConfigVisitor& v, ModelConfig& c, bool only_used) {
   v.integer("vocabulary", c.vocabulary, {1, 1 << 24},
             "Tokens that the embedding and the head know.");
   v.integer("width", c.width, {1, 1 << 20}, "Width of the residual stream.");
@@ -21,6 +40,10 @@ void describe(base::ConfigVisitor& v, ModelConfig& c) {
   v.integer("sequence_length", c.sequence_length, {1, 1 << 24}, "Tokens of a row.");
   v.number("rope_base", c.rope_base, {1, 1e12},
            "Base of the rotary position embedding's wave lengths.");
+  if (!only_used || c.rope_scaling.is_used()) {
+    v.section("rope_scaling", "Longer waves, for longer rows than a model was trained with before.",
+              [&] { describe_scaling(v, c.rope_scaling); });
+  }
   v.number("norm_epsilon", c.norm_epsilon, {1e-12, 1}, "Added to the mean square in RMSNorm.");
   v.number("z_loss_weight", c.z_loss_weight, {0, 1},
            "Weight of the squared largest logit in the loss; 0 switches it off.");
@@ -36,6 +59,27 @@ void validate(const ModelConfig& c) {
     throw base::bad_input(fmt::format("model: head_size = {} is odd", c.head_size),
                           "Rotary embedding turns pairs of channels.");
   }
+  const RopeScaling& scaling = c.rope_scaling;
+  if (scaling.kind == "llama3" && scaling.high_frequency_factor <= scaling.low_frequency_factor) {
+    throw base::bad_input(
+        fmt::format("model.rope_scaling: high_frequency_factor = {} is not above "
+                    "low_frequency_factor = {}",
+                    scaling.high_frequency_factor, scaling.low_frequency_factor));
+  }
+}
+
+// As the rope types "linear" and "llama3" of transformers.
+double rope_frequency(const ModelConfig& c, int64_t pair) {
+  const double frequency = std::pow(c.rope_base, -2.0 * double(pair) / double(c.head_size));
+  const RopeScaling& scaling = c.rope_scaling;
+  if (!scaling.is_used()) return frequency;
+  const double stretched = frequency / scaling.factor;
+  if (scaling.kind == "linear") return stretched;
+  const double wave_length = 2 * std::numbers::pi / frequency;
+  const double waves = double(scaling.original_sequence_length) / wave_length;
+  const double low = scaling.low_frequency_factor, high = scaling.high_frequency_factor;
+  const double share = std::clamp((waves - low) / (high - low), 0.0, 1.0);
+  return (1 - share) * stretched + share * frequency;
 }
 
 shard::Layout make_layout(const ModelConfig& c) {

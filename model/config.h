@@ -6,11 +6,27 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/json.h"
 #include "shard/layout.h"
 
 namespace model {
+
+// How the rotary embedding's wave lengths are stretched, so that a model takes longer rows than it
+// was first trained with; as Hugging Face's rope types of these names.
+struct RopeScaling {
+  std::string kind = "none";  // none | linear | llama3
+  double factor = 8;
+  // Of llama3: waves longer than original / low are stretched by factor, those shorter than
+  // original / high not at all, those between by something between.
+  double low_frequency_factor = 1;
+  double high_frequency_factor = 4;
+  int64_t original_sequence_length = 8192;
+
+  bool is_used() const { return kind != "none"; }
+  bool operator==(const RopeScaling&) const = default;
+};
 
 struct ModelConfig {
   int64_t vocabulary = 320;       // V
@@ -22,6 +38,7 @@ struct ModelConfig {
   int64_t feed_forward = 704;     // F
   int64_t sequence_length = 256;  // T
   double rope_base = 500'000;
+  RopeScaling rope_scaling;
   double norm_epsilon = 1e-5;
   double z_loss_weight = 2e-4;  // w of w * max_logit^2; 0 switches it off.
 
@@ -29,7 +46,9 @@ struct ModelConfig {
   int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_size; }  // (H+2K)*D
 };
 
-void describe(base::ConfigVisitor& v, ModelConfig& config);
+// `only_used`: without what is as always and came later than the first runs: what nodes compare
+// must not change under them.
+void describe(base::ConfigVisitor& v, ModelConfig& config, bool only_used = false);
 // Throws bad_input when fields do not fit each other (kv_heads does not divide heads, an odd head
 // size, ...).
 void validate(const ModelConfig& config);
@@ -49,6 +68,9 @@ void validate(const ModelConfig& config);
 // In memory a block is norm1, qkv, out, norm2, gate, up, down: gate and up lie next to each other
 // and are used as one matrix (2F, C).
 shard::Layout make_layout(const ModelConfig& config);
+
+// The angle, in radians, by which one position turns pair j of a head's channels, 0 <= j < D / 2.
+double rope_frequency(const ModelConfig& config, int64_t pair);
 
 int64_t parameter_count(const ModelConfig& config);
 int64_t parameter_count_without_embedding(const ModelConfig& config);

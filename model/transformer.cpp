@@ -12,15 +12,16 @@ using backend::Tensor;
 
 namespace {
 
-// Row t: cos(t * base^(-2j/D)) for j < D/2, then the sines.
+// Row t: cos(t * rope_frequency(j)) for j < D/2, then the sines.
 std::vector<float> make_rope_table(const ModelConfig& c) {
   const int64_t half = c.head_size / 2;
   std::vector<float> table(size_t(c.sequence_length * c.head_size));
+  std::vector<double> frequencies;
+  for (int64_t j = 0; j < half; ++j) frequencies.push_back(rope_frequency(c, j));
   for (int64_t t = 0; t < c.sequence_length; ++t) {
     float* row = table.data() + t * c.head_size;
     for (int64_t j = 0; j < half; ++j) {
-      const double angle =
-          double(t) * std::pow(c.rope_base, -2.0 * double(j) / double(c.head_size));
+      const double angle = double(t) * frequencies[size_t(j)];
       row[j] = float(std::cos(angle));
       row[half + j] = float(std::sin(angle));
     }

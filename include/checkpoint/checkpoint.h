@@ -2,7 +2,8 @@
 //
 //   RUN/checkpoints/step-00001200/
 //     parameters.safetensors, optimizer_m.safetensors, ...   fp32 tensors under their names
-//     manifest.json   all that is not a tensor, and size and SHA-256 of every file
+//     tokenizer.json   how text becomes tokens, if that needs a file
+//     manifest.json    all that is not a tensor, and size and SHA-256 of every file
 //
 // A checkpoint is written under a temporary name, synced, and renamed: it is there whole or not at
 // all, and the one before is removed only afterwards. That holds for the same step as well: the
@@ -21,7 +22,9 @@
 #include "backend/tensor.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "checkpoint/number_format.h"
 #include "data/sample_ranges.h"
+#include "data/tokenizer_record.h"
 #include "net/message.h"
 
 namespace checkpoint {
@@ -40,7 +43,8 @@ struct BytesSource {
 struct FileSource {
   std::string name;  // "parameters.safetensors"
   std::vector<TensorSource> tensors;
-  std::vector<BytesSource> bytes = {};  // Behind the tensors.
+  std::vector<BytesSource> bytes = {};            // Behind the tensors.
+  NumberFormat numbers = NumberFormat::kFloat32;  // A checkpoint's are always fp32.
 };
 
 // A contribution to a fragment's round that was not over, or a round whose result was there but not
@@ -72,8 +76,8 @@ struct Manifest {
   std::string model_config;  // JSON of model::ModelConfig: evaluate and generate need nothing else.
   std::string data_config;  // JSON of the run's seed and data section: evaluate holds out the same.
                             // Empty in checkpoints of older versions.
-  std::string tokenizer;
-  base::Digest config;        // Of shared_config.
+  data::TokenizerRecord tokenizer;  // Its definition lies in a file of its own.
+  base::Digest config;              // Of shared_config.
   std::string shared_config;  // JSON: what the nodes of the run share. Empty: an older version of
                               // Atoll wrote this.
   std::vector<ConfigChange> changes;  // Oldest first.
@@ -104,6 +108,11 @@ struct SaveReport {
 // TensorSource::read is passed on.
 SaveReport save(base::Storage& storage, const SaveOptions& options, const Manifest& manifest,
                 const std::vector<FileSource>& files);
+
+// Writes one checkpoint as the folder `directory`, which is not there, and reads it back before it
+// gets that name. What an earlier attempt has left is removed first. Throws as save() does.
+SaveReport save_as(base::Storage& storage, const std::string& directory, const Manifest& manifest,
+                   const std::vector<FileSource>& files);
 
 // An opened checkpoint, verified: every file has the size and hash of the manifest.
 class Reader {

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -44,6 +45,14 @@ class TokenDataset {
   virtual void read(int64_t document, int64_t begin, std::span<int32_t> out) const = 0;
   virtual int64_t vocabulary() const = 0;          // From PREFIX.json; 0 if unknown.
   virtual std::string tokenizer_name() const = 0;  // From PREFIX.json; empty if unknown.
+  // Of PREFIX.tokenizer.json, in hexadecimal, from PREFIX.json; empty if unknown.
+  virtual std::string tokenizer_sha256() const { return {}; }
+  // What stands around each document, from PREFIX.json; -1: nothing does. None if unknown.
+  struct Ends {
+    int32_t begin_id = -1;
+    int32_t end_id = -1;
+  };
+  virtual std::optional<Ends> ends() const { return std::nullopt; }
 };
 
 // Writes a dataset; nothing is visible under its final name before finish(), and PREFIX.idx comes

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,8 @@
 #include "base/hash.h"
 
 namespace data {
+
+inline constexpr const char* kBytesTokenizer = "bytes";
 
 class Tokenizer {
  public:
@@ -29,7 +32,8 @@ class Tokenizer {
   virtual std::string definition() const = 0;  // The text of its file; empty if it needs none.
   virtual int64_t vocabulary() const = 0;      // The largest id + 1.
   virtual int32_t begin_id() const = 0;        // Stands before each document; may be kNoId.
-  virtual int32_t end_id() const = 0;          // Stands after each; only ever a target.
+  virtual int32_t end_id() const = 0;          // Stands after each; only ever a target. May be
+                                               // kNoId where TokenizerOptions::ids says so.
   // Adds the ids of `text` to `ids`. Thread safe.
   virtual void append_ids(std::string_view text, std::vector<int32_t>& ids) const = 0;
   // Bytes, which may begin or end inside a character. Special and unknown ids become nothing.
@@ -43,6 +47,12 @@ class Tokenizer {
 struct TokenizerOptions {
   std::string begin_token;  // kNone: documents have no begin id.
   std::string end_token;
+  // Ids that are known already, instead of both; each may be kNoId.
+  struct Ids {
+    int32_t begin = Tokenizer::kNoId;
+    int32_t end = Tokenizer::kNoId;
+  };
+  std::optional<Ids> ids = {};
   static constexpr std::string_view kNone = "none";
 };
 

@@ -20,8 +20,11 @@ struct DataSource {
   double weight = 1;
 };
 
+// What lies beside the data, by `atoll prepare`.
+inline constexpr const char* kTokenizerAuto = "auto";
+
 struct DataConfig {
-  std::string tokenizer = "bytes";
+  std::string tokenizer = "auto";  // kTokenizerAuto, "bytes" or a path.
   std::vector<DataSource> sources;
   double validation_fraction = 0.01;
 };
@@ -63,6 +66,9 @@ struct EvaluationConfig {
 struct CheckpointConfig {
   int64_t every_steps = 0;  // 0: only at the end and when stopped.
   int64_t keep = 3;
+  std::string start_from;  // Empty: random numbers.
+  int64_t also_hugging_face = 0;
+  std::string hugging_face_dtype = "bf16";
 };
 
 // What differs between the nodes of a run.

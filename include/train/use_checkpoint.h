@@ -33,9 +33,19 @@ struct EvaluateReport {
 };
 EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options);
 
+struct LogitsOptions {
+  std::string checkpoint;
+  std::vector<int32_t> ids;  // One document, from its begin.
+  int64_t threads = 0;
+  std::string device = "auto";
+};
+// For each id how likely it comes next: to compare models with.
+std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& options);
+
 struct GenerateOptions {
   std::string checkpoint;
   std::string prompt;
+  std::string tokenizer;  // As data.tokenizer; empty: the checkpoint's.
   int64_t tokens = 200;
   double temperature = 0.8;  // 0: always the likeliest token.
   int64_t top_k = 40;        // 0: all.

@@ -6,16 +6,17 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <utility>
 
 #include "checkpoint/manifest.h"
+#include "checkpoint/partial_folder.h"
 #include "checkpoint/safetensors.h"
 
 namespace checkpoint {
 namespace {
 
-constexpr std::string_view kPartialSuffix = ".partial";
 constexpr int64_t kRevisionMax = 1'000'000'000;
 
 // "step-00001200", or "step-00001200.2" where a checkpoint of that step was there already: the new
@@ -74,7 +75,8 @@ std::vector<FolderName> list_folders(base::Storage& storage, const std::string& 
 void remove_leftovers(base::Storage& storage, const std::string& parent) {
   for (const std::string& entry : read_disk([&] { return storage.list(parent); })) {
     if (!entry.ends_with(kPartialSuffix)) continue;
-    if (parse_folder_name(entry.substr(0, entry.size() - kPartialSuffix.size()))) {
+    if (parse_folder_name(
+            entry.substr(0, entry.size() - std::string_view(kPartialSuffix).size()))) {
       storage.remove_all(parent + "/" + entry);
     }
   }
@@ -106,42 +108,6 @@ std::vector<FolderName> find_expired(const std::vector<FolderName>& existing,
   return expired;
 }
 
-// The folder that is being written. Where the save fails, what is there goes at once: the disk may
-// be full because of it.
-class PartialFolder {
- public:
-  PartialFolder(base::Storage& storage, std::string final_path)
-      : storage_(storage),
-        final_path_(std::move(final_path)),
-        path_(final_path_ + std::string(kPartialSuffix)) {
-    storage_.make_directories(path_);
-  }
-
-  ~PartialFolder() {
-    if (is_published_) return;
-    try {
-      storage_.remove_all(path_);
-    } catch (const base::Error&) {
-      // The reason is on its way already, as the failure of the save; the next save tries again.
-    }
-  }
-  PartialFolder(const PartialFolder&) = delete;
-  PartialFolder& operator=(const PartialFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-
-  void publish() {
-    storage_.rename(path_, final_path_);
-    is_published_ = true;
-  }
-
- private:
-  base::Storage& storage_;
-  const std::string final_path_;
-  const std::string path_;
-  bool is_published_ = false;
-};
-
 // Everything into `folder`, the manifest last. Returns the number of bytes.
 int64_t write_folder(base::Storage& storage, const std::string& folder, const Manifest& manifest,
                      const std::vector<FileSource>& files) {
@@ -156,9 +122,21 @@ int64_t write_folder(base::Storage& storage, const std::string& folder, const Ma
     content.files[source.name] = record;
     bytes += record.bytes;
   }
+  if (std::string& definition = content.manifest.tokenizer.definition; !definition.empty()) {
+    const auto text = std::as_bytes(std::span(definition));
+    storage.write_atomically(folder + "/" + kTokenizerName, text);
+    content.tokenizer_file = {.bytes = int64_t(text.size()), .sha256 = base::sha256(text)};
+    bytes += int64_t(text.size());
+    definition.clear();
+  }
   const std::string text = write_manifest(content);
   storage.write_atomically(folder + "/" + kManifestName, text);
   return bytes + int64_t(text.size());
+}
+
+std::string parent_of(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
 }
 
 class DiskReader : public Reader {
@@ -169,6 +147,8 @@ class DiskReader : public Reader {
     ManifestFile content =
         read_manifest(read_disk([&] { return storage.read_text(manifest_path); }), manifest_path);
     manifest_ = std::move(content.manifest);
+    if (content.tokenizer_file)
+      manifest_.tokenizer.definition = read_tokenizer(storage, *content.tokenizer_file);
     for (const auto& [name, record] : content.files)
       files_.emplace(name, open_file(storage, name, record));
   }
@@ -215,11 +195,12 @@ class DiskReader : public Reader {
       throw damaged(path, "the file is missing");
   }
 
-  File open_file(base::Storage& storage, const std::string& name, const FileRecord& record) const {
-    const std::string path = directory_ + "/" + name;
+  // The file, whose bytes are those of `record`.
+  std::unique_ptr<base::MappedFile> map_verified(base::Storage& storage, const std::string& path,
+                                                 const FileRecord& record) const {
     require_there(storage, path);
-    File file = {.mapping = read_disk([&] { return storage.map(path); })};
-    const auto bytes = file.mapping->bytes();
+    auto mapping = read_disk([&] { return storage.map(path); });
+    const auto bytes = mapping->bytes();
     if (int64_t(bytes.size()) != record.bytes) {
       throw damaged(path, fmt::format("expected {} bytes, found {}", record.bytes, bytes.size()));
     }
@@ -227,8 +208,20 @@ class DiskReader : public Reader {
       throw damaged(path,
                     fmt::format("expected SHA-256 {}, found {}", record.sha256.hex(), found.hex()));
     }
-    file.tensors = parse_safetensors(bytes, path);
+    return mapping;
+  }
+
+  File open_file(base::Storage& storage, const std::string& name, const FileRecord& record) const {
+    const std::string path = directory_ + "/" + name;
+    File file = {.mapping = map_verified(storage, path, record)};
+    file.tensors = parse_safetensors(file.mapping->bytes(), path);
     return file;
+  }
+
+  std::string read_tokenizer(base::Storage& storage, const FileRecord& record) const {
+    const auto file = map_verified(storage, directory_ + "/" + kTokenizerName, record);
+    const auto bytes = file->bytes();
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
 
   // The checkpoint is whole, but not what the caller has room for.
@@ -266,6 +259,17 @@ class DiskReader : public Reader {
   std::map<std::string, File> files_;
 };
 
+// What was written a moment ago reads back, or the disk is not to be trusted.
+void require_kept(base::Storage& storage, const std::string& directory) {
+  try {
+    Reader::open(storage, directory);
+  } catch (const Damaged& error) {
+    throw base::resource_lost(
+        fmt::format("the disk has not kept what was written: {}", error.what()),
+        "the disk may be broken: see the kernel's log");
+  }
+}
+
 }  // namespace
 
 SaveReport save(base::Storage& storage, const SaveOptions& options, const Manifest& manifest,
@@ -288,10 +292,23 @@ SaveReport save(base::Storage& storage, const SaveOptions& options, const Manife
 
   for (const FolderName& expired : find_expired(existing, name, options.keep)) {
     const std::string path = parent + "/" + expired.text();
-    const std::string leftover = path + std::string(kPartialSuffix);
+    const std::string leftover = path + kPartialSuffix;
     storage.rename(path, leftover);
     storage.remove_all(leftover);
   }
+  return report;
+}
+
+SaveReport save_as(base::Storage& storage, const std::string& path, const Manifest& manifest,
+                   const std::vector<FileSource>& files) {
+  const std::string directory = without_slash(path);
+  storage.remove_all(directory + kPartialSuffix);
+  PartialFolder partial(storage, directory);
+  const SaveReport report = {.directory = directory,
+                             .bytes = write_folder(storage, partial.path(), manifest, files)};
+  require_kept(storage, partial.path());
+  partial.publish();
+  storage.sync_directory(parent_of(directory));
   return report;
 }
 

@@ -1,6 +1,7 @@
 #include "checkpoint/manifest.h"
 
 #include <algorithm>
+#include <limits>
 #include <string_view>
 #include <utility>
 
@@ -29,9 +30,10 @@ void write_fields(base::JsonWriter& out, const Manifest& manifest) {
       .field("tokens_trained", manifest.tokens_trained)
       .field("model_config", manifest.model_config)
       .field("data_config", manifest.data_config)
-      .field("tokenizer", manifest.tokenizer)
-      .field("config", manifest.config.hex())
-      .field("shared_config", manifest.shared_config);
+      .field("tokenizer", manifest.tokenizer.name);
+  if (manifest.tokenizer.begin_id >= 0) out.field("begin_id", manifest.tokenizer.begin_id);
+  if (manifest.tokenizer.end_id >= 0) out.field("end_id", manifest.tokenizer.end_id);
+  out.field("config", manifest.config.hex()).field("shared_config", manifest.shared_config);
   out.key("changes").begin_array();
   for (const ConfigChange& change : manifest.changes) {
     out.begin_object()
@@ -95,6 +97,12 @@ class FieldReader {
     return *digest;
   }
   int64_t count(const char* key) const { return count(member(key)); }
+  int32_t id(const char* key) const {
+    const int64_t number = count(key);
+    if (number > std::numeric_limits<int32_t>::max())
+      throw damaged(path_, fmt::format("{}: {} is no token", member(key).path(), number));
+    return int32_t(number);
+  }
   double number(const char* key) const { return require(member(key).as_number()); }
   std::vector<int64_t> counts(const char* key) const {
     std::vector<int64_t> values;
@@ -107,6 +115,7 @@ class FieldReader {
       values.push_back(require(element.as_number()));
     return values;
   }
+  FieldReader object(const char* key) const { return {member(key), path_}; }
   std::vector<FieldReader> objects(const char* key) const {
     std::vector<FieldReader> readers;
     for (const base::JsonValue& element : elements(key)) readers.emplace_back(element, path_);
@@ -148,6 +157,16 @@ class FieldReader {
   const std::string& path_;
 };
 
+data::TokenizerRecord read_tokenizer(const FieldReader& in) {
+  data::TokenizerRecord tokenizer{.name = in.text("tokenizer")};
+  const auto id = [&](const char* key) {
+    return in.has(key) ? in.id(key) : data::Tokenizer::kNoId;
+  };
+  tokenizer.begin_id = id("begin_id");
+  tokenizer.end_id = id("end_id");
+  return tokenizer;
+}
+
 Manifest read_fields(const FieldReader& in) {
   Manifest manifest;
   manifest.step = in.count("step");
@@ -155,7 +174,7 @@ Manifest read_fields(const FieldReader& in) {
   manifest.tokens_trained = in.count("tokens_trained");
   manifest.model_config = in.text("model_config");
   manifest.data_config = in.text_or_empty("data_config");
-  manifest.tokenizer = in.text("tokenizer");
+  manifest.tokenizer = read_tokenizer(in);
   manifest.config = in.digest("config");
   manifest.shared_config = in.text_or_empty("shared_config");
   if (in.has("changes")) {
@@ -205,20 +224,28 @@ void check_digest(const std::string& text, const std::string& path) {
   }
 }
 
+void write_record(base::JsonWriter& out, const std::string& key, const FileRecord& record) {
+  out.key(key)
+      .begin_object()
+      .field("bytes", record.bytes)
+      .field("sha256", record.sha256.hex())
+      .end_object();
+}
+
+FileRecord read_record(const FieldReader& in) {
+  return {.bytes = in.count("bytes"), .sha256 = in.digest("sha256")};
+}
+
 }  // namespace
 
 std::string write_manifest(const ManifestFile& content) {
+  CHECK(content.manifest.tokenizer.definition.empty());
   base::JsonWriter out(2);
   out.begin_object().field("format", kFormat).field("format_version", kFormatVersion);
   write_fields(out, content.manifest);
+  if (content.tokenizer_file) write_record(out, "tokenizer_file", *content.tokenizer_file);
   out.key("files").begin_object();
-  for (const auto& [name, record] : content.files) {
-    out.key(name)
-        .begin_object()
-        .field("bytes", record.bytes)
-        .field("sha256", record.sha256.hex())
-        .end_object();
-  }
+  for (const auto& [name, record] : content.files) write_record(out, name, record);
   out.end_object().field(kDigestKey, std::string(kDigestCharacters, '0')).end_object();
 
   std::string text = out.text() + "\n";
@@ -244,12 +271,13 @@ ManifestFile read_manifest(const std::string& text, const std::string& path) {
   }
   ManifestFile content;
   content.manifest = read_fields(in);
+  if (in.has("tokenizer_file")) content.tokenizer_file = read_record(in.object("tokenizer_file"));
   for (const auto& [name, record] : in.members("files")) {
     if (!is_file_name(name)) {
       const std::string quoted = base::JsonWriter().value(name).text();  // It may hold anything.
       throw damaged(path, fmt::format("files: {} is not a name for a file", quoted));
     }
-    content.files[name] = {.bytes = record.count("bytes"), .sha256 = record.digest("sha256")};
+    content.files[name] = read_record(record);
   }
   return content;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "checkpoint/checkpoint.h"
@@ -13,10 +14,13 @@ namespace checkpoint {
 
 inline constexpr int64_t kFormatVersion = 2;
 inline constexpr const char* kManifestName = "manifest.json";
+inline constexpr const char* kTokenizerName = "tokenizer.json";
 
+// The text of manifest.json. The tokenizer's definition is not in it: it is empty here.
 struct ManifestFile {
   Manifest manifest;
-  std::map<std::string, FileRecord> files;  // By name.
+  std::optional<FileRecord> tokenizer_file;  // Of tokenizer.json; none: the tokenizer needs none.
+  std::map<std::string, FileRecord> files;   // By name.
   bool operator==(const ManifestFile&) const = default;
 };
 

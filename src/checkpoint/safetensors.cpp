@@ -42,9 +42,9 @@ std::string header_of(const FileSource& source) {
     header.value(offset).end_array().end_object();
   };
   for (const TensorSource& tensor : source.tensors) {
-    begin(tensor.name, "F32");
+    begin(tensor.name, safetensors_name(source.numbers));
     for (int axis = 0; axis < tensor.shape.rank(); ++axis) header.value(tensor.shape[axis]);
-    end(tensor.shape.element_count() * int64_t{sizeof(float)});
+    end(tensor.shape.element_count() * bytes_per_number(source.numbers));
   }
   for (const BytesSource& bytes : source.bytes) {
     begin(bytes.name, "U8");
@@ -140,6 +140,19 @@ void check_contiguous(std::vector<Range> ranges, int64_t data_bytes, const std::
     throw malformed(path, fmt::format("data: {} bytes, the tensors end at {}", data_bytes, end));
 }
 
+// In `room`, where the bytes are not those of `numbers` itself.
+std::span<const std::byte> encode(NumberFormat format, const std::string& tensor,
+                                  std::span<const float> numbers, std::vector<std::byte>& room) {
+  if (format == NumberFormat::kFloat32) return std::as_bytes(numbers);
+  room.resize(numbers.size() * size_t(bytes_per_number(format)));
+  if (const auto too_large = encode_numbers(format, numbers, room)) {
+    throw base::bad_input(fmt::format("{} has the number {}, which is too large for {}", tensor,
+                                      numbers[*too_large], torch_name(format)),
+                          "choose bf16 or fp32");
+  }
+  return room;
+}
+
 }  // namespace
 
 FileRecord write_safetensors(base::OutputFile& file, const FileSource& source) {
@@ -157,12 +170,13 @@ FileRecord write_safetensors(base::OutputFile& file, const FileSource& source) {
   write(std::as_bytes(std::span(header)));
 
   std::vector<float> buffer;
+  std::vector<std::byte> encoded;
   for (const TensorSource& tensor : source.tensors) {
     const int64_t element_count = tensor.shape.element_count();
     for (int64_t first = 0; first < element_count; first += kBufferElements) {
       buffer.resize(size_t(std::min(kBufferElements, element_count - first)));
       tensor.read(first, buffer);
-      write(std::as_bytes(std::span(buffer)));
+      write(encode(source.numbers, tensor.name, buffer, encoded));
     }
   }
   for (const BytesSource& bytes : source.bytes) write(bytes.bytes);

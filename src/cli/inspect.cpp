@@ -155,7 +155,9 @@ void inspect_checkpoint(const InspectCommand& command) {
     throw base::bad_input(fmt::format("{}: no checkpoint", command.path),
                           "name a checkpoint or a run directory");
   const auto& manifest = reader->manifest();
-  const double passes = double(manifest.samples) / manifest.samples_per_pass;
+  // An imported model has seen none.
+  const bool has_data = manifest.samples_per_pass > 0;
+  const double passes = has_data ? double(manifest.samples) / manifest.samples_per_pass : 0;
   int64_t left = 0;
   for (const auto& range : manifest.samples_left) left += range.count;
   if (!command.json) {
@@ -178,7 +180,7 @@ void inspect_checkpoint(const InspectCommand& command) {
       .field("passes", passes)
       .field("samples_left", left)
       .field("wall_time", manifest.wall_time)
-      .field("tokenizer", manifest.tokenizer);
+      .field("tokenizer", manifest.tokenizer.name);
   out.key("outer").begin_array();
   for (const auto& state : manifest.outer)
     out.begin_object()
@@ -298,7 +300,8 @@ void add(CLI::App& parent, const std::string& name, const std::string& help,
 
 void add_inspect(CLI::App& app) {
   auto* inspect = app.add_subcommand(
-      "inspect", "Show a config, a checkpoint, a dataset, this machine's GPUs, or all config keys");
+      "inspect",
+      "Show a config, a checkpoint, a model, a dataset, this machine's GPUs, or all config keys");
   inspect->require_subcommand(1);
   add(*inspect, "config", "The config as resolved, parameter and FLOP counts", "file",
       inspect_config);
@@ -309,6 +312,7 @@ void add_inspect(CLI::App& app) {
   add(*inspect, "checkpoint", "Verify and show a checkpoint or a run directory's newest",
       "directory", inspect_checkpoint);
   add(*inspect, "data", "Verify and show a dataset", "prefix", inspect_data);
+  add_inspect_model(*inspect);
 }
 
 }  // namespace cli

@@ -70,6 +70,8 @@ void add_generate(CLI::App& app) {
       ->add_option("--checkpoint", options.checkpoint, "A checkpoint's folder or a run directory")
       ->required();
   command->add_option("--prompt", options.prompt, "Text to go on from");
+  command->add_option("--tokenizer", options.tokenizer,
+                      "bytes, or the path of a tokenizer.json, instead of the checkpoint's own");
   command->add_option("--tokens", options.tokens, "Tokens to write, at most")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);

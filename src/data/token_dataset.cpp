@@ -109,6 +109,8 @@ void check_document_index(const std::string& path, const Index& index) {
 struct Description {
   std::string tokenizer_name;
   int64_t vocabulary = 0;
+  std::string tokenizer_sha256 = {};
+  std::optional<TokenDataset::Ends> ends = {};
 };
 
 Description read_description(base::Storage& storage, const std::string& path, int64_t documents,
@@ -146,7 +148,22 @@ Description read_description(base::Storage& storage, const std::string& path, in
         fmt::format("it speaks of {} documents and {} tokens, but the .idx file has {} and {}",
                     integer("documents"), integer("tokens"), documents, tokens));
   }
-  return {.tokenizer_name = *tokenizer, .vocabulary = vocabulary};
+  Description description{.tokenizer_name = *tokenizer, .vocabulary = vocabulary};
+  if (json->has("tokenizer_sha256")) {
+    const auto digest = field("tokenizer_sha256").as_string();
+    if (!digest) throw fail(digest.reason());
+    description.tokenizer_sha256 = *digest;
+  }
+  const auto id = [&](const char* name) {
+    if (!json->has(name)) return int32_t{-1};
+    const int64_t value = integer(name);
+    if (value < 0 || value >= vocabulary) throw fail(fmt::format("{} {}", name, value));
+    return int32_t(value);
+  };
+  // Files of before there were such ids say neither.
+  if (json->has("begin_id") || json->has("end_id"))
+    description.ends = TokenDataset::Ends{.begin_id = id("begin_id"), .end_id = id("end_id")};
+  return description;
 }
 
 class MappedDataset : public TokenDataset {
@@ -166,6 +183,8 @@ class MappedDataset : public TokenDataset {
   int64_t token_count() const override { return token_count_; }
   int64_t vocabulary() const override { return description_.vocabulary; }
   std::string tokenizer_name() const override { return description_.tokenizer_name; }
+  std::string tokenizer_sha256() const override { return description_.tokenizer_sha256; }
+  std::optional<Ends> ends() const override { return description_.ends; }
 
   int64_t document_length(int64_t document) const override {
     CHECK(document >= 0 && document < index_.sequence_count, "document {} of {}", document,

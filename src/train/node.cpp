@@ -16,6 +16,7 @@
 #include "outer/outer_loop.h"
 #include "train/coordinator_options.h"
 #include "train/failure_record.h"
+#include "train/hugging_face_copies.h"
 #include "train/master_parameters.h"
 #include "train/node_checkpoint.h"
 #include "train/port_map.h"
@@ -26,6 +27,7 @@
 #include "train/run_metrics.h"
 #include "train/save_schedule.h"
 #include "train/shared_config.h"
+#include "train/start_model.h"
 #include "train/swarm_security.h"
 #include "train/timing.h"
 #include "train/trainer.h"
@@ -53,6 +55,12 @@ auto differences_to(const RunConfig& config) {
   };
 }
 
+KnownTokenizer tokenizer_before(const ResumePoint& point, const StartModel* start) {
+  if (!point.reader) return start ? start->tokenizer() : KnownTokenizer{};
+  const checkpoint::Manifest& manifest = point.reader->manifest();
+  return known_tokenizer(manifest, fmt::format("the checkpoint of step {}", manifest.step));
+}
+
 PortMap addresses_of(const NodeConfig& node) {
   const net::Endpoint listen = endpoint_of(node.listen);
   if (node.advertise != kAdvertiseAuto) {
@@ -75,6 +83,7 @@ class Node {
   NodeSummary run();
 
  private:
+  void begin_with_start_model();
   void resume();
   bool join();
   void claim_directory();
@@ -90,6 +99,7 @@ class Node {
   void evaluate();
   void save_when_due();
   void save();
+  void save_hugging_face();
   void save_at_end();
   void save_after_error();
   void masters_changed();
@@ -100,7 +110,8 @@ class Node {
   const std::function<bool()>& stop_requested_;
   const base::Digest digest_;
   RunDirectory directory_;
-  ResumePoint resume_point_;  // Early: what it refuses must not wait for a GPU.
+  ResumePoint resume_point_;                 // Early: what it refuses must not wait for a GPU.
+  std::unique_ptr<StartModel> start_model_;  // Null: a run that goes on, or begins at random.
   RunData data_;
   RankTeam ranks_;
   Trainer trainer_;
@@ -143,7 +154,8 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       digest_(shared_digest(config)),
       directory_(config, storage),
       resume_point_(find_resume_point(storage, config)),
-      data_(open_data(config, storage)),
+      start_model_(resume_point_.reader ? nullptr : StartModel::open(storage, config)),
+      data_(open_data(config, storage, tokenizer_before(resume_point_, start_model_.get()))),
       ranks_(choose_backends(config.node), config),
       trainer_(config.training, ranks_),
       save_schedule_(config.checkpoint.every_steps),
@@ -153,10 +165,19 @@ Node::Node(const RunConfig& config, base::Storage& storage,
   base::log_info("{}: {} parameters on {}{}", config.node.name,
                  model::parameter_count(config.model), ranks_.first().engine.backend.device->name(),
                  ranks_.count() == 1 ? "" : fmt::format(", {} ranks", ranks_.count()));
+  begin_with_start_model();
   if (!config.swarm.coordinator.empty())
     outer_ = outer::OuterState::create(config.outer, ranks_.first().engine.layout, masters_, pool_,
                                        config.node.results_kept);
   resume();
+}
+
+// Before the outer state is made, which begins with the same.
+void Node::begin_with_start_model() {
+  const auto start = std::move(start_model_);  // Its files are mapped only in here.
+  if (!start) return;
+  start_from(start->tensors(), {ranks_, masters_, nullptr});
+  base::log_info("the run begins with the model in {}", config_.checkpoint.start_from);
 }
 
 void Node::resume() {
@@ -313,6 +334,7 @@ NodeSummary Node::run() {
       throw;
     }
     save_at_end();
+    if (summary_.finished && config_.checkpoint.also_hugging_face > 0) save_hugging_face();
     write_rounds(Digests::kAll);
     leave(summary_.finished ? "done" : "stopped");
   }
@@ -367,6 +389,8 @@ void Node::one_step() {
   const int64_t every = config_.evaluation.every_steps;
   if (every > 0 && step_ % every == 0) evaluate();
   save_when_due();
+  if (const int64_t steps = config_.checkpoint.also_hugging_face; steps > 0 && step_ % steps == 0)
+    save_hugging_face();
 }
 
 // What the outer loop came to.
@@ -437,6 +461,17 @@ void Node::save_when_due() {
   }
 }
 
+// For others: no failure of it ends the run.
+void Node::save_hugging_face() {
+  if (trainer_.skipped_in_a_row() > 0) return;
+  const NodeTensors node{ranks_, masters_, outer_.get()};
+  try {
+    write_hugging_face_copy(storage_, config_, step_, data_.tokenizer, trained_tensors(node));
+  } catch (const base::Error& error) {
+    base::log_warning("step {}: no folder for transformers: {}", step_, error.what());
+  }
+}
+
 // The state in a streak of skipped steps is where training fails: whoever is stopped there goes on
 // from the checkpoint before. A run that is done has nothing to fail at any more.
 void Node::save_at_end() {
@@ -472,7 +507,7 @@ void Node::save() {
           [&, model = config_.model](base::ConfigVisitor& v) mutable { model::describe(v, model); },
           -1),
       .data_config = data_to_json(config_),
-      .tokenizer = config_.data.tokenizer,
+      .tokenizer = data_.tokenizer,
       .config = digest_,
       .shared_config = shared_config(config_),
       .changes = changes_,

@@ -5,13 +5,12 @@
 #include <functional>
 
 #include "base/math.h"
+#include "train/open_checkpoint.h"
 
 namespace train {
 namespace {
 
 constexpr int64_t kPiece = base::kMiB;  // Elements moved at once.
-constexpr const char* kParameters = "parameters.safetensors";
-constexpr const char* kOuterParameters = "outer_parameters.safetensors";
 constexpr const char* kOuterMomentum = "outer_momentum.safetensors";
 constexpr const char* kInFlight = "in_flight.safetensors";
 
@@ -42,7 +41,7 @@ FlatCopy moment_copy(const NodeTensors& node, int64_t moment, const std::string&
 std::vector<FlatCopy> inner_copies(const NodeTensors& node) {
   std::vector<FlatCopy> copies;
   copies.push_back(
-      {.file = kParameters,
+      {.file = kParametersFile,
        .read = [&node](int64_t unit, int64_t first,
                        std::span<float> out) { node.masters.read(unit, first, out); },
        .write = [&node](int64_t unit, int64_t first,
@@ -131,7 +130,8 @@ void restore_outer(const checkpoint::Reader& reader, const shard::Layout& layout
       std::ranges::copy(in, all[size_t(place.fragment)].begin() + place.offset + first);
     };
   };
-  restore_file(reader, layout, {.file = kOuterParameters, .read = {}, .write = into(parameters)});
+  restore_file(reader, layout,
+               {.file = kOuterParametersFile, .read = {}, .write = into(parameters)});
   restore_file(reader, layout, {.file = kOuterMomentum, .read = {}, .write = into(momentum)});
   const auto& states = reader.manifest().outer;
   for (int64_t f = 0; f < outer.fragment_count(); ++f)
@@ -209,7 +209,7 @@ checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveO
   std::vector<checkpoint::FileSource> files;
   for (const FlatCopy& copy : inner_copies(node)) files.push_back(file_source(layout, copy));
   if (node.outer) {
-    files.push_back(file_source(layout, outer_copy(kOuterParameters, layout, *node.outer,
+    files.push_back(file_source(layout, outer_copy(kOuterParametersFile, layout, *node.outer,
                                                    &outer::OuterState::outer_parameters)));
     files.push_back(file_source(layout, outer_copy(kOuterMomentum, layout, *node.outer,
                                                    &outer::OuterState::outer_momentum)));
@@ -241,10 +241,36 @@ void restore_node(const checkpoint::Reader& reader, const NodeTensors& node) {
   restore_in_flight(reader, *node.outer);
 }
 
+std::vector<checkpoint::TensorSource> trained_tensors(const NodeTensors& node) {
+  const shard::Layout& layout = node.ranks.first().engine.layout;
+  const FlatCopy copy = node.outer ? outer_copy(kOuterParametersFile, layout, *node.outer,
+                                                &outer::OuterState::outer_parameters)
+                                   : inner_copies(node).front();
+  return file_source(layout, copy).tensors;
+}
+
+void start_from(const std::vector<checkpoint::TensorSource>& tensors, const NodeTensors& node) {
+  std::vector<float> piece;
+  auto tensor = tensors.begin();
+  const shard::Layout& layout = node.ranks.first().engine.layout;
+  for (int64_t u = 0; u < int64_t(layout.units.size()); ++u) {
+    for (const shard::TensorSpec& spec : layout.units[size_t(u)].tensors) {
+      CHECK(tensor->name == spec.name);
+      const int64_t count = spec.shape.element_count();
+      for (int64_t first = 0; first < count; first += kPiece) {
+        piece.resize(size_t(std::min(kPiece, count - first)));
+        tensor->read(first, piece);
+        node.masters.write(u, spec.offset + first, piece);
+      }
+      ++tensor;
+    }
+  }
+  node.ranks.run([](Rank& rank) { rank.engine.parameters.masters_changed(); });
+}
+
 void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters) {
-  const std::string file = reader.has_file(kOuterParameters) ? kOuterParameters : kParameters;
   restore_file(reader, parameters.layout(),
-               {.file = file,
+               {.file = trained_file(reader),
                 .read = {},
                 .write = [&](int64_t unit, int64_t first, std::span<const float> in) {
                   parameters.copy_masters_from_host(unit, first, in);

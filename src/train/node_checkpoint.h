@@ -26,6 +26,13 @@ checkpoint::SaveReport save_node(base::Storage& storage, const checkpoint::SaveO
 // The other way. Throws bad_input when the checkpoint lacks something that the node needs.
 void restore_node(const checkpoint::Reader& reader, const NodeTensors& node);
 
+// The parameters that the node's checkpoint would stand for, read from its memory: as long as
+// `node` lives and what it speaks of does not go on.
+std::vector<checkpoint::TensorSource> trained_tensors(const NodeTensors& node);
+
+// Begins with these parameters. `tensors` are in the layout's order.
+void start_from(const std::vector<checkpoint::TensorSource>& tensors, const NodeTensors& node);
+
 // The parameters that a checkpoint stands for: the outer ones if it has them, else the inner ones.
 void load_trained_parameters(const checkpoint::Reader& reader, shard::Parameters& parameters);
 

@@ -16,7 +16,9 @@ constexpr base::Range kNotNegative{0, 1e15};
 constexpr base::Range kSeconds{0.01, 1e7};
 
 void describe_data(base::ConfigVisitor& v, DataConfig& c) {
-  v.choice("tokenizer", c.tokenizer, {{"bytes"}}, "How text became tokens.");
+  v.text("tokenizer", c.tokenizer,
+         "How text became tokens, which checkpoints keep: bytes, the path of a tokenizer.json, or "
+         "auto: PREFIX.tokenizer.json, as `atoll prepare` left it beside the data.");
   v.list(
       "sources", "Datasets to mix; at least one.", int64_t(c.sources.size()),
       [&](int64_t count) { c.sources.resize(size_t(count)); },
@@ -61,6 +63,12 @@ void describe_fail_over(base::ConfigVisitor& v, SwarmConfig& c) {
   v.text("tie_breaker", c.tie_breaker,
          "The name of a node with which half of the members are enough; empty: half are enough for "
          "the coordinator they had, not for another one. The same on all nodes.");
+}
+
+void describe_start(base::ConfigVisitor& v, CheckpointConfig& c) {
+  v.text("start_from", c.start_from,
+         "What a new run begins with: a folder of Hugging Face's transformers, a checkpoint, or a "
+         "run directory; empty: random numbers. The same on all nodes.");
 }
 
 void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
@@ -176,10 +184,10 @@ void describe_hold_out(base::ConfigVisitor& v, RunConfig& c) {
 }
 
 // The part that must be equal on all nodes.
-void describe_shared(base::ConfigVisitor& v, RunConfig& c) {
+void describe_shared(base::ConfigVisitor& v, RunConfig& c, bool only_used = false) {
   v.text("name", c.name, "Name of the run; nodes of another run are refused.");
   describe_seed(v, c);
-  v.section("model", "The transformer.", [&] { model::describe(v, c.model); });
+  v.section("model", "The transformer.", [&] { model::describe(v, c.model, only_used); });
   v.section("optimizer", "The inner optimiser.", [&] { optim::describe(v, c.optimizer); });
   v.section("outer", "The outer loop (DiLoCo).", [&] { outer::describe(v, c.outer); });
 }
@@ -259,6 +267,12 @@ void describe(base::ConfigVisitor& v, RunConfig& c) {
     v.integer("every_steps", c.checkpoint.every_steps, kNotNegative,
               "0: only at the end and when stopped.");
     v.integer("keep", c.checkpoint.keep, {1, 1e6}, "Newest checkpoints kept.");
+    describe_start(v, c.checkpoint);
+    v.integer("also_hugging_face", c.checkpoint.also_hugging_face, kNotNegative,
+              "Every so many steps, and at the end, the model is written as a folder of Hugging "
+              "Face's transformers too, to RUN/hugging_face; as many are kept. 0: never.");
+    v.choice("hugging_face_dtype", c.checkpoint.hugging_face_dtype, {{"fp32", "bf16", "fp16"}},
+             "How numbers lie in those.");
   });
   v.section("node", "What differs between the nodes of a run.", [&] { describe_node(v, c.node); });
 }
@@ -306,10 +320,12 @@ std::string shared_config(const RunConfig& config) {
   RunConfig copy = config;
   return base::write_config(
       [&](base::ConfigVisitor& v) {
-        describe_shared(v, copy);
+        describe_shared(v, copy, /*only_used=*/true);
         // Only where it is not as always: runs have begun before there was a choice.
         if (!copy.swarm.fail_over || !copy.swarm.tie_breaker.empty())
           v.section("swarm", "", [&] { describe_fail_over(v, copy.swarm); });
+        if (!copy.checkpoint.start_from.empty())
+          v.section("checkpoint", "", [&] { describe_start(v, copy.checkpoint); });
         v.section("training", "", [&] { v.integer("steps", copy.training.steps, kPositive, ""); });
         v.section("data", "",
                   [&] { v.number("validation_fraction", copy.data.validation_fraction, {}, ""); });

@@ -6,7 +6,7 @@
 
 namespace train {
 
-RunData open_data(const RunConfig& config, base::Storage& storage) {
+RunData open_data(const RunConfig& config, base::Storage& storage, const KnownTokenizer& known) {
   if (config.data.sources.empty())
     throw base::bad_input("data.sources is empty",
                           "make a dataset with atoll prepare and name its prefix there");
@@ -22,6 +22,7 @@ RunData open_data(const RunConfig& config, base::Storage& storage) {
     pointers.push_back(data.datasets.back().get());
     options.weights.push_back(source.weight);
   }
+  data.tokenizer = agree_on_tokenizer(config, storage, pointers, known);
   base::log_info("reading the data once, to see what is in it");
   data.sampler = std::make_unique<data::Sampler>(std::move(pointers), options);
   for (size_t d = 0; d < data.datasets.size(); ++d) {

@@ -6,37 +6,14 @@
 #include <numeric>
 
 #include "base/log.h"
-#include "data/tokenizer.h"
+#include "data/tokenizer_record.h"
 #include "train/engine.h"
 #include "train/node_checkpoint.h"
+#include "train/open_checkpoint.h"
 #include "train/run_data.h"
 
 namespace train {
 namespace {
-
-std::unique_ptr<checkpoint::Reader> open_checkpoint(base::Storage& storage,
-                                                    const std::string& path) {
-  if (storage.exists(path + "/manifest.json")) return checkpoint::Reader::open(storage, path);
-  auto reader = checkpoint::open_newest(
-      storage, path, [](const std::string& text) { base::log_warning("{}", text); });
-  if (!reader) {
-    throw base::bad_input(
-        fmt::format("{}: neither a checkpoint nor a run directory with one", path),
-        "name a folder like RUN/checkpoints/step-00001000, or RUN");
-  }
-  return reader;
-}
-
-model::ModelConfig model_of(const checkpoint::Reader& reader) {
-  const auto document = base::JsonValue::parse(reader.manifest().model_config);
-  if (!document)
-    throw base::bad_input(fmt::format("the checkpoint's model config: {}", document.reason()));
-  model::ModelConfig config;
-  base::read_config(*document, "manifest.json: model_config",
-                    [&](base::ConfigVisitor& v) { model::describe(v, config); });
-  model::validate(config);
-  return config;
-}
 
 backend::Backend one_backend(const std::string& device, int64_t threads) {
   auto backends = choose_backends({.device = device, .ranks = 1, .threads = threads});
@@ -97,8 +74,9 @@ RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& mo
     read_data_json(text, "manifest.json: data_config", run);
     warn_of_trained_documents(run, options);
   } else if (options.data_prefixes.empty()) {
-    throw base::bad_input("the checkpoint does not say on what data it was trained",
-                          "an older version wrote it: name datasets with --data");
+    throw base::bad_input(
+        "the checkpoint does not say on what data it was trained",
+        "it was imported, or an older version wrote it: name datasets with --data");
   } else {
     base::log_warning(
         "the checkpoint does not say which documents it was not trained on: others may count");
@@ -121,12 +99,53 @@ RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& mo
   return run;
 }
 
+std::unique_ptr<data::Tokenizer> tokenizer_for(const checkpoint::Reader& reader,
+                                               const GenerateOptions& options,
+                                               const model::ModelConfig& model,
+                                               base::Storage& storage) {
+  std::unique_ptr<data::Tokenizer> tokenizer;
+  if (!options.tokenizer.empty()) {
+    tokenizer = data::make_tokenizer(storage, options.tokenizer);
+  } else if (const auto& record = reader.manifest().tokenizer; record.is_whole()) {
+    tokenizer = data::make_tokenizer(record, "tokenizer.json of the checkpoint");
+  } else {
+    throw base::bad_input(
+        fmt::format("the checkpoint does not say how text becomes tokens (its tokenizer is {})",
+                    record.name.empty() ? "not known" : record.name),
+        "name it with --tokenizer: bytes, or the path of a tokenizer.json");
+  }
+  if (tokenizer->vocabulary() <= model.vocabulary) return tokenizer;
+  throw base::bad_input(fmt::format("the tokenizer {} has {} ids, but the model knows {}",
+                                    tokenizer->name(), tokenizer->vocabulary(), model.vocabulary),
+                        "it is another one than the model was trained with");
+}
+
+// Whole rows are computed: none longer than needed. Positions count from the row's start, so that a
+// shorter one says the same.
+model::ModelConfig with_rows_of(model::ModelConfig config, int64_t tokens) {
+  config.sequence_length = std::min(config.sequence_length, tokens);
+  return config;
+}
+
+std::vector<int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<int32_t> ids;
+  if (tokenizer.begin_id() != data::Tokenizer::kNoId) ids.push_back(tokenizer.begin_id());
+  tokenizer.append_ids(prompt, ids);
+  if (ids.empty())
+    throw base::bad_input("there is nothing to go on from: this tokenizer has no begin token",
+                          "give a --prompt");
+  return ids;
+}
+
 }  // namespace
 
 EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions& options) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
   const model::ModelConfig config = model_of(*reader);
-  const RunData data = open_data(data_of(*reader, config, options, storage), storage);
+  RunConfig run = data_of(*reader, config, options, storage);
+  run.data.tokenizer = kTokenizerAuto;  // What the run's config named need not be here.
+  const RunData data =
+      open_data(run, storage, known_tokenizer(reader->manifest(), "the checkpoint"));
   constexpr int64_t kRowsAtOnce = 4;
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = kRowsAtOnce});
@@ -139,17 +158,32 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
           .step = reader->manifest().step};
 }
 
+std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& options) {
+  const auto reader = open_checkpoint(storage, options.checkpoint);
+  const model::ModelConfig config = model_of(*reader);
+  if (options.ids.empty() || int64_t(options.ids.size()) > config.sequence_length) {
+    throw base::bad_input(fmt::format("{} ids, but the model takes 1 to {}", options.ids.size(),
+                                      config.sequence_length));
+  }
+  backend::Backend backend = one_backend(options.device, options.threads);
+  Engine engine(backend, with_rows_of(config, int64_t(options.ids.size())), {.rows = 1});
+  load_trained_parameters(*reader, engine.parameters);
+  std::vector<float> logits(size_t(config.vocabulary));
+  engine.transformer.next_logits(options.ids, logits);
+  return logits;
+}
+
 void generate_text(base::Storage& storage, const GenerateOptions& options,
                    const std::function<void(std::string_view)>& on_text) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
-  const model::ModelConfig config = model_of(*reader);
-  const auto tokenizer = data::make_tokenizer(storage, reader->manifest().tokenizer);
+  const model::ModelConfig whole = model_of(*reader);
+  const auto tokenizer = tokenizer_for(*reader, options, whole, storage);
+  std::vector<int32_t> tokens = prompt_ids(*tokenizer, options.prompt);
+  const model::ModelConfig config = with_rows_of(whole, int64_t(tokens.size()) + options.tokens);
   backend::Backend backend = one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);
 
-  std::vector<int32_t> tokens = {tokenizer->begin_id()};
-  for (const int32_t token : tokenizer->encode(options.prompt)) tokens.push_back(token);
   std::vector<float> logits(size_t(config.vocabulary));
   base::Random random(options.seed);
   for (int64_t i = 0; i < options.tokens; ++i) {

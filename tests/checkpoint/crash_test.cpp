@@ -152,6 +152,7 @@ TEST_CASE("A power cut finds every step of a save on the disk before the next on
                                   "create " + new_one + ".partial/empty.safetensors",
                                   "create " + new_one + ".partial/outer-0.safetensors",
                                   "create " + new_one + ".partial/parameters.safetensors",
+                                  "create " + new_one + ".partial/tokenizer.json",
                                   "create " + new_one + ".partial/manifest.json",
                                   "rename " + new_one + ".partial " + new_one, "sync " + parent,
                                   "rename " + old_one + " " + old_one + ".partial",

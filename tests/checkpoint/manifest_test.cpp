@@ -12,7 +12,10 @@ using namespace checkpoint_test;
 namespace {
 
 checkpoint::ManifestFile make_content() {
-  return {.manifest = make_sample(7).manifest,
+  checkpoint::Manifest manifest = make_sample(7).manifest;
+  manifest.tokenizer.definition.clear();  // It has a file of its own.
+  return {.manifest = manifest,
+          .tokenizer_file = checkpoint::FileRecord{.bytes = 45, .sha256 = base::sha256({})},
           .files = {{"parameters.safetensors", {.bytes = 123, .sha256 = base::sha256({})}},
                     {"outer-0.safetensors", {.bytes = 0, .sha256 = {}}}}};
 }
@@ -43,7 +46,7 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
                    .tokens_trained = 5'000'000'000,
                    .model_config = "{\"layers\": 4}",
                    .data_config = "{\"seed\": 42}",
-                   .tokenizer = "bytes",
+                   .tokenizer = data::bytes_record(),
                    .shared_config = "{\"seed\":42}",
                    .changes =
                        {{.step = 600, .key = "training.steps", .before = "1000", .after = "2000"}},
@@ -68,6 +71,8 @@ TEST_CASE("A manifest has exactly these bytes", "[checkpoint]") {
   "model_config": "{\"layers\": 4}",
   "data_config": "{\"seed\": 42}",
   "tokenizer": "bytes",
+  "begin_id": 256,
+  "end_id": 257,
   "config": ")" + zeros + R"(",
   "shared_config": "{\"seed\":42}",
   "changes": [
@@ -184,7 +189,9 @@ TEST_CASE("Wrong content under a right hash is refused with the key", "[checkpoi
       {"\"step\": 7", "\"step\": 1e300", "step: expected an integer"},
       {"\"step\": 7", "\"steps\": 7", "step: missing"},
       {"\"step\": 7,", "\"step\": 7, \"step\": 7,", "stands twice"},
-      {"\"tokenizer\": \"bytes\"", "\"tokenizer\": []", "tokenizer: expected a string"},
+      {"\"tokenizer\": \"a.json\"", "\"tokenizer\": []", "tokenizer: expected a string"},
+      {"\"begin_id\": 7", "\"begin_id\": 2147483648", "begin_id: 2147483648 is no token"},
+      {"\"bytes\": 45", "\"bytes\": -45", "tokenizer_file.bytes: expected a count"},
       {"\"config\": \"", "\"config\": \"x", "config: a digest has 64"},
       {"\"version\": 7", "\"version\": -1", "outer[0].version: expected a count"},
       {"\"outer\": [", "\"outer\": {}, \"other\": [", "outer: expected an array"},

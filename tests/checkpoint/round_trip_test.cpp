@@ -43,7 +43,7 @@ TEST_CASE("Everything comes back bit for bit", "[checkpoint]") {
   int64_t bytes = 0;
   const Names files = disk->list(report.directory);
   REQUIRE(files == Names{"empty.safetensors", "manifest.json", "outer-0.safetensors",
-                         "parameters.safetensors"});
+                         "parameters.safetensors", "tokenizer.json"});
   for (const std::string& file : files)
     bytes += int64_t(disk->map(report.directory + "/" + file)->bytes().size());
   REQUIRE(report.bytes == bytes);
@@ -195,7 +195,7 @@ TEST_CASE("A manifest that would not read back is refused before anything is rep
   Sample sample = make_sample(1);
   save(*disk, folder.path(), sample);
   SECTION("text that is not UTF-8") {
-    sample.manifest.tokenizer = "\xff";
+    sample.manifest.tokenizer.name = "\xff";
   }
   SECTION("a version beyond what JSON integers hold") {
     sample.manifest.outer[0].version = ~uint64_t{0};

@@ -61,6 +61,8 @@ inline base::Digest make_digest(base::Random& random) {
   return digest;
 }
 
+inline constexpr const char* kTokenizer = "{\"model\": {\"type\": \"BPE\", \"vocab\": {}}}\n";
+
 inline Sample make_sample(int64_t step, uint64_t seed = 1) {
   base::Random random(seed, uint64_t(step));
   Sample sample;
@@ -70,7 +72,7 @@ inline Sample make_sample(int64_t step, uint64_t seed = 1) {
       .tokens_trained = int64_t(random.below(uint64_t{1} << 62)),
       .model_config = "{\"layers\": 2,\n \"name\": \"\\u00fc \\\"quoted\\\" \xc3\xa9\"}",
       .data_config = "{\"seed\": 7}",
-      .tokenizer = "bytes",
+      .tokenizer = {.name = "a.json", .definition = kTokenizer, .begin_id = 7, .end_id = 0},
       .config = make_digest(random),
       .shared_config = "{\"seed\": 42}",
       .changes = {{.step = 3, .key = "training.steps", .before = "4", .after = "8"}},

@@ -60,7 +60,7 @@ ManifestFile sample_manifest() {
                        .tokens_trained = 5'000'000'000,
                        .model_config = "{\"layers\": 4}",
                        .data_config = "{\"seed\": 42}",
-                       .tokenizer = "bytes",
+                       .tokenizer = data::bytes_record(),
                        .shared_config = "{\"seed\":42}",
                        .changes = {{.step = 600, .key = "a.b", .before = "1", .after = "\"c\""}},
                        .samples = 9600,

@@ -42,7 +42,7 @@ struct Node {
         .step = 3,
         .model_config =
             base::write_config([&](base::ConfigVisitor& v) { model::describe(v, model); }, -1),
-        .tokenizer = "bytes"};
+        .tokenizer = data::bytes_record()};
     if (outer) manifest.outer = outer->states();
     train::save_node(*storage, {.run_directory = folder.path()}, manifest,
                      {rig.ranks, rig.masters, const_cast<outer::OuterState*>(outer)});

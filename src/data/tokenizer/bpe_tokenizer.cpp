@@ -26,8 +26,8 @@ std::vector<AddedToken> select(const std::vector<AddedToken>& tokens, bool is_no
 
 class BpeTokenizer : public Tokenizer {
  public:
-  BpeTokenizer(const std::string& path, std::string text, TokenizerDefinition definition)
-      : name_(std::filesystem::path(path).filename().string()),
+  BpeTokenizer(std::string name, std::string text, TokenizerDefinition definition)
+      : name_(std::move(name)),
         text_(std::move(text)),
         begin_id_(definition.begin_id),
         end_id_(definition.end_id),
@@ -120,9 +120,12 @@ class BpeTokenizer : public Tokenizer {
 }  // namespace
 
 std::unique_ptr<Tokenizer> make_bpe_tokenizer(const std::string& path, std::string text,
-                                              const TokenizerOptions& options) {
+                                              const TokenizerOptions& options,
+                                              const std::string& name) {
   TokenizerDefinition definition = read_tokenizer_json(path, text, options);
-  return std::make_unique<BpeTokenizer>(path, std::move(text), std::move(definition));
+  return std::make_unique<BpeTokenizer>(
+      name.empty() ? std::filesystem::path(path).filename().string() : name, std::move(text),
+      std::move(definition));
 }
 
 }  // namespace data

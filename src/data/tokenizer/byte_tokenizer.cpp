@@ -7,7 +7,7 @@ namespace {
 
 class ByteTokenizer : public Tokenizer {
  public:
-  std::string name() const override { return "bytes"; }
+  std::string name() const override { return kBytesTokenizer; }
   std::string definition() const override { return {}; }
   int64_t vocabulary() const override { return 258; }
   int32_t begin_id() const override { return 256; }

@@ -14,7 +14,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
 
 std::unique_ptr<Tokenizer> make_tokenizer(base::Storage& storage, const std::string& name,
                                           const TokenizerOptions& options) {
-  if (name == "bytes") {
+  if (name == kBytesTokenizer) {
     if (options.begin_token.empty() && options.end_token.empty()) return make_byte_tokenizer();
     throw base::bad_input("the tokenizer \"bytes\" has begin and end ids of its own",
                           "leave out --begin and --end");

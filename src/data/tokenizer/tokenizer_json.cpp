@@ -199,8 +199,14 @@ class Reader {
     }
   }
 
-  // By an option, by what the post-processor puts around a text, or by a well-known name.
+  // By ids that are known, by an option, by what the post-processor puts around a text, or by a
+  // well-known name.
   void choose_ends() {
+    if (options_.ids) {
+      result_.begin_id = checked_id(options_.ids->begin);
+      result_.end_id = checked_id(options_.ids->end);
+      return;
+    }
     if (const auto processor = json_.find(json_.document(), "post_processor"))
       read_post_processor(*processor);
     const auto choose = [&](int32_t& id, const std::string& option, auto& names) {
@@ -218,6 +224,11 @@ class Reader {
     if (result_.end_id != Tokenizer::kNoId) return;
     throw base::bad_input("the tokenizer has no token that is known to end a text",
                           "name one with --end");
+  }
+
+  int32_t checked_id(int32_t id) const {
+    if (id == Tokenizer::kNoId || (id >= 0 && size_t(id) < result_.id_bytes.size())) return id;
+    throw json_.broken(fmt::format("it has no token {}, with which documents begin or end", id));
   }
 
   int32_t id_of_option(const std::string& content) const {

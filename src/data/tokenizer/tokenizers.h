@@ -9,8 +9,10 @@
 namespace data {
 
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
-// `text` is a tokenizer.json, `path` its file. Throws bad_input.
+// `text` is a tokenizer.json, `path` its file, whose name is the tokenizer's unless `name` is
+// another one. Throws bad_input.
 std::unique_ptr<Tokenizer> make_bpe_tokenizer(const std::string& path, std::string text,
-                                              const TokenizerOptions& options);
+                                              const TokenizerOptions& options,
+                                              const std::string& name = {});
 
 }  // namespace data
