@@ -87,6 +87,8 @@ class Fetcher {
     uint64_t unreachable = 0;
   };
   Debts take_debts();
+  // Of all peers of whose way something is known.
+  Measured measured() const;
   // Chunks of rounds.
   int64_t delivered_count() const { return delivered_count_; }
 

@@ -33,6 +33,8 @@ class Path {
   void on_refused(int64_t left, Instant now);
 
   int64_t link_count() const { return link_count_; }
+  std::optional<Duration> round_trip() const { return round_trip_; }
+  double bytes_per_second() const { return rate_; }  // 0: not known.
   // To have in flight: twice what the path holds, with a moment for both sides' other work. Nothing
   // before the first slot is over.
   std::optional<int64_t> window_bytes() const;
