@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/hash.h"
-#include "net/types.h"
+#include "net/message.h"
 #include "train/bench_all_reduce.h"
 #include "train/plain_transfer.h"
 

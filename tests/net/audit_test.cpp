@@ -21,7 +21,7 @@ struct AuditedCluster : Cluster {
     for (HostId node = 1; node <= HostId(nodes); ++node) {
       MemberOptions options = member_options(node);
       options.audit_chunks = audit_chunks;
-      options.audit_patience = std::chrono::milliseconds(300);
+      options.audit_patience = std::chrono::milliseconds(500);
       change_member_options(node, options);
     }
     world.on_delivery = [this, before = world.on_delivery](HostId from, HostId to,

@@ -415,6 +415,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   const auto is_open = [](const auto& entry) { return entry.second.is_open; };
   peer.path.on_arrival(bytes, std::ranges::count_if(peer.links, is_open), peer.has_pending(),
                        turn.now);
+  peer.path.on_carried(bytes, peer.owes_contributions(), turn.now);
   items_.at(name).is_delivered = true;
   ++lane->second.delivered_count;
   return Delivery{.name = name, .from = id};
@@ -455,6 +456,12 @@ void Fetcher::refused(const ChunkName& name, Turn turn) {
   }
 }
 
+bool Fetcher::Peer::owes_contributions() const {
+  return std::ranges::any_of(lanes, [](const auto& entry) {
+    return entry.first.first == WantKind::kContribution && !entry.second.is_empty();
+  });
+}
+
 Measured Fetcher::measured() const {
   using std::chrono::microseconds;
   Measured measured;
@@ -464,7 +471,7 @@ Measured Fetcher::measured() const {
     const auto us = std::chrono::duration_cast<microseconds>(*round_trip).count();
     measured.ways.push_back({.peer = id,
                              .round_trip_us = uint32_t(std::clamp<int64_t>(us, 1, UINT32_MAX)),
-                             .bytes_per_second = uint64_t(peer.path.bytes_per_second())});
+                             .bytes_per_second = uint64_t(peer.path.carried_per_second())});
   }
   return measured;
 }

@@ -129,6 +129,7 @@ class Fetcher {
   };
   struct Peer {
     explicit Peer(Path path) : path(std::move(path)) {}
+    bool owes_contributions() const;
     bool is_known = false;  // And not only one who has offered a link.
     Endpoint endpoint;      // Empty: it cannot be dialled, and dials us.
     uint64_t node_key = 0;
