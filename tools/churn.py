@@ -89,11 +89,12 @@ class Churn:
         count = len(self.members)
         outer = {"inner_steps": 8 if self.is_crowd else 20, "overlap_steps": 2, "overlap_steps_max": 6,
                  "codec": self.rng.choice(["int8", "int8", "int4", "fp32"]), "fragments": self.rng.choice([1, 1, 2])}
+        self.plan = self.rng.choice(["auto", "direct", "two-level", "ring"])
         self.config = prepare_run(self.folder, settings={
             "training": {"steps": 10_000_000, "batch_rows": 16, "micro_batch_rows": 16},
             "outer": outer,
             # Longer than it takes a run to tell the configured address where it is: some with empty disks must not begin anew there.
-            "swarm": {"security": "none", "fail_over": self.fails_over, "start_members": count if self.fails_over else min(3, count),
+            "swarm": {"security": "none", "plan": self.plan, "fail_over": self.fails_over, "start_members": count if self.fails_over else min(3, count),
                       "members_min": 2, "start_grace_seconds": (20 if self.fails_over else 10) * self.scale,
                       "ready_grace_seconds": 4 * self.scale, "round_timeout_seconds": 20 * self.scale,
                       "heartbeat_seconds": 0.5 * self.scale, "dead_seconds": self.dead_seconds, "stall_seconds": 6 * self.scale,
@@ -101,7 +102,7 @@ class Churn:
         config = json.loads(self.config.read_text())
         config["checkpoint"] = {"every_steps": 40, "keep": 2}
         self.config.write_text(json.dumps(config))
-        self.note(f"seed {self.arguments.seed}: fail_over {self.fails_over}, {self.home.name} is at home, {outer}")
+        self.note(f"seed {self.arguments.seed}: fail_over {self.fails_over}, {self.home.name} is at home, {outer}, plan {self.plan}")
 
     def start_home(self):
         if self.home not in self.members and not self.is_over and not self.home.is_up():

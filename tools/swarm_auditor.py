@@ -78,7 +78,8 @@ class OpenRound:
         self.evidence.excluded |= {entry["peer"] for entry in message.excluded}
         for chunk, owner in enumerate(message.owners):
             if owner["index"] != 255:
-                self.evidence.owners[chunk], self.attempts[chunk] = owner["index"], message.attempt
+                self.evidence.move(chunk, owner["index"])
+                self.attempts[chunk] = message.attempt
                 self.want_result(chunk)
         self.look()
 

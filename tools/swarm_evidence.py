@@ -5,6 +5,7 @@ import hashlib
 import struct
 
 from swarm_codecs import check
+from swarm_plan import direct, trees_of
 from swarm_round import mean_of
 from swarm_tree import root_from, without_path
 from swarm_wire import RESULT
@@ -22,9 +23,14 @@ class Evidence:
     def __init__(self, opened):
         self.fragment, self.round = opened.fragment, opened.round
         self.contributors = opened.contributors
-        self.owners = [owner["index"] for owner in opened.owners]
+        self.trees = trees_of(opened)
+        self.owners = [tree.owner for tree in self.trees]
         self.excluded, self.contributions, self.results, self.unannounced = set(), {}, {}, set()
         self.digest = None
+
+    def move(self, chunk, owner):
+        """A chunk that has been moved is summed directly."""
+        self.owners[chunk], self.trees[chunk] = owner, direct(owner, len(self.contributors))
 
     def take_contribution(self, chunk, index, data):
         """As it travels. One that is not what its contributor announced is noted."""
@@ -106,21 +112,38 @@ class Audit:
             self.find("wrong_weight", f"{where}: a weight of {weight} instead of {true}")
 
     def check_sum(self, where, chunk, indexes, inside, encoded):
-        evidence, parts = self.evidence, []
+        evidence = self.evidence
         for index in indexes:
             data, contributor = evidence.contributions[chunk, index], evidence.contributors[index]
             if (chunk, index) in evidence.unannounced:
                 return self.find("damaged", f"{where}: the part of peer {contributor['peer']} is not what it announced")
             if not self.is_valid(self.rules.codec, chunk, data):
                 return self.find("damaged", f"{where}: the part of peer {contributor['peer']} cannot be decoded")
-            parts.append((contributor["weight_tokens"], data))
             self.check_first_time(where, chunk, contributor, data)
-        mean, is_in = mean_of(self.rules, evidence.fragment, chunk, parts, self.state)
-        if is_in != [bool(inside >> index & 1) for index in indexes]:
-            self.find("wrong_sum", f"{where}: those in it are {inside:x}, of {indexes} should be {is_in}")
+        mean, is_in = self.sum_below(chunk, evidence.owners[chunk], set(indexes))
+        if sum(1 << index for index in is_in) != inside:
+            self.find("wrong_sum", f"{where}: those in it are {inside:x}, of {indexes} should be {sorted(is_in)}")
         elif mean != encoded:
-            self.find("wrong_sum", f"{where}: it is not the mean of its {len(parts)} parts")
+            self.find("wrong_sum", f"{where}: it is not the mean of its {len(indexes)} parts")
         return None
+
+    def sum_below(self, chunk, at, there):
+        """What this contributor makes of what its children bring and of its own, of those that are `there`: the encoded mean, and who is in it.
+        Nothing where none is."""
+        evidence, parts, members = self.evidence, [], []
+        tree = evidence.trees[chunk]
+        for index in sorted([*tree.children(at), at]):
+            if index != at and tree.children(index):
+                data, inside, codec = *self.sum_below(chunk, index, there), self.rules.result_codec
+            else:
+                data, inside, codec = evidence.contributions.get((chunk, index)), {index} & there, self.rules.codec
+            if inside:
+                parts.append((sum(evidence.contributors[one]["weight_tokens"] for one in inside), data, codec))
+                members.append(inside)
+        if not parts:
+            return None, set()
+        mean, is_in = mean_of(self.rules, evidence.fragment, chunk, parts, self.state)
+        return mean, set().union(*(inside for inside, is_one in zip(members, is_in) if is_one))
 
     def check_first_time(self, where, chunk, contributor, data):
         if not any(data):

@@ -102,21 +102,21 @@ def reach_factors(norms, weights, norm_max, floor):
 
 
 def mean_of(rules, fragment, chunk, parts, state):
-    """Encoded mean, and by part whether it is in it. `parts`: weight and encoded contribution, by rising peer; `state`: before
+    """Encoded mean, and by part whether it is in it. `parts`: weight, bytes and their codec, by rising peer; `state`: before
     the round."""
     first, count = rules.chunks(fragment)[chunk]
-    norms = [math.sqrt(squares(rules.codec, data, count)) for _, data in parts]
-    weights = [weight for weight, _ in parts]
+    norms = [math.sqrt(squares(codec, data, count)) for _, data, codec in parts]
+    weights = [weight for weight, _, _ in parts]
     is_embedding = fragment == 0 and first < rules.embedding
     floor = math.sqrt(squares_of(state.parameters[first:first + count])) if is_embedding else 0.0
     factors = reach_factors(norms, weights, rules.norm_max, floor)
     total = sum(weight for weight, factor in zip(weights, factors) if factor > 0)
     even = 1.0 / sum(factor > 0 for factor in factors)
     values = array("f", bytes(4 * count))
-    for (weight, data), factor in zip(parts, factors):
+    for (weight, data, codec), factor in zip(parts, factors):
         if factor > 0:
             share = fp32((weight / total if total > 0 else even) * factor)
-            products = array("f", [share * x for x in decode(rules.codec, data, count)])
+            products = array("f", [share * x for x in decode(codec, data, count)])
             values = array("f", map(float.__add__, values, products))
     values = array("f", [min(max(x, -LARGEST), LARGEST) for x in values])
     return encode(rules.result_codec, values), [factor > 0 for factor in factors]

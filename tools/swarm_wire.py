@@ -9,7 +9,7 @@ import struct
 HEADER = struct.Struct("<4sBBHIIQQQIIIIII")
 NOBODY = 0xFFFFFFFF
 NO_VERSION = (1 << 64) - 1
-PROTOCOL = 6
+PROTOCOL = 7
 CONTRIBUTION, RESULT, STATE, PAST, DIGESTS, PROOF = 1, 2, 3, 4, 5, 6
 DIGEST_UNKNOWN = bytes(32)
 
@@ -36,9 +36,10 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
     "Start": (19, [("step", "Q"), ("samples_void_below", "Q")]),
     "Membership": (20, [("members", [("peer", "I"), ("node_key", "Q"), ("data", "endpoint"), ("is_reachable", "B")]),
                         ("electorates", ELECTORATE)]),
+    "Measured": (10, [("ways", [("peer", "I"), ("round_trip_us", "I"), ("bytes_per_second", "Q")])]),
     "Open": (21, [("contributors", [("peer", "I"), ("weight_tokens", "q"), ("data", "endpoint"), ("node_key", "Q"),
                                     ("contribution", "digest")]),
-                  ("owners", [("index", "B")]), ("step", "Q")]),
+                  ("owners", [("index", "B")]), ("step", "Q"), ("plan", "B"), ("places", [("place", "B")]), ("estimated_ms", "I")]),
     "Reown": (22, [("excluded", [("peer", "I")]), ("owners", [("index", "B")])]),
     "Commit": (23, [("results", "digest"), ("step", "Q")]),
     "Abort": (24, []),

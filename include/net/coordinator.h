@@ -71,6 +71,20 @@ struct CoordinatorOptions {
   std::string tie_breaker;  // The name of a node. With it, half of the members are a quorum.
   RunLog log;               // What the process before this one has kept.
   KeepLog keep_log;         // May be empty.
+  // How rounds' chunks come together: net/exchange/plan.h. Auto: as what is known of the links
+  // says.
+  enum class Plan { kAuto, kDirect, kTwoLevel, kRing };
+  Plan plan = Plan::kDirect;
+  // Per fragment: what a contribution and the results of all chunks have. None: nothing is
+  // estimated, and auto is direct.
+  struct RoundBytes {
+    int64_t contribution = 0, result = 0;
+  };
+  std::vector<RoundBytes> round_bytes;
+  // How parts of a sum are held against each other, which auto keeps: lengths need several parts in
+  // a sum, so it takes no ring; elements need all.
+  enum class Guard { kNone, kLengths, kElements };
+  Guard guard = Guard::kNone;
   int64_t start_members = 1;
   int64_t members_min = 1;  // Below it no round opens.
   Duration start_grace = std::chrono::seconds(120);

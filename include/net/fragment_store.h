@@ -53,6 +53,7 @@ class FragmentStore {
     int64_t weight_tokens = 0;
     Bytes bytes;  // Whole payload of the message; the encoded chunk begins at `offset`.
     int64_t offset = 0;
+    bool is_subtotal = false;  // Encoded as a result: the mean of several contributions.
     std::span<const std::byte> encoded() const { return std::span(*bytes).subspan(size_t(offset)); }
   };
   // Is this an encoded chunk of the right size with finite numbers? Results may be encoded in
@@ -63,7 +64,8 @@ class FragmentStore {
                                           std::span<const std::byte> encoded) const = 0;
   // Mean of the parts, weighted by tokens (all weights 0: the plain mean), summed in fp32 in the
   // given order (by peer), and encoded once. Parts that would spoil it may be left out: they have
-  // no weight in it. At least one is in. REQUIRES: every part passed check_contribution().
+  // no weight in it. At least one is in. REQUIRES: every part passed check_contribution(), or,
+  // where it is a subtotal, check_result().
   struct Mean {
     std::vector<std::byte> encoded;
     std::vector<PeerId> left_out;

@@ -8,9 +8,9 @@
 // Fetched with synced() or another begin_fetch(). Commands and events may cross on their way: a
 // ready() that comes between Committed and applied(), or after CatchUpNeeded, is void.
 //
-// - Exchange of a round ("direct" plan): a contributor serves its chunks to their owners on demand;
-//   an owner wants its chunks of all contributors, reduces each when all that are still in the
-//   round have delivered, and serves the result; every receiver wants all results. Nothing is
+// - Exchange of a round: a contributor serves its chunks on demand; whoever sums a chunk by the
+//   round's plan (net/exchange/plan.h) wants its parts, reduces them when all that are still in the
+//   round have delivered, and serves what it made; every receiver wants all results. Nothing is
 //   applied here.
 // - A chunk that fails FragmentStore::check or its result's bookkeeping costs the sender its link
 //   (it is asked again).
@@ -115,6 +115,8 @@ struct Committed {
   base::Digest result_digest;
   int64_t bytes_sent = 0, bytes_received = 0;  // Of this round, frames included.
   double seconds = 0;                          // From Open to Commit.
+  PlanKind plan = PlanKind::kDirect;           // As it was opened.
+  double estimated_seconds = 0;                // By the coordinator; 0: it did not know.
 };
 // How we stand with the coordinator has changed, in its words.
 struct StandingChanged {

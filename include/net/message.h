@@ -31,7 +31,8 @@ enum class MessageType : uint16_t {
   kApplied = 6,  // My state after a commit.
   kLeave = 7,
   kNeedSamples = 8,
-  kAudited = 9,  // I have made the sum of a chunk of the last round again.
+  kAudited = 9,    // I have made the sum of a chunk of the last round again.
+  kMeasured = 10,  // What my ways to the others carry.
   // Control, coordinator to member.
   kWelcome = 16,
   kReject = 17,   // With a reason for the person who reads the log; the link is then closed.
@@ -172,6 +173,15 @@ struct Audited {
   base::Digest published, remade;
   uint64_t withheld = 0;
 };
+// What a member has seen of its ways to others while it fetched from them.
+struct MeasuredWay {
+  PeerId peer = kNobody;
+  uint32_t round_trip_us = 0;     // It took to connect; 0: not known.
+  uint64_t bytes_per_second = 0;  // Came from there; 0: not known.
+};
+struct Measured {
+  std::vector<MeasuredWay> ways;
+};
 struct AuditOrder {};  // Of kAudit: authority names the chunk.
 struct Leave {
   std::string reason;
@@ -261,10 +271,18 @@ struct Contributor {
   uint64_t node_key = 0;      // As in Donor.
   base::Digest contribution;  // As in its Ready.
 };
+// How a round's chunks come together: net/exchange/plan.h.
+enum class PlanKind : uint8_t { kDirect = 0, kTwoLevel = 1, kRing = 2 };
+const char* name_of(PlanKind kind);
 struct Open {
   std::vector<Contributor> contributors;  // By peer; weights > 0, or all 0.
   std::vector<uint8_t> owners;            // Per chunk: index into contributors.
   uint64_t step = 0;                      // The global step of this synchronisation.
+  PlanKind plan = PlanKind::kDirect;
+  // By contributor: of two-level its region, numbered as they first occur; of a ring its place in
+  // it. Direct: none.
+  std::vector<uint8_t> places;
+  uint32_t estimated_ms = 0;  // How long it should take; 0: nobody knows.
 };
 struct Reown {
   std::vector<PeerId> excluded;  // All so far.
@@ -297,10 +315,16 @@ enum class WantKind : uint8_t {
   kPast = 4,     // What a committed round did to a chunk; authority.term and attempt = 0.
   kDigests = 5,  // Those that the digest of the state of version authority.round is made of.
   kProof = 6,    // A contribution of the last committed round: who sums must not know of it before.
+  kSubtotal = 7,  // The sum of what a contributor inside a chunk's tree was brought, and its own.
 };
 // What is wanted for a round that is open.
 constexpr bool is_of_round(WantKind kind) {
-  return kind == WantKind::kContribution || kind == WantKind::kResult;
+  return kind == WantKind::kContribution || kind == WantKind::kResult ||
+         kind == WantKind::kSubtotal;
+}
+// What several may have for one chunk, so that its name is not whole without whose it is.
+constexpr bool is_of_contributor(WantKind kind) {
+  return kind == WantKind::kContribution || kind == WantKind::kProof || kind == WantKind::kSubtotal;
 }
 // What is wanted to catch up.
 constexpr bool is_for_catching_up(WantKind kind) {
@@ -310,10 +334,10 @@ struct Want {
   WantKind kind = WantKind::kContribution;
 };
 // Payload of kChunk: one byte WantKind, then for kContribution and kProof: the path to the root,
-// the encoded chunk; for kResult: bit mask of the contributors that are in it (u64, by index into
-// Open::contributors), of those that were judged out, their weight (i64), the encoded chunk; for
-// kState: version (u64), the block; for kPast: the round's step (u64), whether the chunk was
-// refused (u8), and if not, the encoded chunk; for kDigests: the digests.
+// the encoded chunk; for kResult and kSubtotal: bit mask of the contributors that are in it (u64,
+// by index into Open::contributors), of those that were judged out, their weight (i64), the encoded
+// chunk; for kState: version (u64), the block; for kPast: the round's step (u64), whether the chunk
+// was refused (u8), and if not, the encoded chunk; for kDigests: the digests.
 struct Gone {
   WantKind kind = WantKind::kContribution;
 };
@@ -327,7 +351,7 @@ struct DialBackReply {
 // SHA-256 of both.
 uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce);
 
-inline constexpr uint32_t kProtocolVersion = 6;
+inline constexpr uint32_t kProtocolVersion = 7;
 inline constexpr int64_t kControlBytesMax = 64 * 1024;
 inline constexpr int64_t kDataBytesMax = 4 * 1024 * 1024 + 64 * 1024;
 

@@ -50,6 +50,8 @@ struct RoundReport {
   // the result was merged.
   uint64_t begun_step = 0, applied_step = 0;
   double seconds = 0;  // Open to Commit.
+  net::PlanKind plan = net::PlanKind::kDirect;
+  double estimated_seconds = 0;  // Of `seconds`, by the coordinator; 0: it did not know.
   // The trainer stood still for so long: the three below and the waiting for the commit.
   double exposed_seconds = 0;
   double encode_seconds = 0;

@@ -15,8 +15,13 @@ struct AllReduceBenchOptions {
   // Of each peer's line, in each direction; 0: whatever the machine carries.
   double rate_mbit = 0;
   double round_trip_ms = 0;
-  double loss = 0;        // Share of packets.
-  bool is_plain = false;  // Without TLS.
+  double loss = 0;  // Share of packets.
+  // As in NetLabOptions. The coordinator lies in the first region.
+  int64_t regions = 1;
+  double region_rate_mbit = 0;
+  double region_round_trip_ms = 0;
+  std::string plan = "direct";  // As swarm.plan.
+  bool is_plain = false;        // Without TLS.
 };
 
 struct AllReduceBenchReport {
@@ -40,7 +45,8 @@ struct AllReduceBenchReport {
   // Processor time of a round at the peer that used most, over the parameters: of the thread that
   // moves the bytes, and of those that check, sum and hash.
   double loop_ns_per_parameter = 0, worker_ns_per_parameter = 0;
-  std::string plan;
+  std::string plan;              // Of the last round.
+  double estimated_seconds = 0;  // Likewise, by the coordinator; 0: it did not know.
   // "namespaces": shaped by a lab of network namespaces; "loopback": no line was asked for, or
   // `network_problem` says why there can be none.
   std::string network;

@@ -17,12 +17,17 @@
 namespace train {
 
 struct NetLabOptions {
-  int64_t nodes = 2;            // At most 200.
-  double rate_mbit = 0;         // Of each node's line, IP headers included; 0: any.
-  double round_trip_ms = 0;     // Between any two nodes, beside what queues add.
-  double loss = 0;              // Share of packets, in each direction.
-  double queue_seconds = 0.05;  // What a queue holds, at the line's rate.
-  uint64_t seed = 1;            // Of what is lost.
+  int64_t nodes = 2;         // At most 200.
+  double rate_mbit = 0;      // Of each node's line, IP headers included; 0: any.
+  double round_trip_ms = 0;  // Between any two nodes, beside what queues add.
+  double loss = 0;           // Share of packets, in each direction.
+  // Nodes lie in so many regions by turns. What leaves a region goes over a line that its nodes
+  // share, and takes longer.
+  int64_t regions = 1;
+  double region_rate_mbit = 0;      // 0: any.
+  double region_round_trip_ms = 0;  // On top.
+  double queue_seconds = 0.05;      // What a queue holds, at the line's rate.
+  uint64_t seed = 1;                // Of what is lost.
 };
 
 class NetLab {

@@ -50,6 +50,7 @@ struct SwarmConfig {
   int64_t audit_chunks = 1;
   bool adopt_newer = false;
   double stall_seconds = 30;
+  std::string plan = "auto";  // auto | direct | two-level | ring
   double heartbeat_seconds = 1;
   double dead_seconds = 15;
   double coordinator_patience_seconds = 60;

@@ -24,6 +24,10 @@ void print_json(const AllReduceBenchOptions& options, const AllReduceBenchReport
       .field("elements", report.elements)
       .field("codec", options.codec)
       .field("plan", report.plan)
+      .field("estimated_seconds", report.estimated_seconds)
+      .field("regions", options.regions)
+      .field("region_rate_mbit", options.region_rate_mbit)
+      .field("region_rtt_ms", options.region_round_trip_ms)
       .field("rate_mbit", options.rate_mbit)
       .field("rtt_ms", options.round_trip_ms)
       .field("loss", options.loss)
@@ -97,6 +101,17 @@ void add_bench_all_reduce(CLI::App& bench) {
       ->check(CLI::NonNegativeNumber);
   command->add_option("--rtt-ms", options->round_trip_ms, "Round trip between two nodes")
       ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option("--regions", options->regions,
+                   "In which the nodes lie by turns; the nodes of one share the line to the others")
+      ->check(CLI::Range(1, 64));
+  command->add_option("--region-rate-mbit", options->region_rate_mbit, "Of that line; 0: any")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--region-rtt-ms", options->region_round_trip_ms, "On top, over that line")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--plan", options->plan, "As swarm.plan")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "direct", "two-level", "ring"}));
   command->add_option("--loss", options->loss, "Share of packets that are lost")
       ->check(CLI::Range(0.0, 1.0));
   command->add_flag("--plain", options->is_plain, "Without TLS, to see what that costs");

@@ -59,10 +59,12 @@ class MeanMaker {
   void judge(const MeanRule& rule) {
     std::vector<PartLength> lengths;
     for (const auto& part : parts_) {
-      const double squares = codecs_.contribution.sum_of_squares(part.encoded(), element_count_);
+      const double squares = codec_of(part).sum_of_squares(part.encoded(), element_count_);
       lengths.push_back({.norm = std::sqrt(squares), .weight_tokens = part.weight_tokens});
-      result_.effects.parts.push_back(
-          {.peer = part.peer, .weight_tokens = part.weight_tokens, .squares = squares});
+      result_.effects.parts.push_back({.peer = part.peer,
+                                       .weight_tokens = part.weight_tokens,
+                                       .is_subtotal = part.is_subtotal,
+                                       .squares = squares});
     }
     const std::vector<double> factors = rule.reach.factors(lengths);
     for (size_t i = 0; i < parts_.size(); ++i) {
@@ -85,13 +87,17 @@ class MeanMaker {
     trimmed_count_ = rule.trimmed_count(voices);
   }
 
+  const Codec& codec_of(const net::FragmentStore::Part& part) const {
+    return part.is_subtotal ? codecs_.result : codecs_.contribution;
+  }
+
   std::span<float> row(size_t part, size_t count) {
     return std::span(rows_).subspan(part * size_t(kPieceElements), count);
   }
 
   void make_piece(Piece piece, std::span<float> sum) {
     for (size_t i = 0; i < parts_.size(); ++i)
-      codecs_.contribution.decode_piece(parts_[i].encoded(), piece, row(i, sum.size()));
+      codec_of(parts_[i]).decode_piece(parts_[i].encoded(), piece, row(i, sum.size()));
     if (momentum_) add_momentum(piece, sum.size());
     if (trimmed_count_ > 0) {
       trim(sum);

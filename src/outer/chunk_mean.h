@@ -54,10 +54,11 @@ struct MeanRule {
 struct PartEffect {
   net::PeerId peer = net::kNobody;
   int64_t weight_tokens = 0;
-  double reach = 1;     // Its factor.
-  double squares = 0;   // Of its numbers.
-  double momentum = 0;  // Its numbers times the outer momentum.
-  double mean = 0;      // What of it is in the mean, times the mean: these add up to mean_squares.
+  bool is_subtotal = false;  // Several contributions, of which nothing can be said one by one.
+  double reach = 1;          // Its factor.
+  double squares = 0;        // Of its numbers.
+  double momentum = 0;       // Its numbers times the outer momentum.
+  double mean = 0;  // What of it is in the mean, times the mean: these add up to mean_squares.
 };
 struct ChunkEffects {
   std::vector<PartEffect> parts;

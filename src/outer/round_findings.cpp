@@ -1,5 +1,6 @@
 #include "outer/round_findings.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace outer {
@@ -22,7 +23,7 @@ double quotient(double a, double b) {
 }
 
 void add_outlier(std::map<net::PeerId, RoundFindings::Outlier>& outliers, const PartEffect& part) {
-  if (part.reach == 1) return;
+  if (part.reach == 1 || part.is_subtotal) return;
   RoundFindings::Outlier& outlier = outliers[part.peer];
   outlier.peer = part.peer;
   ++(part.reach > 0 ? outlier.shortened_chunks : outlier.left_out_chunks);
@@ -36,12 +37,14 @@ RoundFindings findings_of(const EffectsByChunk& chunks) {
   std::map<net::PeerId, Sums> sums;
   double mean_squares = 0, momentum_squares = 0;
   for (const auto& [chunk, effects] : chunks) {
+    for (const PartEffect& part : effects.parts) add_outlier(outliers, part);
+    if (std::ranges::any_of(effects.parts, &PartEffect::is_subtotal)) continue;
+    ++findings.summed_chunks;
     mean_squares += effects.mean_squares;
     momentum_squares += effects.momentum_squares;
     double all_tokens = 0;
     for (const PartEffect& part : effects.parts) all_tokens += double(part.weight_tokens);
     for (const PartEffect& part : effects.parts) {
-      add_outlier(outliers, part);
       Sums& sum = sums[part.peer];
       sum.squares += part.squares;
       sum.momentum += part.momentum;
@@ -51,7 +54,6 @@ RoundFindings findings_of(const EffectsByChunk& chunks) {
     }
   }
   for (const auto& [peer, outlier] : outliers) findings.outliers.push_back(outlier);
-  findings.summed_chunks = int64_t(chunks.size());
   findings.mean_norm = quotient(std::sqrt(mean_squares), 1);
   findings.momentum_norm = quotient(std::sqrt(momentum_squares), 1);
   for (const auto& [peer, sum] : sums) {

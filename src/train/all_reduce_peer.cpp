@@ -12,6 +12,7 @@
 #include "net/coordinator.h"
 #include "outer/outer_loop.h"
 #include "outer/simulation.h"
+#include "train/coordinator_options.h"
 #include "train/timing.h"
 
 namespace train {
@@ -135,6 +136,8 @@ int64_t resident_bytes() {
 net::CoordinatorOptions coordinator_options(const AllReduceBenchOptions& options) {
   net::CoordinatorOptions out{.run_name = kRunName};
   out.chunk_counts = {outer::chunk_count(bench_elements(options))};
+  out.plan = plan_of(options.plan);
+  out.round_bytes = {{bench_encoded_bytes(options), bench_encoded_bytes(options)}};
   out.start_members = out.members_min = options.peers;
   // A slow line is no fault here.
   out.start_grace = out.ready_grace = out.stall_after = minutes(30);
@@ -230,6 +233,8 @@ class BenchPeer {
     out.exposed_seconds = exposed;
     out.bytes_sent = round.bytes_sent;
     out.digest = round.digest.get();
+    out.plan = round.plan;
+    out.estimated_seconds = round.estimated_seconds;
   }
 
   const AllReduceBenchOptions& options_;

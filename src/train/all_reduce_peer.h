@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/hash.h"
-#include "net/types.h"
+#include "net/message.h"
 #include "train/bench_all_reduce.h"
 #include "train/plain_transfer.h"
 
@@ -22,6 +22,8 @@ struct BenchBoard {
     double seconds = 0, exposed_seconds = 0, plain_seconds = 0;
     int64_t bytes_sent = 0;
     base::Digest digest;
+    net::PlanKind plan = net::PlanKind::kDirect;
+    double estimated_seconds = 0;
   };
   struct Peer {
     std::array<Round, 1 + kRepetitionsMax> rounds;  // The first is not timed.

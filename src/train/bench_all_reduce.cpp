@@ -43,11 +43,16 @@ class SharedBoard {
 class Network {
  public:
   explicit Network(const AllReduceBenchOptions& options) {
-    if (options.rate_mbit == 0 && options.round_trip_ms == 0 && options.loss == 0) return;
+    if (options.rate_mbit == 0 && options.round_trip_ms == 0 && options.loss == 0 &&
+        options.regions == 1)
+      return;
     auto lab = NetLab::create({.nodes = options.peers + 1,
                                .rate_mbit = options.rate_mbit,
                                .round_trip_ms = options.round_trip_ms,
-                               .loss = options.loss});
+                               .loss = options.loss,
+                               .regions = options.regions,
+                               .region_rate_mbit = options.region_rate_mbit,
+                               .region_round_trip_ms = options.region_round_trip_ms});
     lab ? void(lab_ = std::move(*lab)) : void(problem_ = lab.reason());
   }
   std::string host(int64_t node) const { return lab_ ? lab_->address(node) : "127.0.0.1"; }
@@ -99,7 +104,10 @@ void check_digests(const BenchBoard& board, const AllReduceBenchOptions& options
 AllReduceBenchReport make_report(const BenchBoard& board, const AllReduceBenchOptions& options,
                                  const Network& network) {
   check_digests(board, options);
-  AllReduceBenchReport report{.elements = bench_elements(options), .plan = "direct"};
+  AllReduceBenchReport report{.elements = bench_elements(options)};
+  const BenchBoard::Round& last = board.peer[0].rounds[size_t(options.repetitions)];
+  report.plan = net::name_of(last.plan);
+  report.estimated_seconds = last.estimated_seconds;
   report.seconds = last_peer(board, options, &BenchBoard::Round::seconds);
   report.exposed_seconds = last_peer(board, options, &BenchBoard::Round::exposed_seconds);
   report.plain_tcp_seconds = last_peer(board, options, &BenchBoard::Round::plain_seconds);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "net/host.h"
 #include "outer/fragments.h"
+#include "outer/simulation.h"
 #include "train/coordinator_options.h"
 #include "train/run_log_file.h"
 #include "train/swarm_security.h"
@@ -52,15 +53,34 @@ class ReportBox {
   net::CoordinatorReport report_;
 };
 
+net::CoordinatorOptions::Guard guard_of(const outer::OuterConfig& outer) {
+  using Guard = net::CoordinatorOptions::Guard;
+  if (outer.mean == "trimmed") return Guard::kElements;
+  return outer.mean == "mean" || outer.contribution_norm_max <= 0 ? Guard::kNone : Guard::kLengths;
+}
+
 }  // namespace
+
+net::CoordinatorOptions::Plan plan_of(const std::string& name) {
+  using Plan = net::CoordinatorOptions::Plan;
+  if (name == "direct") return Plan::kDirect;
+  if (name == "two-level") return Plan::kTwoLevel;
+  return name == "ring" ? Plan::kRing : Plan::kAuto;
+}
 
 net::CoordinatorOptions coordinator_options(const RunConfig& config) {
   const SwarmConfig& swarm = config.swarm;
-  const auto fragments =
-      outer::make_fragments(model::make_layout(config.model), config.outer.fragments);
+  const shard::Layout layout = model::make_layout(config.model);
+  const auto fragments = outer::make_fragments(layout, config.outer.fragments);
+  const outer::SimulationOptions sizes = outer::simulation_of(config.outer, layout);
   std::vector<int64_t> chunk_counts;
-  for (const auto& fragment : fragments)
+  std::vector<net::CoordinatorOptions::RoundBytes> round_bytes;
+  for (const auto& fragment : fragments) {
+    const size_t index = chunk_counts.size();
     chunk_counts.push_back(outer::chunk_count(fragment.element_count));
+    round_bytes.push_back(
+        {.contribution = sizes.contribution_bytes[index], .result = sizes.result_bytes[index]});
+  }
   return {.run_name = config.name,
           .config = shared_digest(config),
           .fragment_count = int64_t(fragments.size()),
@@ -74,6 +94,9 @@ net::CoordinatorOptions coordinator_options(const RunConfig& config) {
           .term = uint32_t(std::time(nullptr)),
           .fail_over = swarm.fail_over,
           .tie_breaker = swarm.tie_breaker,
+          .plan = plan_of(swarm.plan),
+          .round_bytes = std::move(round_bytes),
+          .guard = guard_of(config.outer),
           .start_members = swarm.start_members,
           .members_min = swarm.members_min,
           .start_grace = seconds(swarm.start_grace_seconds),

@@ -7,5 +7,7 @@
 namespace train {
 
 net::CoordinatorOptions coordinator_options(const RunConfig& config);
+// By the names of swarm.plan.
+net::CoordinatorOptions::Plan plan_of(const std::string& name);
 
 }  // namespace train

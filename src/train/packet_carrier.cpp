@@ -62,6 +62,8 @@ PacketCarrier::PacketCarrier(const NetLabOptions& options, std::vector<int> devi
       random_(options.seed),
       scratch_(kPacketMax) {
   lines_.assign(devices_.size(), PacketLine(options.rate_mbit * 1e6 / 8, options.queue_seconds));
+  region_lines_.assign(size_t(options.regions),
+                       PacketLine(options.region_rate_mbit * 1e6 / 8, options.queue_seconds));
   thread_ = std::thread([this] { run(); });
 }
 
@@ -107,13 +109,20 @@ void PacketCarrier::hold(size_t sender, CarriedPacket packet, double now) {
   if (!packet.is_ipv4()) return;
   const size_t receiver = size_t(packet.destination_host()) - 1;
   if (receiver >= devices_.size()) return;
-  const std::optional<double> through = lines_[sender].put(packet.wire_bytes(), now);
+  std::optional<double> through = lines_[sender].put(packet.wire_bytes(), now);
+  double way = options_.round_trip_ms / 2e3;
+  const size_t region = sender % region_lines_.size();
+  if (through && region != receiver % region_lines_.size()) {
+    const auto far = region_lines_[region].put(packet.wire_bytes(), now);
+    through = far ? std::optional(std::max(*through, *far)) : std::nullopt;
+    way += options_.region_round_trip_ms / 2e3;
+  }
   if (!through) {
     ++overflowed_;
   } else if (options_.loss > 0 && random_.uniform() < options_.loss) {
     ++lost_;
   } else {
-    held_.push_back({.until = *through + options_.round_trip_ms / 2e3,
+    held_.push_back({.until = *through + way,
                      .order = order_++,
                      .receiver = receiver,
                      .packet = std::move(packet)});

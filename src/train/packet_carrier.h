@@ -61,7 +61,8 @@ class PacketCarrier {
   const std::vector<int> devices_;
   int stop_event_;
   std::vector<PacketLine> lines_;  // By node.
-  std::vector<Held> held_;         // A heap, the earliest on top.
+  std::vector<PacketLine> region_lines_;
+  std::vector<Held> held_;  // A heap, the earliest on top.
   uint64_t order_ = 0;
   base::Random random_;
   std::vector<std::byte> scratch_;

@@ -91,6 +91,10 @@ void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
            "A round closes without those that are not done.");
   v.number("stall_seconds", c.stall_seconds, kSeconds,
            "A member that holds up a round for so long is left out of it.");
+  v.choice("plan", c.plan, {{"auto", "direct", "two-level", "ring"}},
+           "For the coordinator: how contributions come together. direct: at each chunk's owner; "
+           "two-level: in each region first; ring: on a path; auto: as the links were measured to "
+           "be quickest.");
   v.integer("audit_chunks", c.audit_chunks, {0, 1024},
             "Sums of others that a member makes again after each round, to see whether they are "
             "right; 0: none.");

@@ -91,7 +91,8 @@ void RunMetrics::round(const outer::RoundReport& round) {
       .field("apply_seconds", round.apply_seconds)
       .field("contributed", round.contributed)
       .field("codec", config_.outer.codec)
-      .field("plan", "direct");
+      .field("plan", net::name_of(round.plan));
+  if (round.estimated_seconds > 0) line.field("estimated_seconds", round.estimated_seconds);
   write_influences(line, round.findings);
   if (round.was_damaged) line.field("damaged", true);
   write_findings(line, round.findings);

@@ -42,6 +42,12 @@ class BenchAllReduceTest(unittest.TestCase):
         self.assertLess(report["relative_rms_error"], 1e-6)
         self.assertGreater(report["bytes_sent"], 4 / 3 * (1 << 20))
 
+    def test_each_plan_makes_the_same_mean(self):
+        for plan in ("direct", "two-level", "ring"):
+            report = self.report("--peers", 4, "--codec", "fp32", "--plan", plan)
+            self.assertEqual(report["plan"], plan)
+            self.assertLess(report["relative_rms_error"], 1e-6)
+
     def test_a_shaped_line_where_it_is_allowed(self):
         report = self.report("--peers", 2, "--rate-mbit", 80, "--rtt-ms", 2)
         self.assertEqual(report["network"] == "loopback", "network_problem" in report)

@@ -92,6 +92,16 @@ class SwarmAuditorTest(ClusterTest):
     def test_other_codecs_and_fragments(self):
         self.assert_honest(6, outer__codec="lut2", outer__result_codec="int4", outer__fragments=3)
 
+    def assert_trees(self, plan):
+        audits = self.assert_honest(4, swarm__plan=plan, outer__result_codec="int4")
+        self.assertTrue(any(len(set(tree.parents)) > 1 for tree in audits[-1].evidence.trees))
+
+    def test_subtotals_on_a_ring(self):
+        self.assert_trees("ring")
+
+    def test_subtotals_of_regions(self):
+        self.assert_trees("two-level")
+
     def test_a_state_that_is_not_the_majoritys_is_found(self):
         self.start_run()
         auditor, _, _ = follow(self.address, lambda said: events(said, "audited"))

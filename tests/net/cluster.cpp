@@ -40,6 +40,11 @@ Cluster::Cluster(const ClusterOptions& options) : world(options.network), option
   options_.coordinator.fragment_count = options.trainer.fragment_count;
   options_.coordinator.chunk_counts.assign(size_t(options.trainer.fragment_count),
                                            options.trainer.chunk_count);
+  if (options.coordinator.plan != CoordinatorOptions::Plan::kDirect) {
+    const int64_t bytes = options.trainer.chunk_count * (200 + options.trainer.padding_bytes);
+    options_.coordinator.round_bytes.assign(size_t(options.trainer.fragment_count),
+                                            {.contribution = bytes, .result = bytes});
+  }
   for (HostId host = 0; host <= options.node_count; ++host) {
     world.add_host(host, address(host));
     if (host == 0) continue;

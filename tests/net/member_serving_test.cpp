@@ -37,16 +37,34 @@ TEST_CASE("member: a want of an attempt that we do not know yet waits for it") {
   stage.finish();
   const LinkId guest = stage.guest();
   Authority asked = Stage::round(2);
-  asked.chunk = 1;
-  stage.want(guest, WantKind::kResult, asked);  // Ours, but of the first attempt.
+  asked.chunk = 0;
+  stage.want(guest, WantKind::kResult, asked);  // Of somebody else in the first attempt.
   stage.want(guest, WantKind::kContribution, asked);
+  REQUIRE(stage.out.sent[guest].empty());
+  stage.tell(MessageType::kReown, encode(Reown{.excluded = {0}, .moves = {{0, 1}}}),
+             Stage::round(2));
+  REQUIRE(*stage.out.last(guest, MessageType::kChunk)->payload == *part(10));
+  stage.give(2, name(WantKind::kContribution, 0, 2), part(5));
+  REQUIRE(stage.out.count(guest, MessageType::kChunk) == 2);
+  REQUIRE(*stage.out.last(guest, MessageType::kChunk)->payload == *result(0b110, 203, 15));
+}
+
+TEST_CASE(
+    "member: a result stays when its chunk is to be summed by the same owner in another way") {
+  InRound stage;
+  stage.finish();
+  const LinkId guest = stage.guest();
+  const auto before = stage.out.sent.size();
+  Authority asked = Stage::round(2);
+  asked.chunk = 1;
+  stage.want(guest, WantKind::kResult, asked);
   REQUIRE(stage.out.sent[guest].empty());
   stage.tell(MessageType::kReown, encode(Reown{.excluded = {0}, .moves = {{1, 1}}}),
              Stage::round(2));
-  REQUIRE(*stage.out.last(guest, MessageType::kChunk)->payload == *part(11));
-  stage.give(2, name(WantKind::kContribution, 1, 2), part(2));
-  REQUIRE(stage.out.count(guest, MessageType::kChunk) == 2);
-  REQUIRE(*stage.out.last(guest, MessageType::kChunk)->payload == *result(0b110, 203, 13));
+  REQUIRE(stage.out.count(guest, MessageType::kChunk) == 1);
+  const auto header = read_result_header(*stage.out.last(guest, MessageType::kChunk)->payload);
+  REQUIRE(header->contributors == 0b111);
+  REQUIRE(stage.out.sent.size() == before + 1);
 }
 
 TEST_CASE("member: wants that make no sense are gone") {

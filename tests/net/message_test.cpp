@@ -94,6 +94,9 @@ TEST_CASE("fields arrive as they were sent") {
   REQUIRE(open->contributors[1].data == Endpoint{"2001:db8::1", 65535});
   REQUIRE(open->owners == std::vector<uint8_t>{0, 1, 1, 0});
   REQUIRE(open->step == 500);
+  REQUIRE(open->plan == PlanKind::kRing);
+  REQUIRE(open->places == std::vector<uint8_t>{1, 0});
+  REQUIRE(open->estimated_ms == 1500);
 
   const auto ready = decode<Ready>(*encode(Ready{.weight_tokens = -1, .step = 8}));
   REQUIRE(ready.ok());
@@ -191,7 +194,8 @@ TEST_CASE("values that no peer can mean are refused") {
   REQUIRE(is_refused<DataHello>(fields(kNobody)));
   REQUIRE(is_refused<DataHello>(fields(PeerId(64))));
   REQUIRE(is_refused<Want>(fields(uint8_t(0))));
-  REQUIRE(is_refused<Want>(fields(uint8_t(7))));
+  REQUIRE(!is_refused<Want>(fields(uint8_t(7))));
+  REQUIRE(is_refused<Want>(fields(uint8_t(8))));
   REQUIRE(is_refused<Welcome>(fields(PeerId(1), uint32_t(0), uint32_t(1))));
   const std::vector<std::byte> root(sizeof(base::Digest));
   for (const int64_t weight :
@@ -218,7 +222,8 @@ TEST_CASE("rounds whose owners, order or weights contradict each other are refus
   const auto open = [&](const std::vector<std::byte>& first, const std::vector<std::byte>& second,
                         uint8_t owner) {
     const auto head = joined(joined(fields(uint32_t(2)), first), second);
-    return joined(head, fields(uint32_t(1), owner, uint64_t(0)));
+    return joined(head,
+                  fields(uint32_t(1), owner, uint64_t(0), uint8_t(0), uint32_t(0), uint32_t(0)));
   };
   REQUIRE(!is_refused<Open>(open(contributor(1, 5), contributor(2, 5), 1)));
   REQUIRE(!is_refused<Open>(open(contributor(1, 0), contributor(2, 0), 1)));
@@ -227,6 +232,32 @@ TEST_CASE("rounds whose owners, order or weights contradict each other are refus
   REQUIRE(is_refused<Open>(open(contributor(1, 5), contributor(1, 5), 1)));
   REQUIRE(is_refused<Open>(open(contributor(1, 5), contributor(2, 0), 1)));
   REQUIRE(is_refused<Open>(open(contributor(1, 5), contributor(2, -5), 1)));
+}
+
+TEST_CASE("plans whose places contradict each other are refused") {
+  const auto is_possible = [](PlanKind plan, std::vector<uint8_t> places) {
+    Open open{.contributors = {{.peer = 1}, {.peer = 2}, {.peer = 3}}, .owners = {0}};
+    WireWriter wire;
+    wire.number(plan);
+    wire.list(places, kMembersMax, [](auto& list, uint8_t& place) { list.number(place); });
+    wire.number(uint32_t(1500));
+    const auto whole = encode(open);
+    const auto tail = wire.finish();
+    constexpr size_t kDirectTail = 1 + 4 + 4;
+    std::vector<std::byte> bytes(whole->begin(), whole->end() - int64_t(kDirectTail));
+    bytes.insert(bytes.end(), tail.begin(), tail.end());
+    return !is_refused<Open>(bytes);
+  };
+  REQUIRE(is_possible(PlanKind::kDirect, {}));
+  REQUIRE(!is_possible(PlanKind::kDirect, {0, 0, 0}));
+  REQUIRE(is_possible(PlanKind::kTwoLevel, {0, 1, 0}));
+  REQUIRE(!is_possible(PlanKind::kTwoLevel, {0, 1}));
+  REQUIRE(!is_possible(PlanKind::kTwoLevel, {1, 0, 0}));
+  REQUIRE(!is_possible(PlanKind::kTwoLevel, {0, 2, 1}));
+  REQUIRE(is_possible(PlanKind::kRing, {2, 0, 1}));
+  REQUIRE(!is_possible(PlanKind::kRing, {2, 0, 0}));
+  REQUIRE(!is_possible(PlanKind::kRing, {3, 0, 1}));
+  REQUIRE(!is_possible(PlanKind(3), {0, 1, 2}));
 }
 
 TEST_CASE("moves have one spelling") {

@@ -123,5 +123,26 @@ TEST_CASE("path: a connection that is refused is not tried again at once") {
   REQUIRE(fake.path.link_count() > 3);
 }
 
+TEST_CASE("path: what it carries is measured while contributions are due") {
+  using std::chrono::milliseconds;
+  Path path(16);
+  const Instant start = Instant(std::chrono::seconds(100));
+  REQUIRE(path.carried_per_second() == 0);
+  path.on_carried(1000, true, start);  // Nobody knows when it began.
+  path.on_carried(1000, true, start + milliseconds(10));
+  REQUIRE(path.carried_per_second() == 0);
+  path.on_carried(3000, false, start + milliseconds(20));
+  REQUIRE(path.carried_per_second() == 4000 / 0.020);
+  // What comes when it was made, not when it was asked for, says nothing.
+  path.on_carried(1000, false, start + milliseconds(500));
+  REQUIRE(path.carried_per_second() == 4000 / 0.020);
+  // A run that was broken off says nothing either.
+  path.on_carried(1000, true, start + milliseconds(600));
+  path.on_idle();
+  path.on_carried(1000, true, start + milliseconds(900));
+  path.on_carried(1000, false, start + milliseconds(1000));
+  REQUIRE(path.carried_per_second() == 1000 / 0.1);
+}
+
 }  // namespace
 }  // namespace net

@@ -72,7 +72,10 @@ inline Open sample_open() {
                             .contribution = sample_digest(8)},
                            {.peer = 5, .weight_tokens = 1, .data = {"2001:db8::1", 65535}}},
           .owners = {0, 1, 1, 0},
-          .step = 500};
+          .step = 500,
+          .plan = PlanKind::kRing,
+          .places = {1, 0},
+          .estimated_ms = 1500};
 }
 
 // As large as a message can get.
@@ -81,7 +84,9 @@ inline Open largest_open() {
   for (PeerId peer = 0; peer < kMembersMax; ++peer) {
     const Endpoint data{std::string(253, 'a'), 65535};
     open.contributors.push_back({.peer = peer, .weight_tokens = int64_t{1} << 56, .data = data});
+    open.places.push_back(uint8_t(peer));
   }
+  open.plan = PlanKind::kRing;
   return open;
 }
 inline CatchUp largest_catch_up() {
@@ -122,6 +127,9 @@ inline std::vector<SamplePayload> sample_payloads() {
       sample("Applied", Applied{.digest = sample_digest(3)}),
       sample("Audited",
              Audited{.published = sample_digest(6), .remade = sample_digest(7), .withheld = 5}),
+      sample("Measured",
+             Measured{.ways = {{.peer = 3, .round_trip_us = 40'000, .bytes_per_second = 1 << 20}}}),
+      sample("Measured nothing", Measured{}),
       sample("AuditOrder", AuditOrder{}),
       sample("Leave", Leave{.reason = "done"}),
       sample("NeedSamples", NeedSamples{.count = 4000}),

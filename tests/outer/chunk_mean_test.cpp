@@ -1,6 +1,8 @@
 // One node's numbers must not be the end of the others' run.
 #include "outer/chunk_mean.h"
 
+#include <tuple>
+
 #include "codec_fixture.h"
 
 using namespace outer;
@@ -127,6 +129,36 @@ TEST_CASE("the bytes of a mean are those of the sum of products", "[outer]") {
       const auto int4 = make_codec("int4");
       REQUIRE(mean_of(parts, count, {*codec, *int4}, rule).mean.encoded == encode(*int4, sum));
     }
+  }
+}
+
+// Two of the parts come as their mean, which has the weight of both.
+TEST_CASE("a mean of a subtotal and a part is that of all parts", "[outer]") {
+  const int64_t count = 5000;
+  const MeanRule rule{.reach = {.norm_max = 10}};
+  for (const auto& [contribution, result, tolerance] :
+       {std::tuple("fp32", "fp32", 1e-6), std::tuple("int8", "int8", 0.02),
+        std::tuple("int8", "fp32", 0.01), std::tuple("int4", "int8", 0.2)}) {
+    INFO(contribution << " " << result);
+    const auto codec = make_codec(contribution), result_codec = make_codec(result);
+    const CodecPair codecs{*codec, *result_codec};
+    const int64_t weights[] = {100, 300, 50};
+    std::vector<net::FragmentStore::Part> parts;
+    Floats exact(static_cast<size_t>(count));
+    for (size_t n = 0; n < 3; ++n) {
+      const Floats values = gaussian_values(count, n);
+      for (size_t i = 0; i < values.size(); ++i) exact[i] += values[i] * float(weights[n]) / 450.0f;
+      parts.push_back(make_part(net::PeerId(n), weights[n], encode(*codec, values)));
+    }
+    auto subtotal =
+        make_part(1, 350, mean_of(std::span(parts).subspan(1), count, codecs, rule).mean.encoded);
+    subtotal.is_subtotal = true;
+    const ChunkMean found = mean_of(std::vector{parts[0], subtotal}, count, codecs, rule);
+    REQUIRE(found.effects.parts[1].is_subtotal);
+    REQUIRE(!found.effects.parts[0].is_subtotal);
+    const Floats decoded = decode(*result_codec, found.mean.encoded, size_t(count));
+    for (size_t i = 0; i < exact.size(); ++i)
+      REQUIRE(std::abs(decoded[i] - exact[i]) < float(4 * tolerance));
   }
 }
 

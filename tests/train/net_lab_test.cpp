@@ -106,6 +106,22 @@ TEST_CASE("packets come to whom they are for, in order and not too early", "[net
   REQUIRE(devices.receive(0) == make_packet(0, 9, 60, 1));
 }
 
+TEST_CASE("nodes of a region share the line to the others", "[net-lab]") {
+  Devices devices(3);  // The first and the last one are in one region.
+  const PacketCarrier carrier({.regions = 2, .region_rate_mbit = 8, .region_round_trip_ms = 60},
+                              devices.inner);
+  const auto start = std::chrono::steady_clock::now();
+  devices.send(0, make_packet(1, 1, 9960, 1));
+  devices.send(0, make_packet(2, 9, 60, 1));
+  REQUIRE(devices.receive(2) == make_packet(2, 9, 60, 1));
+  devices.send(2, make_packet(1, 2, 9960, 1));
+  for (const uint8_t mark : {1, 2}) {
+    REQUIRE(devices.receive(1) == make_packet(1, mark, 9960, 1));
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
+    REQUIRE(passed.count() >= 0.03 + mark * 0.01);
+  }
+}
+
 TEST_CASE("the share that is to be lost is lost", "[net-lab]") {
   constexpr int kPackets = 2000;
   Devices devices(2);

@@ -411,6 +411,8 @@ base::Result<void> CoordinatorMachine::on_member(MemberRecord& member, const Mes
     case MessageType::kAudited:
       return dispatch<Audited>(
           message, [&](const auto& a) { rounds_.on_audited(member, authority, a, turn); });
+    case MessageType::kMeasured:
+      return dispatch<Measured>(message, [&](const auto& m) { rounds_.on_measured(member, m); });
     case MessageType::kNeedSamples:
       return dispatch<NeedSamples>(message, [&](const auto& need) {
         return samples_.grant(member, need, roster_, speaker_, turn);

@@ -32,16 +32,16 @@ void Inquiries::on_commit(const Round& round) {
 void Inquiries::on_audited(const MemberRecord& member, const Authority& authority,
                            const Audited& audited, Turn turn) {
   auto& past = pasts_[authority.fragment];
-  const bool is_its = past && past->authority.term == authority.term &&
-                      past->authority.round == authority.round &&
-                      authority.chunk < past->plan.owners.size();
+  const bool is_its =
+      past && past->authority.term == authority.term && past->authority.round == authority.round &&
+      authority.chunk < past->plan.trees.size() && past->plan.trees[authority.chunk].is_direct();
   if (!is_its) return;
   const auto found = std::ranges::find_if(past->contributors, [&](const Witness& witness) {
     return witness.peer == member.peer && witness.node_key == member.node_key;
   });
   if (found == past->contributors.end()) return;
   const auto index = size_t(found - past->contributors.begin());
-  if (index == past->plan.owners[authority.chunk]) return;
+  if (index == past->plan.trees[authority.chunk].owner) return;
   if (!past->inquiries.contains(authority.chunk) && !begin(*past, index, authority, audited, turn))
     return;
   Inquiry& inquiry = past->inquiries.at(authority.chunk);
@@ -59,7 +59,7 @@ bool Inquiries::begin(Past& past, size_t accuser, const Authority& authority,
   if ((!is_other && audited.withheld == 0) || has_begun) return false;
   if (conduct_.is_on_probation(past.contributors[accuser].node_key)) return false;
   past.inquiries[authority.chunk] = {.chunk = authority.chunk, .accuser = accuser, .words = {}};
-  const size_t owner = past.plan.owners[authority.chunk];
+  const size_t owner = past.plan.trees[authority.chunk].owner;
   base::log_warning(
       "{} {} chunk {} of {} in round {} of fragment {}: asking the others",
       past.contributors[accuser].name,
@@ -85,7 +85,7 @@ bool Inquiries::begin(Past& past, size_t accuser, const Authority& authority,
 void Inquiries::judge(Past& past, Inquiry& inquiry) {
   const Audited& accusation = inquiry.words.at(inquiry.accuser);
   const auto all = size_t(std::ranges::count_if(past.contributors, &Witness::can_judge));
-  const size_t owner = past.plan.owners[inquiry.chunk];
+  const size_t owner = past.plan.trees[inquiry.chunk].owner;
   size_t for_accuser = 0, for_owner = 1;
   std::vector<size_t> against(past.contributors.size());  // Whoever does not show his part.
   for (const auto& [index, word] : inquiry.words) {

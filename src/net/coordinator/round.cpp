@@ -14,11 +14,11 @@ Round::Round(Setup setup)
       opened_at_(setup.opened_at),
       guest_lead_(setup.guest_lead),
       changed_at_(setup.opened_at),
+      judged_from_(setup.opened_at),
       deadline_from_(setup.opened_at) {
   const auto contributor_count = int64_t(open_.contributors.size());
   owners_ = possible_owners(open_.contributors);
-  plan_ = make_direct_plan(setup.chunk_count, owners_, authority_.attempt);
-  open_.owners = plan_.owners;
+  plan_ = make_plan(open_, authority_.attempt);
   // Members whose weight is 0 were counted when the round was opened, but may not be in it.
   members_min_ = std::clamp<int64_t>(setup.members_min, 1, contributor_count);
   for (const PeerId peer : setup.receivers) add_receiver(peer, false);
@@ -95,8 +95,17 @@ Reown Round::reown(Instant now) {
       reown.excluded.push_back(open_.contributors[size_t(index)].peer);
     }
   }
-  reown.moves = move_chunks(plan_, owners_ & ~excluded_);
+  const bool had_trees = has_trees();
+  if (is_direct_due_) {
+    reown.moves = make_direct(plan_);
+    apply_moves(plan_, reown.moves, authority_.attempt);
+  }
+  is_direct_due_ = false;
+  for (const Reown::Move& move : move_chunks(plan_, owners_ & ~excluded_, excluded_))
+    reown.moves.push_back(move);
   apply_moves(plan_, reown.moves, authority_.attempt);
+  // Who was waited for in a tree may have waited for somebody below.
+  if (had_trees && !has_trees()) judged_from_ = now;
   for (auto& [peer, done] : receivers_) done.reset();
   reowns_.emplace_back(authority_, reown);
   return reown;
@@ -130,7 +139,26 @@ int64_t Round::contributors_among(const std::vector<PeerId>& peers) const {
 
 bool Round::is_owner(PeerId peer) const {
   const auto index = index_of(peer);
-  return index && std::ranges::find(plan_.owners, uint8_t(*index)) != plan_.owners.end();
+  return index &&
+         std::ranges::find(plan_.trees, uint8_t(*index), &Tree::owner) != plan_.trees.end();
+}
+
+bool Round::has_trees() const {
+  return !std::ranges::all_of(plan_.trees, &Tree::is_direct);
+}
+
+void Round::become_direct() {
+  is_direct_due_ = is_reown_due_ = true;
+}
+
+bool Round::is_stuck(const Roster& roster, Duration patience, Turn turn) const {
+  bool has_one_moved = false, has_one_waited = false;
+  for (const PeerId peer : late()) {
+    const Witness one = witness(roster.all().at(peer), turn, patience);
+    has_one_moved |= one.has_moved;
+    has_one_waited |= (one.waits_for_contribution | one.cannot_dial) != 0;
+  }
+  return !late().empty() && (!has_one_moved || has_one_waited);
 }
 
 std::optional<Blame> Round::blame(const Roster& roster, const Conduct& conduct, Turn turn,
@@ -164,12 +192,12 @@ Witness Round::witness(const MemberRecord& member, Turn turn,
   }
   witness.has_moved = !turn.is_due(std::max(member.progress_at, changed_at_) + *patience);
   witness.is_excused =
-      !turn.is_due(std::max(member.lacked_contributions_at, opened_at_) + *patience);
+      !turn.is_due(std::max(member.lacked_contributions_at, judged_from_) + *patience);
   const auto old_enough = [&](const MemberRecord::Since& since, Duration age) {
     uint64_t mask = 0;
     for (size_t peer = 0; peer < since.size(); ++peer) {
       const bool is_old =
-          since[peer] && member.heartbeat_at - std::max(*since[peer], opened_at_) >= age;
+          since[peer] && member.heartbeat_at - std::max(*since[peer], judged_from_) >= age;
       mask |= uint64_t{is_old} << peer;
     }
     return mask;

@@ -20,10 +20,9 @@ class Round {
  public:
   struct Setup {
     Authority authority;
-    Open open;                      // Without owners: they are made here. Somebody may be one.
+    Open open;                      // With owners, some of whom can be dialled, and a plan.
     std::vector<PeerId> receivers;  // Waited for.
     std::vector<PeerId> guests;     // Receive as well, if they keep up.
-    int64_t chunk_count = 0;
     int64_t members_min = 1;
     Duration guest_lead{};  // How long guests may take after all others are done.
     Instant opened_at{};
@@ -43,6 +42,10 @@ class Round {
   void add_receiver(PeerId peer, bool is_guest);
   const Open& open() const { return open_; }
   const Plan& plan() const { return plan_; }  // As it is now.
+  // Some chunks are not summed directly.
+  bool has_trees() const;
+  // They shall be: a Reown is due, though nobody is out.
+  void become_direct();
   const Authority& open_authority() const { return open_authority_; }
   const std::vector<std::pair<Authority, Reown>>& reowns() const { return reowns_; }
 
@@ -69,6 +72,10 @@ class Round {
   // what they said last.
   std::optional<Blame> blame(const Roster& roster, const Conduct& conduct, Turn turn,
                              std::optional<Duration> patience) const;
+  // Of a round with trees: nobody has moved for so long, or somebody has waited for what depends on
+  // nobody else. In a tree few see what one does, so nobody is to blame for that: it becomes
+  // direct.
+  bool is_stuck(const Roster& roster, Duration patience, Turn turn) const;
   // Of those who are waited for, the ones that are not done.
   std::vector<PeerId> late() const;
   // Since it was opened, or one was left out because it had taken too long.
@@ -92,7 +99,8 @@ class Round {
   int64_t members_min_;
   Instant opened_at_;
   Duration guest_lead_;
-  Instant changed_at_;  // By Open or Reown.
+  Instant changed_at_;   // By Open or Reown.
+  Instant judged_from_;  // What members say of each other: opened, or all became direct.
   Instant deadline_from_;
   Instant done_at_{};  // When the last Done came.
   std::map<PeerId, std::optional<base::Digest>>
@@ -100,6 +108,7 @@ class Round {
   std::set<PeerId> guests_;
   ContributorMask excluded_ = 0;
   bool is_reown_due_ = false;
+  bool is_direct_due_ = false;
   std::vector<std::pair<Authority, Reown>> reowns_;
 };
 

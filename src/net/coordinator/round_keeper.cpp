@@ -20,6 +20,10 @@ constexpr int64_t kWeightsMax = 16;
 // Commits wait for others at most for a tenth of the time.
 constexpr int64_t kHeldShare = 10;
 
+double to_seconds(Duration time) {
+  return std::chrono::duration<double>(time).count();
+}
+
 // Somebody must sum what the others bring, though he has trained on nothing himself: that counts
 // with one token.
 void give_owner_weight(std::vector<Contributor>& contributors) {
@@ -45,7 +49,8 @@ RoundKeeper::RoundKeeper(const CoordinatorOptions& options, Roster& roster,
       speaker_(speaker),
       conduct_(conduct),
       inquiries_(options.fragment_count, roster, speaker, conduct),
-      electors_(electors) {
+      electors_(electors),
+      planner_(options) {
   slots_.resize(size_t(options.fragment_count));
 }
 
@@ -83,6 +88,16 @@ void RoundKeeper::on_done(const MemberRecord& member, const Authority& authority
                        authority.term == its.term;
   probe<"a Done crosses a Reown">(authority.round == its.round && authority.attempt < its.attempt);
   if (is_this) round->set_done(member.peer, done.results, now);
+}
+
+void RoundKeeper::on_measured(const MemberRecord& member, const Measured& measured) {
+  for (const MeasuredWay& way : measured.ways) {
+    const MemberRecord* const other = roster_.find(way.peer);
+    if (!other || other == &member) continue;
+    planner_.on_measured(
+        other->node_key, member.node_key,
+        {.round_trip = way.round_trip_us / 1e6, .bytes_per_second = double(way.bytes_per_second)});
+  }
 }
 
 // A contributor that was excluded and has come back stays out: the chunks' owners have forgotten
@@ -237,7 +252,8 @@ std::vector<Contributor> RoundKeeper::contributors(int64_t fragment,
 void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready,
                        std::vector<Contributor> contributors, Turn turn) {
   Slot& slot = slots_[size_t(fragment)];
-  Open open{.contributors = std::move(contributors), .owners = {}, .step = 0};
+  Open open{.contributors = std::move(contributors)};
+  planner_.choose(open, size_t(fragment));
   for (const PeerId peer : ready) {
     open.step = std::max(open.step, roster_.find(peer)->ready[size_t(fragment)]->step);
   }
@@ -253,7 +269,6 @@ void RoundKeeper::open(int64_t fragment, const std::vector<PeerId>& ready,
                                   .open = std::move(open),
                                   .receivers = std::move(receivers),
                                   .guests = std::move(guests),
-                                  .chunk_count = options_.chunk_counts[size_t(fragment)],
                                   .members_min = options_.members_min,
                                   .guest_lead = 2 * options_.heartbeat_interval,
                                   .opened_at = turn.now});
@@ -273,7 +288,7 @@ void RoundKeeper::tell_open(const Round& round, const MemberRecord& member, Turn
 void RoundKeeper::review_round(int64_t fragment, Turn turn) {
   const auto& round = slots_[size_t(fragment)].round;
   if (!round) return;
-  exclude_blamed(fragment, false, turn);
+  if (!become_direct_if_stuck(fragment, turn)) exclude_blamed(fragment, false, turn);
   bool is_overdue = turn.is_due(round->deadline_from() + options_.round_timeout);
   probe<"a round is overdue">(is_overdue);
   // Enough may hold the results. If not, whoever is most to blame goes, and the others get as long.
@@ -292,6 +307,23 @@ void RoundKeeper::review_round(int64_t fragment, Turn turn) {
     case Round::Verdict::kAbort:
       return abort(fragment, "too few members are left in it", turn);
   }
+}
+
+// Whether it has trees: then nobody can be blamed yet. Overdue, it is given the time of a round.
+bool RoundKeeper::become_direct_if_stuck(int64_t fragment, Turn turn) {
+  Round& round = *slots_[size_t(fragment)].round;
+  if (!round.has_trees()) return false;
+  const bool is_overdue = turn.is_due(round.deadline_from() + options_.round_timeout) &&
+                          round.verdict(true, turn) == Round::Verdict::kAbort;
+  if (!is_overdue && !round.is_stuck(roster_, options_.stall_after / 2, turn)) return true;
+  probe<"a round with trees is stuck">(!is_overdue);
+  probe<"a round with trees is overdue">(is_overdue);
+  base::log_warning("round {} of fragment {} does not get on by its plan, {}: it goes on directly",
+                    round.authority().round, fragment, name_of(round.open().plan));
+  round.become_direct();
+  planner_.on_stuck();
+  if (is_overdue) round.extend(turn.now);
+  return true;
 }
 
 void RoundKeeper::exclude_blamed(int64_t fragment, bool is_overdue, Turn turn) {
@@ -374,6 +406,12 @@ void RoundKeeper::commit(int64_t fragment, Turn turn) {
       member.contributed_round[fragment] = state.version;
     }
     speaker_.send(member.link, MessageType::kCommit, round.authority(), payload, turn);
+  }
+  if (round.open().estimated_ms > 0) {
+    base::log_info("round {} of fragment {} took {:.3f} s, {}{}; {:.3f} s were estimated",
+                   state.version, fragment, to_seconds(turn.now - round.opened_at()),
+                   name_of(round.open().plan), round.reowns().empty() ? "" : " at first",
+                   round.open().estimated_ms / 1e3);
   }
   for (auto& [peer, member] : roster_.all()) member.ready[size_t(fragment)].reset();
   committed_step_ = std::max(committed_step_, round.step());

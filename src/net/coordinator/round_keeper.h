@@ -8,6 +8,7 @@
 
 #include "net/coordinator/electors.h"
 #include "net/coordinator/inquiry.h"
+#include "net/coordinator/planner.h"
 #include "net/coordinator/round.h"
 #include "net/coordinator/speaker.h"
 
@@ -29,6 +30,8 @@ class RoundKeeper {
                   Turn turn) {
     inquiries_.on_audited(member, authority, audited, turn);
   }
+
+  void on_measured(const MemberRecord& member, const Measured& measured);
 
   // An active member that was not there when the open rounds began receives their results as well.
   void add_receiver(const MemberRecord& member, Turn turn);
@@ -77,6 +80,7 @@ class RoundKeeper {
   bool can_be_made(int64_t fragment, const std::vector<Contributor>& all) const;
   std::vector<Contributor> contributors(int64_t fragment, const std::vector<PeerId>& ready) const;
   int64_t believable_weight(const MemberRecord& member, const Ready& ready) const;
+  bool become_direct_if_stuck(int64_t fragment, Turn turn);
   void exclude_blamed(int64_t fragment, bool is_overdue, Turn turn);
   void exclude(int64_t fragment, const Blame& blame, Turn turn);
   void reown(int64_t fragment, Turn turn);
@@ -90,6 +94,7 @@ class RoundKeeper {
   Conduct& conduct_;
   Inquiries inquiries_;
   const Electors& electors_;
+  Planner planner_;
   std::vector<Slot> slots_;
   Instant held_until_{};    // Commits are,
   Instant hold_next_at_{};  // and may be again.

@@ -24,19 +24,20 @@ base::Result<void> check_root(const FragmentStore& store, const ChunkName& name,
   return base::Failure{"it is not what was announced"};
 }
 
-// Of the parts with these indexes.
-Bytes payload_of(const FragmentStore::Mean& mean, std::span<const FragmentStore::Part> parts,
-                 std::span<const int64_t> indexes, ResultHeader& header) {
+// Of the parts with these headers. With a subtotal that is left out go all that are in it.
+Bytes payload_of(WantKind kind, const FragmentStore::Mean& mean,
+                 std::span<const FragmentStore::Part> parts, std::span<const ResultHeader> headers,
+                 ResultHeader& header) {
   for (size_t i = 0; i < parts.size(); ++i) {
-    const ContributorMask bit = ContributorMask{1} << indexes[i];
+    header.judged_out |= headers[i].judged_out;
     if (std::ranges::find(mean.left_out, parts[i].peer) != mean.left_out.end()) {
-      header.judged_out |= bit;
+      header.judged_out |= headers[i].contributors;
     } else {
-      header.contributors |= bit;
-      header.weight_tokens += parts[i].weight_tokens;
+      header.contributors |= headers[i].contributors;
+      header.weight_tokens += headers[i].weight_tokens;
     }
   }
-  return result_payload(header, mean.encoded);
+  return result_payload(header, mean.encoded, kind);
 }
 
 Product hashed(const ResultHeader& header, Bytes payload) {
@@ -64,10 +65,18 @@ base::Result<Product> check_result(const FragmentStore& store, const ChunkName& 
   return hashed(header, std::move(payload));
 }
 
+base::Result<Product> check_subtotal(const FragmentStore& store, const ChunkName& name,
+                                     const ResultHeader& header, Bytes payload) {
+  const auto checked =
+      store.check_result(name.fragment, name.chunk, behind(payload, kResultOffset));
+  if (!checked.ok()) return base::Failure{checked.reason()};
+  return Product{.payload = std::move(payload), .header = header, .digest = {}};
+}
+
 base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
                           const std::vector<Summand>& summands) {
   std::vector<FragmentStore::Part> parts;
-  std::vector<int64_t> indexes;
+  std::vector<ResultHeader> headers;
   for (const Summand& summand : summands) {
     const auto checked = summand.is_checked ? base::Result<void>{}
                                             : store.check_contribution(name.fragment, name.chunk,
@@ -78,30 +87,30 @@ base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
       continue;
     }
     parts.push_back(summand.part);
-    indexes.push_back(summand.index);
+    headers.push_back(summand.header);
   }
   if (parts.empty()) return base::Failure{"nothing to sum"};
   const FragmentStore::Mean mean = store.reduce(name.fragment, name.chunk, parts);
   ResultHeader header;
-  Bytes payload = payload_of(mean, parts, indexes, header);
+  Bytes payload = payload_of(name.kind, mean, parts, headers, header);
   return hashed(header, std::move(payload));
 }
 
 Remade remake(FragmentStore& store, const ChunkName& name, const std::vector<Summand>& summands) {
   Remade remade;
   std::vector<FragmentStore::Part> parts;
-  std::vector<int64_t> indexes;
+  std::vector<ResultHeader> headers;
   for (const Summand& summand : summands) {
     if (!check_contribution(store, name, summand.root, summand.part.bytes).ok())
       remade.wrong |= ContributorMask{1} << summand.index;
     parts.push_back(summand.part);
-    indexes.push_back(summand.index);
+    headers.push_back(summand.header);
   }
   if (remade.wrong != 0) return remade;
   const auto mean = store.repeat(name.fragment, name.round, name.chunk, parts);
   if (!mean) return remade;
   ResultHeader header;
-  remade.digest = base::sha256(*payload_of(*mean, parts, indexes, header));
+  remade.digest = base::sha256(*payload_of(WantKind::kResult, *mean, parts, headers, header));
   return remade;
 }
 

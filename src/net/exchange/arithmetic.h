@@ -22,14 +22,19 @@ base::Result<Product> check_contribution(const FragmentStore& store, const Chunk
 base::Result<Product> check_result(const FragmentStore& store, const ChunkName& name,
                                    const ResultHeader& header, Bytes payload);
 
-// One part of a sum, by the contributor's place in the round.
+base::Result<Product> check_subtotal(const FragmentStore& store, const ChunkName& name,
+                                     const ResultHeader& header, Bytes payload);
+
+// One part of a sum. `header`: which contributors are in it, by their places in the round.
 struct Summand {
-  int64_t index = 0;
+  int64_t index = 0;  // Of who brought it.
   FragmentStore::Part part;
+  ResultHeader header;
   bool is_checked = false;
   base::Digest root;  // Its contributor's; for remake().
 };
 // In the order of the summands; those that are not checked may be left out. Fails if none is left.
+// What it makes is a subtotal if that is what `name` says, else a result.
 base::Result<Product> sum(FragmentStore& store, const ChunkName& name,
                           const std::vector<Summand>& summands);
 // What the summands make, of a round that is open no more.

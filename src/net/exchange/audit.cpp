@@ -66,8 +66,9 @@ std::vector<int64_t> Audit::contributors_in(int64_t chunk) const {
   return indexes;
 }
 
-// Of two that cannot be dialled neither reaches the other.
+// A subtotal is bound to nobody's root. Of two that cannot be dialled neither reaches the other.
 bool Audit::can_be_remade(int64_t chunk) const {
+  if (!record_.chunks[size_t(chunk)].is_direct) return false;
   const auto cannot_be_dialled = [](const Contributor& one) { return one.data.host.empty(); };
   const auto us = std::ranges::find(record_.contributors, record_.self, &Contributor::peer);
   if (us == record_.contributors.end() || !cannot_be_dialled(*us)) return true;
@@ -136,6 +137,7 @@ std::optional<Audit::Task> Audit::next_task() {
                                    .weight_tokens = contributor.weight_tokens,
                                    .bytes = bytes,
                                    .offset = kContributionOffset},
+                          .header = header_of(index, contributor),
                           .root = contributor.contribution});
     }
     if (!is_whole) continue;

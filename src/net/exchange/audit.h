@@ -23,6 +23,7 @@ class Audit {
   struct Chunk {
     uint32_t attempt = 0;  // The one that gave it its owner.
     PeerId owner = kNobody;
+    bool is_direct = true;  // Its owner had all parts itself, which their contributors can show.
     ResultHeader header;
     base::Digest published;  // Of its result.
   };

@@ -55,13 +55,20 @@ base::Digest seal_contributions(std::span<std::vector<std::byte>> payloads,
   return tree.root();
 }
 
-Bytes result_payload(const ResultHeader& result, std::span<const std::byte> encoded) {
+Bytes result_payload(const ResultHeader& result, std::span<const std::byte> encoded,
+                     WantKind kind) {
   WireWriter header;
-  header.number(WantKind::kResult);
+  header.number(kind);
   header.number(result.contributors);
   header.number(result.judged_out);
   header.number(result.weight_tokens);
   return join(header.finish(), encoded);
+}
+
+ResultHeader header_of(int64_t index, const Contributor& contributor) {
+  return {.contributors = ContributorMask{1} << index,
+          .judged_out = 0,
+          .weight_tokens = contributor.weight_tokens};
 }
 
 Bytes state_payload(uint64_t version, std::span<const std::byte> block) {

@@ -49,14 +49,18 @@ inline constexpr int64_t kStateOffset = 1 + 8;
 inline constexpr int64_t kPastOffset = 1 + 8 + 1;
 inline constexpr int64_t kDigestsOffset = 1;
 
-struct ResultHeader {
+struct ResultHeader {                // Of a subtotal as well.
   ContributorMask contributors = 0;  // Whose parts are in the sum.
   ContributorMask judged_out = 0;  // Whose parts were there and have no weight, as they would have
                                    // spoiled it.
   int64_t weight_tokens = 0;       // The sum of the contributors' weights: the divisor.
 };
 
-Bytes result_payload(const ResultHeader& header, std::span<const std::byte> encoded);
+// Of a result or a subtotal.
+Bytes result_payload(const ResultHeader& header, std::span<const std::byte> encoded,
+                     WantKind kind = WantKind::kResult);
+// Of a contribution on its own.
+ResultHeader header_of(int64_t index, const Contributor& contributor);
 Bytes state_payload(uint64_t version, std::span<const std::byte> block);
 Bytes past_payload(const FragmentStore::PastChunk& past);
 Bytes digests_payload(std::span<const std::byte> digests);

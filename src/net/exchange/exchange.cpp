@@ -11,10 +11,6 @@ namespace {
 
 constexpr int64_t kWantFrameBytes = kFrameHeaderBytes + 1;
 
-bool contains(ContributorMask mask, int64_t index) {
-  return (mask >> index & 1) != 0;
-}
-
 }  // namespace
 
 base::Result<std::unique_ptr<Exchange>> Exchange::create(Setup setup, FragmentStore& store) {
@@ -31,10 +27,12 @@ base::Result<std::unique_ptr<Exchange>> Exchange::create(Setup setup, FragmentSt
 Exchange::Exchange(Setup setup, FragmentStore& store)
     : setup_(std::move(setup)), store_(store), attempt_(setup_.authority.attempt) {
   self_index_ = index_of(setup_.self);
-  plan_.owners = setup_.open.owners;
-  plan_.attempts.assign(plan_.owners.size(), attempt_);
-  chunks_.resize(plan_.owners.size());
+  plan_ = make_plan(setup_.open, attempt_);
+  chunks_.resize(plan_.trees.size());
+  children_.resize(chunks_.size());
   ours_.resize(chunks_.size());
+  for (size_t chunk = 0; self_index_ && chunk < chunks_.size(); ++chunk)
+    children_[chunk] = plan_.trees[chunk].children(*self_index_, contributor_count());
   find_reducible();
 }
 
@@ -55,8 +53,13 @@ base::Result<void> Exchange::reown(const Reown& reown, uint32_t attempt) {
   for (const PeerId peer : reown.excluded) {
     if (const auto index = index_of(peer)) excluded_ |= ContributorMask{1} << *index;
   }
+  for (const Reown::Move& move : reown.moves)
+    void_sums(move, plan_.trees[move.chunk].owner == move.owner);
   apply_moves(plan_, reown.moves, attempt);
-  for (const Reown::Move& move : reown.moves) void_result(move.chunk);
+  for (const Reown::Move& move : reown.moves) {
+    if (!self_index_) break;
+    children_[move.chunk] = tree(move.chunk).children(*self_index_, contributor_count());
+  }
   is_digest_taken_ = false;
   find_reducible();
   return {};
@@ -70,16 +73,15 @@ std::vector<Exchange::Missing> Exchange::missing() const {
   std::vector<Missing> missing;
   for (int64_t chunk = 0; chunk < int64_t(chunks_.size()); ++chunk) {
     const Chunk& c = chunks_[size_t(chunk)];
-    if (c.has_result() || c.is_being_summed) continue;
+    if (c.has_result()) continue;
     if (!is_ours(chunk)) {
-      const int64_t owner = plan_.owners[size_t(chunk)];
-      missing.push_back({name_of(WantKind::kResult, chunk), provider(owner)});
-      continue;
+      missing.push_back({name_of(WantKind::kResult, chunk), provider(provider_of_result(chunk))});
     }
+    if (c.is_summed()) continue;
     for (int64_t index = 0; index < contributor_count(); ++index) {
-      const bool is_there = !c.parts.empty() && c.parts[size_t(index)];
-      if (index == *self_index_ || is_there || contains(excluded_, index)) continue;
-      ChunkName name = name_of(WantKind::kContribution, chunk);
+      const bool is_there = !c.parts.empty() && c.parts[size_t(index)].payload;
+      if (!contains(children(chunk) & ~excluded_, index) || is_there) continue;
+      ChunkName name = name_of(kind_of_part(chunk, index), chunk);
       name.contributor = provider(index).peer;
       missing.push_back({name, provider(index)});
     }
@@ -88,39 +90,67 @@ std::vector<Exchange::Missing> Exchange::missing() const {
 }
 
 base::Result<void> Exchange::deliver(const ChunkName& name, PeerId from, const Bytes& payload) {
-  // The fetcher hands on only what is wanted, and after a Reown that is something else.
-  CHECK(name.attempt == plan_.attempts[name.chunk] && !chunks_[name.chunk].has_result(),
-        "chunk {} of attempt {}", name.chunk, name.attempt);
+  // The fetcher hands on only what is wanted, and after a Reown that is something else. Parts may
+  // come when our parent has given us a result that was made without us.
+  const bool is_over = name.kind == WantKind::kResult && chunks_[name.chunk].has_result();
+  CHECK(name.attempt == plan_.attempts[name.chunk] && !is_over, "chunk {} of attempt {}",
+        name.chunk, name.attempt);
   bytes_sent_ += kWantFrameBytes;
   bytes_received_ += kFrameHeaderBytes + int64_t(payload->size());
+  auto check = name.kind == WantKind::kResult ? check_of_result(name, from, payload)
+                                              : check_of_part(name, from, payload);
+  if (!check.ok()) return base::Failure{check.reason()};
+  checks_.push_back(std::move(*check));
+  return {};
+}
+
+base::Result<Exchange::Task> Exchange::check_of_part(const ChunkName& name, PeerId from,
+                                                     const Bytes& payload) const {
+  const auto index = index_of(from);
+  if (!index || !contains(children(name.chunk), *index) ||
+      kind_of_part(name.chunk, *index) != name.kind) {
+    return base::Failure{"a contribution of somebody else"};
+  }
   Task task{.name = name, .from = from, .work = {}};
   if (name.kind == WantKind::kContribution) {
-    const auto index = index_of(from);
-    if (!index || !is_ours(name.chunk)) return base::Failure{"a contribution of somebody else"};
     const base::Digest& root = setup_.open.contributors[size_t(*index)].contribution;
     task.work = [&store = store_, name, root, payload] {
       return net::check_contribution(store, name, root, payload);
     };
-  } else {
-    const auto header = read_result_header(*payload);
-    if (!header.ok()) return base::Failure{header.reason()};
-    if (const auto checked = check_header(*header); !checked.ok()) return checked;
-    task.work = [&store = store_, name, header = *header, payload] {
-      return net::check_result(store, name, header, payload);
-    };
+    return task;
   }
-  checks_.push_back(std::move(task));
-  return {};
+  const auto header = read_result_header(*payload);
+  if (!header.ok()) return base::Failure{header.reason()};
+  const auto checked = check_header(*header, tree(name.chunk).below(*index, contributor_count()));
+  if (!checked.ok()) return base::Failure{checked.reason()};
+  task.work = [&store = store_, name, header = *header, payload] {
+    return net::check_subtotal(store, name, header, payload);
+  };
+  return task;
 }
 
-base::Result<void> Exchange::check_header(const ResultHeader& header) const {
+base::Result<Exchange::Task> Exchange::check_of_result(const ChunkName& name, PeerId from,
+                                                       const Bytes& payload) const {
+  const auto header = read_result_header(*payload);
+  if (!header.ok()) return base::Failure{header.reason()};
+  const ContributorMask all = ~ContributorMask{0} >> (kMembersMax - contributor_count());
+  if (const auto checked = check_header(*header, all); !checked.ok())
+    return base::Failure{checked.reason()};
+  return Task{
+      .name = name, .from = from, .work = [&store = store_, name, header = *header, payload] {
+        return net::check_result(store, name, header, payload);
+      }};
+}
+
+base::Result<void> Exchange::check_header(const ResultHeader& header,
+                                          ContributorMask possible) const {
   int64_t weight_tokens = 0;
   for (int64_t index = 0; index < contributor_count(); ++index) {
     if (!contains(header.contributors, index)) continue;
     weight_tokens += setup_.open.contributors[size_t(index)].weight_tokens;
   }
   const ContributorMask named = header.contributors | header.judged_out;
-  const bool has_strangers = contributor_count() < kMembersMax && named >> contributor_count() != 0;
+  const bool has_strangers = (named & ~possible) != 0;
   const bool is_both = (header.contributors & header.judged_out) != 0;
   if (header.contributors == 0 || is_both || has_strangers ||
       weight_tokens != header.weight_tokens) {
@@ -137,17 +167,25 @@ Answer Exchange::answer(const ChunkName& name) {
   if (name.attempt < plan_.attempts[name.chunk]) return gone();
   probe<"another member knows of a Reown first">(name.attempt > attempt_);
   if (name.attempt > attempt_) return not_yet();  // The Reown that the other one knows will come.
-  const Chunk& chunk = chunks_[name.chunk];
-  const bool is_result = name.kind == WantKind::kResult;
-  if (is_result && !is_ours(name.chunk)) return gone();
-  if (is_result && !chunk.has_result()) return not_yet();
   Answer answer =
-      is_result ? Answer{Answer::Kind::kChunk, chunk.result.payload} : answer_contribution(name);
+      name.kind == WantKind::kContribution ? answer_contribution(name) : answer_sum(name);
   if (answer.kind == Answer::Kind::kChunk) {
     bytes_received_ += kWantFrameBytes;
     bytes_sent_ += kFrameHeaderBytes + int64_t(answer.payload->size());
   }
   return answer;
+}
+
+// Whoever brings us something for a chunk may have its result of us.
+Answer Exchange::answer_sum(const ChunkName& name) const {
+  const Chunk& chunk = chunks_[name.chunk];
+  const bool is_result = name.kind == WantKind::kResult;
+  const bool has_children = children(name.chunk) != 0;
+  if (is_result ? !is_ours(name.chunk) && !has_children : is_ours(name.chunk) || !has_children)
+    return gone();
+  const Bytes& payload = is_result ? chunk.result.payload : chunk.subtotal.payload;
+  if (!payload) return not_yet();
+  return {.kind = Answer::Kind::kChunk, .payload = payload};
 }
 
 Answer Exchange::answer_contribution(const ChunkName& name) {
@@ -182,21 +220,26 @@ base::Result<void> Exchange::finish(const Task& task, base::Result<Product> prod
     probe<"a chunk comes that the store refuses">();
     return base::Failure{product.reason()};
   }
-  if (task.name.kind == WantKind::kContribution) {
-    take_part(chunk, task.from, std::move(product->payload));
+  if (!is_sum && task.name.kind != WantKind::kResult) {
+    take_part(chunk, task.from, std::move(*product));
     return {};
   }
-  set_result(chunk, std::move(*product));
-  has_new_results_ |= is_sum;
+  has_new_results_ |= is_sum || children(chunk) != 0;
+  if (task.name.kind == WantKind::kResult) {
+    set_result(chunk, std::move(*product));
+  } else if (!chunks_[size_t(chunk)].has_result()) {
+    chunks_[size_t(chunk)].subtotal = std::move(*product);
+    chunks_[size_t(chunk)].is_being_summed = false;
+  }
   return {};
 }
 
 // Too late if its contributor is out by now, and the sum was made without it.
-void Exchange::take_part(int64_t chunk, PeerId from, Bytes payload) {
+void Exchange::take_part(int64_t chunk, PeerId from, Product part) {
   Chunk& c = chunks_[size_t(chunk)];
-  if (c.is_being_summed || c.has_result()) return;
+  if (c.is_summed()) return;
   c.parts.resize(size_t(contributor_count()));
-  c.parts[size_t(*index_of(from))] = std::move(payload);
+  c.parts[size_t(*index_of(from))] = std::move(part);
   if (has_all_parts(chunk)) reducible_.insert(chunk);
 }
 
@@ -223,6 +266,8 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
   committed.term = setup_.authority.term;
   committed.epoch = epoch;
   committed.step = commit.step;
+  committed.plan = setup_.open.plan;
+  committed.estimated_seconds = setup_.open.estimated_ms / 1e3;
   ContributorMask in_any = 0, ours = 0;
   for (const PeerId self : {setup_.self, setup_.earlier_self}) {
     if (const auto index = index_of(self)) ours |= ContributorMask{1} << *index;
@@ -236,7 +281,7 @@ Committed Exchange::finish(const Commit& commit, uint64_t epoch, Instant now) co
     in_any |= header.contributors;
     probe<"a chunk is committed without our part">(ours != 0 && (header.contributors & ours) == 0);
     committed.has_ours.push_back(((header.contributors | header.judged_out) & ours) != 0);
-    committed.results.push_back({.peer = provider(plan_.owners[i]).peer,
+    committed.results.push_back({.peer = provider(plan_.trees[i].owner).peer,
                                  .weight_tokens = header.weight_tokens,
                                  .bytes = chunk.result.payload,
                                  .offset = kResultOffset});
@@ -262,7 +307,8 @@ std::optional<Audit::Record> Exchange::record() const {
                        .ours = ours_};
   for (size_t i = 0; i < chunks_.size(); ++i) {
     record.chunks.push_back({.attempt = plan_.attempts[i],
-                             .owner = provider(plan_.owners[i]).peer,
+                             .owner = provider(plan_.trees[i].owner).peer,
+                             .is_direct = plan_.trees[i].is_direct(),
                              .header = chunks_[i].result.header,
                              .published = chunks_[i].result.digest});
   }
@@ -270,14 +316,27 @@ std::optional<Audit::Record> Exchange::record() const {
 }
 
 bool Exchange::is_ours(int64_t chunk) const {
-  return self_index_ && plan_.owners[size_t(chunk)] == *self_index_;
+  return self_index_ && tree(chunk).owner == *self_index_;
+}
+
+ContributorMask Exchange::children(int64_t chunk) const {
+  return children_[size_t(chunk)];
+}
+
+WantKind Exchange::kind_of_part(int64_t chunk, int64_t index) const {
+  return tree(chunk).is_inner(index) ? WantKind::kSubtotal : WantKind::kContribution;
+}
+
+// Who does not contribute stands in no tree.
+int64_t Exchange::provider_of_result(int64_t chunk) const {
+  return self_index_ ? tree(chunk).parent(*self_index_) : tree(chunk).owner;
 }
 
 bool Exchange::has_all_parts(int64_t chunk) const {
   const auto& parts = chunks_[size_t(chunk)].parts;
   for (int64_t index = 0; index < contributor_count(); ++index) {
-    if (index == *self_index_ || contains(excluded_, index)) continue;
-    if (parts.empty() || !parts[size_t(index)]) return false;
+    if (!contains(children(chunk) & ~excluded_, index)) continue;
+    if (parts.empty() || !parts[size_t(index)].payload) return false;
   }
   return true;
 }
@@ -301,16 +360,27 @@ std::optional<int64_t> Exchange::index_of(PeerId peer) const {
   return found - contributors.begin();
 }
 
-void Exchange::void_result(int64_t chunk) {
-  probe<"a result is void">(chunks_[size_t(chunk)].has_result());
-  if (chunks_[size_t(chunk)].has_result()) --result_count_;
-  chunks_[size_t(chunk)] = {};
-  reducible_.erase(chunk);
+// What an owner had made it gives to everybody as it is. If it had not, nobody has it: it begins
+// anew, with the contributions that it has.
+void Exchange::void_sums(const Reown::Move& move, bool is_same_owner) {
+  Chunk& c = chunks_[move.chunk];
+  probe<"a result stays when its chunk is summed in another way">(is_same_owner && c.has_result());
+  if (is_same_owner && c.has_result()) return;
+  probe<"a result is void">(c.has_result());
+  if (c.has_result()) --result_count_;
+  std::vector<Product> kept;
+  if (is_same_owner && is_ours(move.chunk)) kept = std::move(c.parts);
+  for (int64_t index = 0; index < int64_t(kept.size()); ++index) {
+    if (kind_of_part(move.chunk, index) == WantKind::kSubtotal) kept[size_t(index)] = {};
+  }
+  c = {.parts = std::move(kept), .is_being_summed = false, .subtotal = {}, .result = {}};
+  reducible_.erase(move.chunk);
   digest_.reset();
 }
 
 void Exchange::set_result(int64_t chunk, Product result) {
-  chunks_[size_t(chunk)] = {.parts = {}, .is_being_summed = false, .result = std::move(result)};
+  chunks_[size_t(chunk)] = {
+      .parts = {}, .is_being_summed = false, .subtotal = {}, .result = std::move(result)};
   if (++result_count_ == int64_t(chunks_.size())) digest_ = digest_of_all();
 }
 
@@ -318,44 +388,59 @@ void Exchange::set_result(int64_t chunk, Product result) {
 void Exchange::find_reducible() {
   for (int64_t chunk = 0; chunk < int64_t(chunks_.size()); ++chunk) {
     const Chunk& c = chunks_[size_t(chunk)];
-    if (!is_ours(chunk) || c.has_result() || c.is_being_summed) continue;
+    if ((!is_ours(chunk) && children(chunk) == 0) || c.is_summed()) continue;
     if (has_all_parts(chunk)) reducible_.insert(chunk);
   }
 }
 
 // In the order of peer ids, whatever the order of arrival, so that a round can be computed again.
 Exchange::Task Exchange::sum_of(int64_t chunk) {
-  const ChunkName name = name_of(WantKind::kResult, chunk);
+  const ChunkName name = name_of(is_ours(chunk) ? WantKind::kResult : WantKind::kSubtotal, chunk);
   Chunk& c = chunks_[size_t(chunk)];
   c.is_being_summed = true;
   c.parts.resize(size_t(contributor_count()));
   std::vector<Summand> summands;
   for (int64_t index = 0; index < contributor_count(); ++index) {
-    const bool is_own = index == *self_index_;
-    Bytes bytes =
-        is_own ? store_.contribution(name.fragment, chunk) : std::move(c.parts[size_t(index)]);
-    if (!bytes && is_own) {
-      base::log_warning("round {} of fragment {}: nothing of ours is frozen for chunk {}",
-                        name.round, name.fragment, chunk);
-    }
-    probe<"a sum is made without one that fell out">(!bytes && contains(excluded_, index));
-    if (!bytes) continue;
+    const bool is_one = index == *self_index_ || contains(children(chunk), index);
+    auto part = is_one ? summand(chunk, index) : std::nullopt;
+    probe<"a sum is made without one that fell out">(is_one && !part && contains(excluded_, index));
+    if (!part) continue;
     probe<"one that fell out had delivered its part">(contains(excluded_, index));
-    if (is_own) ours_[size_t(chunk)] = bytes;
-    const Contributor& contributor = setup_.open.contributors[size_t(index)];
-    summands.push_back({.index = index,
-                        .part = {.peer = contributor.peer,
-                                 .weight_tokens = contributor.weight_tokens,
-                                 .bytes = std::move(bytes),
-                                 .offset = kContributionOffset},
-                        .is_checked = !is_own});
+    summands.push_back(std::move(*part));
   }
   c.parts.clear();
+  probe<"a subtotal is made">(name.kind == WantKind::kSubtotal);
   return {.name = name,
           .from = kNobody,
           .work = [&store = store_, name, summands = std::move(summands)] {
             return net::sum(store, name, summands);
           }};
+}
+
+// Nothing if there is none of it. A part is given away.
+std::optional<Summand> Exchange::summand(int64_t chunk, int64_t index) {
+  const Contributor& contributor = setup_.open.contributors[size_t(index)];
+  Summand summand{.index = index,
+                  .part = {.peer = contributor.peer, .weight_tokens = contributor.weight_tokens},
+                  .header = header_of(index, contributor),
+                  .is_checked = index != *self_index_};
+  if (index == *self_index_) {
+    summand.part.bytes = store_.contribution(setup_.authority.fragment, chunk);
+    if (summand.part.bytes) ours_[size_t(chunk)] = summand.part.bytes;
+    if (!summand.part.bytes) {
+      base::log_warning("round {} of fragment {}: nothing of ours is frozen for chunk {}",
+                        setup_.authority.round, setup_.authority.fragment, chunk);
+    }
+  } else {
+    Product& part = chunks_[size_t(chunk)].parts[size_t(index)];
+    summand.part.bytes = std::move(part.payload);
+    summand.part.is_subtotal = kind_of_part(chunk, index) == WantKind::kSubtotal;
+    if (summand.part.is_subtotal) summand.header = part.header;
+    summand.part.weight_tokens = summand.header.weight_tokens;
+  }
+  summand.part.offset = summand.part.is_subtotal ? kResultOffset : kContributionOffset;
+  if (!summand.part.bytes) return std::nullopt;
+  return summand;
 }
 
 }  // namespace net

@@ -6,6 +6,10 @@
 // (contributors, weight). Everybody uses the owner's bytes, so it does not matter that chunks may
 // have different contributors after a failure: replicas stay equal, and the divisor is right.
 //
+// The plan says two things of each chunk: whose parts we sum, and from whom we have the result.
+// Inside a tree a sum is a subtotal, which is a part of our parent's sum with the weight that is in
+// it.
+//
 // Checking, summing and hashing are tasks for workers: next_task() hands one out, finish() takes
 // what it came to, in any order and at any time.
 #pragma once
@@ -44,8 +48,10 @@ class Exchange {
   Authority authority() const;
   uint64_t step() const { return setup_.open.step; }
   bool is_contributor() const { return self_index_.has_value(); }
+  PlanKind plan() const { return setup_.open.plan; }
 
-  // Members are out; their chunks have new owners and no results any more.
+  // Members are out. Chunks that have other owners have no results any more; those of the same
+  // owner that are summed in another way have it if it was made.
   base::Result<void> reown(const Reown& reown, uint32_t attempt);
   // We are one of them.
   bool is_excluded() const;
@@ -88,23 +94,36 @@ class Exchange {
 
  private:
   struct Chunk {
-    std::vector<Bytes> parts;  // By contributor; only while we own it and have not summed it.
+    std::vector<Product> parts;  // By contributor; only while we sum it and have not done so.
     bool is_being_summed = false;
-    Product result;  // Without a payload: it is not there yet.
+    Product subtotal;  // Without a payload: there is none (yet).
+    Product result;    // Likewise.
     bool has_result() const { return result.payload != nullptr; }
+    bool is_summed() const { return is_being_summed || subtotal.payload || result.payload; }
   };
 
   Exchange(Setup setup, FragmentStore& store);
   int64_t contributor_count() const { return int64_t(setup_.open.contributors.size()); }
+  const Tree& tree(int64_t chunk) const { return plan_.trees[size_t(chunk)]; }
   bool is_ours(int64_t chunk) const;
+  // Whose parts we sum.
+  ContributorMask children(int64_t chunk) const;
+  WantKind kind_of_part(int64_t chunk, int64_t index) const;
+  int64_t provider_of_result(int64_t chunk) const;
   bool has_all_parts(int64_t chunk) const;
   ChunkName name_of(WantKind kind, int64_t chunk) const;
   Donor provider(int64_t index) const;
   std::optional<int64_t> index_of(PeerId peer) const;
-  base::Result<void> check_header(const ResultHeader& header) const;
+  // That it names some of `possible`, and their weight.
+  base::Result<void> check_header(const ResultHeader& header, ContributorMask possible) const;
+  base::Result<Task> check_of_part(const ChunkName& name, PeerId from, const Bytes& payload) const;
+  base::Result<Task> check_of_result(const ChunkName& name, PeerId from,
+                                     const Bytes& payload) const;
   Answer answer_contribution(const ChunkName& name);
-  void void_result(int64_t chunk);
-  void take_part(int64_t chunk, PeerId from, Bytes payload);
+  Answer answer_sum(const ChunkName& name) const;
+  std::optional<Summand> summand(int64_t chunk, int64_t index);
+  void void_sums(const Reown::Move& move, bool is_same_owner);
+  void take_part(int64_t chunk, PeerId from, Product part);
   void set_result(int64_t chunk, Product result);
   base::Digest digest_of_all() const;
   void find_reducible();
@@ -116,6 +135,8 @@ class Exchange {
   uint32_t attempt_ = 0;  // Of the round: the newest Open or Reown.
   ContributorMask excluded_ = 0;
   Plan plan_;
+  // Of each chunk, fixed until it is moved.
+  std::vector<ContributorMask> children_;
   std::vector<Chunk> chunks_;
   std::vector<Bytes> ours_;  // Our parts that are in sums, or may be.
   std::set<int64_t> reducible_;

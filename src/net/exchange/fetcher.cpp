@@ -416,7 +416,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   peer.heard_at = peer.links.at(link).heard_at = turn.now;
   peer.links.at(link).has_answered = true;
   ChunkName name = chunk_name(*kind, message.authority);
-  if (name.kind == WantKind::kContribution || name.kind == WantKind::kProof) name.contributor = id;
+  if (is_of_contributor(name.kind)) name.contributor = id;
   const auto lane = peer.lanes.find(lane_key(name));
   if (lane == peer.lanes.end() || !take_from_flight(peer, lane->second, name)) return std::nullopt;
   if (message.type == MessageType::kGone) {
@@ -429,6 +429,7 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   const auto is_open = [](const auto& entry) { return entry.second.is_open; };
   peer.path.on_arrival(bytes, std::ranges::count_if(peer.links, is_open), peer.has_pending(),
                        turn.now);
+  peer.path.on_carried(bytes, peer.owes_contributions(), turn.now);
   items_.at(name).is_delivered = true;
   ++lane->second.delivered_count;
   return Delivery{.name = name, .from = id};
@@ -467,6 +468,26 @@ void Fetcher::refused(const ChunkName& name, Turn turn) {
   } else {
     enqueue(name);
   }
+}
+
+bool Fetcher::Peer::owes_contributions() const {
+  return std::ranges::any_of(lanes, [](const auto& entry) {
+    return entry.first.first == WantKind::kContribution && !entry.second.is_empty();
+  });
+}
+
+Measured Fetcher::measured() const {
+  using std::chrono::microseconds;
+  Measured measured;
+  for (const auto& [id, peer] : peers_) {
+    const auto round_trip = peer.path.round_trip();
+    if (!round_trip || id >= kMembersMax) continue;
+    const auto us = std::chrono::duration_cast<microseconds>(*round_trip).count();
+    measured.ways.push_back({.peer = id,
+                             .round_trip_us = uint32_t(std::clamp<int64_t>(us, 1, UINT32_MAX)),
+                             .bytes_per_second = uint64_t(peer.path.carried_per_second())});
+  }
+  return measured;
 }
 
 Fetcher::Debts Fetcher::take_debts() {

@@ -87,6 +87,8 @@ class Fetcher {
     uint64_t unreachable = 0;
   };
   Debts take_debts();
+  // Of all peers of whose way something is known.
+  Measured measured() const;
   // Chunks of rounds.
   int64_t delivered_count() const { return delivered_count_; }
 
@@ -127,6 +129,7 @@ class Fetcher {
   };
   struct Peer {
     explicit Peer(Path path) : path(std::move(path)) {}
+    bool owes_contributions() const;
     bool is_known = false;  // And not only one who has offered a link.
     Endpoint endpoint;      // Empty: it cannot be dialled, and dials us.
     uint64_t node_key = 0;

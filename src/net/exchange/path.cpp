@@ -18,6 +18,7 @@ constexpr int64_t kLinkBytesMin = 128 * 1024;
 // are soon made good.
 constexpr Duration kRoundTripMin = milliseconds(5);
 constexpr Duration kSlotMin = milliseconds(100);
+constexpr Duration kRunMin = milliseconds(1);
 constexpr int64_t kSlotRoundTrips = 4;
 // Chunks of several connections arrive together: a few of each, or the edges of a slot count for
 // more than the gain that it should show.
@@ -58,6 +59,17 @@ void Path::on_arrival(int64_t bytes, int64_t link_count, bool has_more, Instant 
   const bool can_judge = slot_->had_more;
   slot_ = Slot{.start = now};
   if (can_judge) judge(rate, now);
+}
+
+void Path::on_carried(int64_t bytes, bool more_is_due, Instant now) {
+  if (!run_) {
+    if (more_is_due) run_ = Run{.start = now};
+    return;
+  }
+  run_->bytes += bytes;
+  if (more_is_due) return;
+  carried_ = double(run_->bytes) / to_seconds(std::max<Duration>(now - run_->start, kRunMin));
+  run_.reset();
 }
 
 Duration Path::slot_time() const {

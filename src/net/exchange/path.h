@@ -27,12 +27,21 @@ class Path {
   // A chunk has come over one of `link_count` connections that stand. `has_more`: not everything
   // that we want of this peer is asked for already.
   void on_arrival(int64_t bytes, int64_t link_count, bool has_more, Instant now);
+  // The same, for what the way carries: contributions wait for nothing at their sender, so from the
+  // first one that comes until none is asked for any more (`more_is_due`) all that comes is what
+  // the way carries, beside whatever else uses it.
+  void on_carried(int64_t bytes, bool more_is_due, Instant now);
   // Nothing is asked for: what comes next is not compared with what was before.
-  void on_idle() { slot_.reset(); }
+  void on_idle() {
+    slot_.reset();
+    run_.reset();
+  }
   // One more connection cannot be had; there are `left`, at least one.
   void on_refused(int64_t left, Instant now);
 
   int64_t link_count() const { return link_count_; }
+  std::optional<Duration> round_trip() const { return round_trip_; }
+  double carried_per_second() const { return carried_; }  // Bytes; 0: not known.
   // To have in flight: twice what the path holds, with a moment for both sides' other work. Nothing
   // before the first slot is over.
   std::optional<int64_t> window_bytes() const;
@@ -54,6 +63,12 @@ class Path {
   int64_t link_count_ = 1;
   std::optional<Duration> round_trip_;
   std::optional<Slot> slot_;
+  struct Run {
+    Instant start{};  // The first contribution has come; it is not counted.
+    int64_t bytes = 0;
+  };
+  std::optional<Run> run_;
+  double carried_ = 0;              // Of the last run.
   double rate_ = 0;                 // Bytes per second, of the better of the last two slots.
   double last_rate_ = 0;            // Of the last slot.
   double best_rate_ = 0;            // Since the last decision.

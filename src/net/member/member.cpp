@@ -240,6 +240,8 @@ void MemberMachine::go_on(Turn turn) {
   if (news.has_new_results) server_.pump(turn);
   for (const auto& [authority, results] : news.complete) {
     tell(MessageType::kDone, authority, encode(Done{results}), turn);
+    const Measured measured = fetcher_.measured();
+    if (!measured.ways.empty()) tell(MessageType::kMeasured, authority, encode(measured), turn);
   }
   for (const auto& [authority, audited] : news.audited)
     tell(MessageType::kAudited, authority, encode(audited), turn);

@@ -28,6 +28,7 @@ bool is_known(MessageType type) {
     case MessageType::kLeave:
     case MessageType::kNeedSamples:
     case MessageType::kAudited:
+    case MessageType::kMeasured:
     case MessageType::kAudit:
     case MessageType::kWelcome:
     case MessageType::kReject:

@@ -45,7 +45,7 @@ void describe_samples(Wire& wire, uint64_t& samples) {
 template <class Wire>
 void describe_kind(Wire& wire, WantKind& kind) {
   wire.number(kind);
-  wire.require(kind >= WantKind::kContribution && kind <= WantKind::kProof,
+  wire.require(kind >= WantKind::kContribution && kind <= WantKind::kSubtotal,
                "an unknown kind of chunk");
 }
 
@@ -182,6 +182,17 @@ void describe(Wire& wire, Audited& audited) {
 }
 
 template <class Wire>
+void describe(Wire& wire, Measured& measured) {
+  constexpr uint64_t kBytesPerSecondMax = uint64_t{1} << 48;
+  wire.list(measured.ways, kMembersMax, [](auto& list, MeasuredWay& way) {
+    describe_peer(list, way.peer);
+    list.number(way.round_trip_us);
+    list.number(way.bytes_per_second);
+    list.require(way.bytes_per_second <= kBytesPerSecondMax, "a rate that no line has");
+  });
+}
+
+template <class Wire>
 void describe(Wire&, AuditOrder&) {}
 
 template <class Wire>
@@ -260,6 +271,38 @@ void describe(Wire& wire, Membership& membership) {
   wire.list(membership.electorates, kElectoratesMax, kDescribeEntry);
 }
 
+// Numbered as they first occur, so that nothing can be written in two ways.
+bool are_regions(std::span<const uint8_t> places) {
+  int64_t count = 0;
+  for (const uint8_t place : places) {
+    if (place > count) return false;
+    count = std::max<int64_t>(count, place + 1);
+  }
+  return true;
+}
+
+bool is_order(std::span<const uint8_t> places) {
+  std::vector<uint8_t> sorted(places.begin(), places.end());
+  std::ranges::sort(sorted);
+  for (size_t place = 0; place < sorted.size(); ++place) {
+    if (sorted[place] != place) return false;
+  }
+  return true;
+}
+
+template <class Wire>
+void describe_places(Wire& wire, Open& open) {
+  wire.number(open.plan);
+  wire.require(open.plan <= PlanKind::kRing, "an unknown plan");
+  wire.list(open.places, kMembersMax, [](auto& list, uint8_t& place) { list.number(place); });
+  const bool is_direct = open.plan == PlanKind::kDirect;
+  wire.require(open.places.size() == (is_direct ? 0 : open.contributors.size()),
+               "places of others than the contributors");
+  wire.require(open.plan != PlanKind::kTwoLevel || are_regions(open.places),
+               "regions that are not in order");
+  wire.require(open.plan != PlanKind::kRing || is_order(open.places), "a ring that is none");
+}
+
 template <class Wire>
 void describe(Wire& wire, Open& open) {
   const auto is_after = [](const Contributor& a, const Contributor& b) { return a.peer >= b.peer; };
@@ -275,6 +318,8 @@ void describe(Wire& wire, Open& open) {
     wire.require(owner < open.contributors.size(), "an owner that does not contribute");
   });
   wire.number(open.step);
+  describe_places(wire, open);
+  wire.number(open.estimated_ms);
 }
 
 // Moves travel as one owner for each chunk up to the last one that moves: however many members fall
@@ -354,6 +399,18 @@ void describe(Wire& wire, DialBackReply& reply) {
 
 }  // namespace
 
+const char* name_of(PlanKind kind) {
+  switch (kind) {
+    case PlanKind::kDirect:
+      return "direct";
+    case PlanKind::kTwoLevel:
+      return "two-level";
+    case PlanKind::kRing:
+      return "ring";
+  }
+  return "?";
+}
+
 uint64_t dial_back_proof(uint64_t node_key, uint64_t nonce) {
   WireWriter wire;
   wire.number(node_key);
@@ -399,6 +456,7 @@ PAYLOAD(Ready);
 PAYLOAD(Done);
 PAYLOAD(Applied);
 PAYLOAD(Audited);
+PAYLOAD(Measured);
 PAYLOAD(AuditOrder);
 PAYLOAD(Leave);
 PAYLOAD(NeedSamples);

@@ -240,6 +240,7 @@ void Play::open_round(uint32_t fragment) {
   for (int64_t chunk = 0; chunk < kFuzzChunks; ++chunk)
     round.open.owners.push_back(
         uint8_t((uint64_t(chunk) + choices_.below(3)) % round.open.contributors.size()));
+  give_plan(round.open, choices_);
   ready_.erase(fragment);
   tell(MessageType::kOpen, encode(round.open), round.authority);
 }
@@ -313,6 +314,7 @@ Bytes Play::answer_to(WantKind kind, const Authority& authority) {
     case WantKind::kProof:
       if (choices_.one_in(16)) return frozen(encoded);  // On no path to what was announced.
       return store_.contribution_from(0).payloads[authority.chunk % kFuzzChunks];
+    case WantKind::kSubtotal:
     case WantKind::kResult: {
       ResultHeader header{.contributors = 0, .judged_out = 0, .weight_tokens = 0};
       const auto& contributors = rounds_[authority.fragment].open.contributors;
@@ -321,7 +323,7 @@ Bytes Play::answer_to(WantKind kind, const Authority& authority) {
         header.contributors |= ContributorMask{1} << i;
         header.weight_tokens += contributors[i].weight_tokens;
       }
-      return result_payload(header, encoded);
+      return result_payload(header, encoded, kind);
     }
     case WantKind::kState:
       return state_payload(version - std::min(version, choices_.below(3)), encoded);
@@ -360,7 +362,7 @@ void Play::next_of_guest() {
   const LinkId link = choices_.pick(guests);
   if (choices_.one_in(8))
     return receive(link, MessageType::kDataHello, encode(DataHello{PeerId(choices_.below(4))}), {});
-  const auto kind = WantKind(1 + choices_.below(5));
+  const auto kind = WantKind(1 + choices_.below(7));
   const auto fragment = uint32_t(choices_.below(kFuzzFragments));
   Authority authority = rounds_[fragment].authority;
   if (is_for_catching_up(kind)) {

@@ -50,6 +50,7 @@ Open some_open(Choices& choices) {
   const uint64_t count = choices.one_in(8) ? choices.below(8) : uint64_t(kFuzzChunks);
   for (uint64_t chunk = 0; chunk < count; ++chunk)
     open.owners.push_back(uint8_t(choices.below(open.contributors.size())));
+  give_plan(open, choices);
   return open;
 }
 
@@ -168,10 +169,27 @@ Heartbeat some_heartbeat(Choices& choices) {
 }
 
 WantKind some_kind(Choices& choices) {
-  return WantKind(1 + choices.below(6));
+  return WantKind(1 + choices.below(7));
 }
 
 }  // namespace
+
+void give_plan(Open& open, Choices& choices) {
+  const size_t count = open.contributors.size();
+  open.plan = PlanKind(choices.below(3));
+  open.places.clear();
+  if (open.plan == PlanKind::kDirect) return;
+  const uint64_t shift = choices.below(count);
+  uint8_t regions = 0;
+  for (size_t index = 0; index < count; ++index) {
+    if (open.plan == PlanKind::kRing) {
+      open.places.push_back(uint8_t((index + shift) % count));
+    } else {
+      open.places.push_back(uint8_t(choices.below(uint64_t(regions) + 1)));
+      regions = std::max<uint8_t>(regions, uint8_t(open.places.back() + 1));
+    }
+  }
+}
 
 base::Digest digest_of(uint64_t number) {
   base::Digest digest;
@@ -267,6 +285,12 @@ Bytes some_payload(MessageType type, Choices& choices) {
       return encode(StandBy{choices.below(8)});
     case MessageType::kRedirect:
       return encode(Redirect{.coordinator = some_address(choices), .node_key = choices.below(8)});
+    case MessageType::kMeasured: {
+      Measured measured;
+      for (PeerId peer = 0; peer < kMembersMax && !choices.one_in(4); ++peer)
+        measured.ways.push_back({peer, uint32_t(choices.number()), choices.number() >> 16});
+      return encode(measured);
+    }
     case MessageType::kAudited:
       return encode(Audited{.published = some_digest(choices),
                             .remade = some_digest(choices),

@@ -14,6 +14,8 @@ inline constexpr uint32_t kFuzzFragments = 2;
 inline constexpr int64_t kFuzzChunks = 3;
 inline constexpr int64_t kFuzzBlocks = 3;
 
+// Any plan that can be, for whoever contributes.
+void give_plan(Open& open, Choices& choices);
 base::Digest digest_of(uint64_t number);
 Endpoint data_address(PeerId peer);
 base::Digest some_digest(Choices& choices);

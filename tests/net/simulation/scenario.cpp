@@ -38,6 +38,7 @@ class Drawing {
     draw_faults();
     draw_absent();
     draw_closed();
+    draw_plan();
     return std::move(scenario_);
   }
 
@@ -198,6 +199,13 @@ class Drawing {
     }
   }
 
+  // The last thing that is drawn, so that the faults of a seed are the same with every plan.
+  void draw_plan() {
+    using Plan = CoordinatorOptions::Plan;
+    constexpr std::array kPlans = {Plan::kAuto, Plan::kDirect, Plan::kTwoLevel, Plan::kRing};
+    scenario_.cluster.coordinator.plan = kPlans[below(kPlans.size())];
+  }
+
   base::Random random_;
   Scenario scenario_;
 };
@@ -218,17 +226,19 @@ std::string Scenario::text() const {
   const TrainerOptions& t = cluster.trainer;
   const MemberOptions& m = cluster.member;
   std::string text = fmt::format(
-      "seed {}: {} nodes, {} fragments of {} chunks, steps of {:.3f} s, overlap {}, applied in "
+      "seed {}: {} nodes, {} fragments of {} chunks, plan {}, steps of {:.3f} s, overlap {}, "
+      "applied in "
       "{:.3f} s, faults for {:.0f} s\n"
       "start {} of at least {} (adopt_newer {}), graces {:.1f} {:.1f} s, round {:.0f} s, stall "
       "{:.1f} s, heartbeat {:.1f} s, dead {:.1f} s, patience {:.0f} {:.0f} s, wants {} window {} "
       "links {}\n",
-      seed, cluster.node_count, t.fragment_count, t.chunk_count, to_seconds(t.step_time),
-      t.overlap_steps_max, to_seconds(t.apply_time), to_seconds(duration), c.start_members,
-      c.members_min, c.adopt_newer, to_seconds(c.start_grace), to_seconds(c.ready_grace),
-      to_seconds(c.round_timeout), to_seconds(c.stall_after), to_seconds(c.heartbeat_interval),
-      to_seconds(c.dead_after), to_seconds(m.coordinator_patience), to_seconds(m.fetch_patience),
-      m.wants_in_flight_max, m.window_bytes_max, m.links_per_peer_max);
+      seed, cluster.node_count, t.fragment_count, t.chunk_count, int(c.plan),
+      to_seconds(t.step_time), t.overlap_steps_max, to_seconds(t.apply_time), to_seconds(duration),
+      c.start_members, c.members_min, c.adopt_newer, to_seconds(c.start_grace),
+      to_seconds(c.ready_grace), to_seconds(c.round_timeout), to_seconds(c.stall_after),
+      to_seconds(c.heartbeat_interval), to_seconds(c.dead_after),
+      to_seconds(m.coordinator_patience), to_seconds(m.fetch_patience), m.wants_in_flight_max,
+      m.window_bytes_max, m.links_per_peer_max);
   for (const Fault& fault : faults) text += "  " + fault.text() + "\n";
   for (const HostId node : closed) text += fmt::format("  node {} cannot be dialled\n", node);
   for (const HostId node : absent) text += fmt::format("  then node {} is away\n", node);

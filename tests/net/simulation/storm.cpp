@@ -46,6 +46,9 @@ ClusterOptions Storm::draw(uint64_t seed) {
   options.coordinator.round_timeout = seconds(12);
   options.member.coordinator_patience = minutes(30);
   options.trainer.has_one_history = true;
+  using Plan = CoordinatorOptions::Plan;
+  constexpr Plan kPlans[] = {Plan::kAuto, Plan::kDirect, Plan::kTwoLevel, Plan::kRing};
+  options.coordinator.plan = kPlans[below(std::size(kPlans))];
   options.trainer.fragment_count = 1 + int64_t(below(2));
   options.trainer.overlap_steps_max = below(4);
   options.trainer.apply_time = milliseconds(below(2) * below(400));

@@ -42,10 +42,16 @@ std::string chunk_kind(const Message& message) {
       return "results of " + round_name(authority) + ", to replay";
     case WantKind::kDigests:
       return "digests of the state" + fragment_name(authority.fragment);
+    case WantKind::kSubtotal:
+      return "subtotals of " + round_name(authority);
     case WantKind::kProof:
       return "contributions to " + round_name(authority) + ", to sum again";
   }
   return "unknown chunks";
+}
+
+std::vector<int> places_of(const Open& open) {
+  return {open.places.begin(), open.places.end()};
 }
 
 std::string versions(const std::vector<FragmentState>& states) {
@@ -224,8 +230,12 @@ std::string Printer::text_of(const Open& open, const Authority& authority) {
   std::vector<PeerId> owners;
   for (const uint8_t owner : open.owners) owners.push_back(contributors[owner]);
   contributors_[{authority.fragment, authority.round}] = contributors;
-  return fmt::format("open {} with the work of {}; owners of the chunks: {}", round_name(authority),
-                     peers(contributors), peers(owners));
+  const std::string plan =
+      open.plan == PlanKind::kDirect
+          ? ""
+          : fmt::format(", {} {}", net::name_of(open.plan), list(places_of(open)));
+  return fmt::format("open {} with the work of {}{}; owners of the chunks: {}",
+                     round_name(authority), peers(contributors), plan, peers(owners));
 }
 
 std::string Printer::text_of(const Reown& reown, const Authority& authority) const {

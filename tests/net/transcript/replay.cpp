@@ -66,6 +66,12 @@ class Replay {
   // Before.
   void nodes(const Words& words) { options_.node_count = first_ = number(words, 1); }
   void first(const Words& words) { first_ = number(words, 1); }
+  void plan(const Words& words) {
+    const bool is_ring = word(words, 1) == "ring";
+    if (!is_ring && words[1] != "two-level") throw base::bad_input("no such plan: " + words[1]);
+    using Plan = CoordinatorOptions::Plan;
+    options_.coordinator.plan = is_ring ? Plan::kRing : Plan::kTwoLevel;
+  }
   void chunks(const Words& words) { options_.trainer.chunk_count = number(words, 1); }
   void blocks(const Words& words) {
     options_.trainer.block_count = number(words, 1);
@@ -171,7 +177,7 @@ const std::map<std::string, Replay::Handler>& Replay::before_start() {
   static const std::map<std::string, Handler> handlers{
       {"nodes", &Replay::nodes},   {"first", &Replay::first}, {"chunks", &Replay::chunks},
       {"blocks", &Replay::blocks}, {"keep", &Replay::keep},   {"line", &Replay::line},
-      {"home", &Replay::home}};
+      {"home", &Replay::home},     {"plan", &Replay::plan}};
   return handlers;
 }
 
@@ -305,7 +311,8 @@ std::function<bool(const Message&)> kind_of(const std::string& name) {
   static const std::map<std::string, WantKind> chunks{{"contribution", WantKind::kContribution},
                                                       {"result", WantKind::kResult},
                                                       {"block", WantKind::kState},
-                                                      {"past", WantKind::kPast}};
+                                                      {"past", WantKind::kPast},
+                                                      {"subtotal", WantKind::kSubtotal}};
   if (const auto type = types.find(name); type != types.end())
     return [type](const Message& message) { return message.type == type->second; };
   if (const auto kind = chunks.find(name); kind != chunks.end())

@@ -9,6 +9,7 @@
 //   chunks N         of the state; by default 6
 //   blocks N BYTES   in which it is fetched, and how large they are made
 //   keep N           rounds whose results are kept for those who catch up; by default 4
+//   plan KIND        two-level or ring; by default direct
 //   line BYTES       per second, of each connection; by default 10 MB
 // Then, where NODE may be `coordinator` as well for all that make sense for it:
 //   start            the coordinator and all nodes;   start NODE...
@@ -22,7 +23,7 @@
 //   until version N / until NODE version N / until NODE active / until NODE stopped
 //   when N MESSAGE from|to NODE, COMMAND
 //                    once, when the N-th from now on is delivered: open, reown, done, commit,
-//                    catch-up, contribution, result, block, past
+//                    catch-up, contribution, subtotal, result, block, past
 //   show chunks / show chunks to NODE / hide chunks
 //   quietly COMMAND                what comes of it is not printed
 #pragma once
