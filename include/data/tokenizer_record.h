@@ -22,8 +22,6 @@ struct TokenizerRecord {
 };
 
 TokenizerRecord bytes_record();
-// How byte-level BPE (GPT-2) writes a byte in its vocabulary: as one printable letter, in UTF-8.
-std::string byte_level_letter(uint8_t byte);
 TokenizerRecord record_of(const Tokenizer& tokenizer);
 
 // What a dataset was made with: PREFIX.json says its name and the ids around documents,

@@ -3,10 +3,10 @@
 #include <utf8proc.h>
 
 #include "base/hash.h"
+#include "data/byte_level.h"
 #include "data/fixture.h"
 #include "data/tokenizer.h"
 #include "data/tokenizer/bpe.h"
-#include "data/tokenizer/byte_level.h"
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/pattern.h"
 #include "data/tokenizer/utf8.h"

@@ -4,15 +4,16 @@
 
 #include "base/json.h"
 #include "checkpoint/manifest.h"
+#include "data/byte_level.h"
 
 namespace checkpoint {
 namespace {
 
 constexpr const char* kTokenizerConfigName = "tokenizer_config.json";
+// Of bytes: as Llama 3 has them, which everything knows.
 constexpr const char* kBytesBegin = "<|begin_of_text|>";
 constexpr const char* kBytesEnd = "<|end_of_text|>";
 
-// As the names of Llama 3, which everything knows.
 void write_special(base::JsonWriter& out, const char* content, int32_t id) {
   out.begin_object().field("id", id).field("content", content);
   for (const char* key : {"single_word", "lstrip", "rstrip", "normalized"}) out.field(key, false);

@@ -1,4 +1,4 @@
-#include "data/tokenizer/byte_level.h"
+#include "data/byte_level.h"
 
 #include <array>
 

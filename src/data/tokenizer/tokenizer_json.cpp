@@ -4,7 +4,7 @@
 #include <array>
 #include <unordered_map>
 
-#include "data/tokenizer/byte_level.h"
+#include "data/byte_level.h"
 #include "data/tokenizer/json_reading.h"
 #include "data/tokenizer/nfc.h"
 

@@ -8,10 +8,10 @@
 #include <string>
 #include <string_view>
 
-#include "data/tokenizer_record.h"  // byte_level_letter()
-
 namespace data {
 
+// A letter in UTF-8.
+std::string byte_level_letter(uint8_t byte);
 // The bytes that a token in this alphabet means; nothing if it has a character of another.
 std::optional<std::string> byte_level_bytes(std::string_view token);
 
