@@ -547,8 +547,9 @@ void FakeTrainer::check_result(const Committed& committed, size_t chunk, const E
   if (sum.is_lie != 0) return;
   const int64_t f = committed.fragment;
   const Part& part = committed.results[chunk];
-  uint64_t mask = 0;
+  uint64_t mask = 0, judged_out = 0;
   std::memcpy(&mask, part.bytes->data() + 1, sizeof(mask));
+  std::memcpy(&judged_out, part.bytes->data() + 1 + sizeof(mask), sizeof(judged_out));
   const uint64_t hosts = sum.hosts();
   const int64_t weight = 1000 * std::popcount(hosts) + int64_t(hosts);
   const bool is_legal = sum.value == hosts * (chunk + 1) && hosts != 0;
@@ -561,7 +562,9 @@ void FakeTrainer::check_result(const Committed& committed, size_t chunk, const E
   // What we are told is counted; what we are not told is not, or it would be brought again.
   const uint64_t ours = sum.serials[size_t(host_)];
   const bool is_new = is_waiting_[size_t(f)] && ours == serials_[size_t(f)];
-  const bool has_ours = committed.has_ours[chunk] != 0 ? ours != 0 || was_spoiled_ : !is_new;
+  // A subtotal that is left out takes all with it that are in it.
+  const bool may_be_out = was_spoiled_ || std::popcount(judged_out) > 1;
+  const bool has_ours = committed.has_ours[chunk] != 0 ? ours != 0 || may_be_out : !is_new;
   if (is_legal && has_weight && has_count && has_base && has_ours) return;
   oracle_.violated(
       fmt::format("{}: chunk {} has value {} and weight {} (said: {}) of contributors {:x}, base "
