@@ -197,7 +197,7 @@ class Auditor:
     async def beat(self):
         while True:
             self.tell("Heartbeat", step=self.step, loss=1.0, progress=self.progress, owes_contribution=0, owes_result=0, silent=0,
-                      unreachable=0)
+                      unreachable=0, lacks=0)
             await asyncio.sleep(self.interval)  # A heartbeat has an interval.
 
     def on_reject(self, message):

@@ -127,7 +127,7 @@ class FakePeer:
             if self.peer is not None:
                 progress += 1
                 self.tell("Heartbeat", step=self.step, loss=1.0, progress=progress, owes_contribution=0, owes_result=0, silent=0,
-                          unreachable=0)
+                          unreachable=0, lacks=0)
             time.sleep(0.2)  # A heartbeat has an interval.
 
     def listen(self):

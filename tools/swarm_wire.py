@@ -23,7 +23,7 @@ MESSAGES = {  # Name: (type, fields). A field is a name and what it is: a number
                   ("held", [("fragment", "I"), ("term", "I"), ("attempt", "I"), ("round", "Q"), ("results", "digest"), ("step", "Q")])]),
     "Synced": (2, [("states", STATE_OF_FRAGMENT)]),
     "Heartbeat": (3, [("step", "Q"), ("loss", "f"), ("progress", "Q"), ("owes_contribution", "Q"), ("owes_result", "Q"),
-                      ("silent", "Q"), ("unreachable", "Q")]),
+                      ("silent", "Q"), ("unreachable", "Q"), ("lacks", "I")]),
     "Ready": (4, [("weight_tokens", "q"), ("step", "Q"), ("contribution", "digest")]),
     "Done": (5, [("results", "digest")]),
     "Applied": (6, [("digest", "digest")]),

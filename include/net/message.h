@@ -154,6 +154,7 @@ struct Heartbeat {
   uint64_t owes_result = 0;
   uint64_t silent = 0;       // It owes something, and nothing has come since the last heartbeat.
   uint64_t unreachable = 0;  // It could not be dialled, the last time.
+  uint32_t lacks = 0;        // Blocks and results that are still wanted to catch up.
 };
 struct Ready {
   // Tokens since this fragment's last commit. Negative: withdraws, also from an open round.

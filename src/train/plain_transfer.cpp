@@ -16,7 +16,7 @@ namespace {
 
 constexpr size_t kPiece = size_t{256} * 1024;
 
-base::Error failure(const char* what) {
+base::Error transfer_failure(const char* what) {
   return base::resource_lost(fmt::format("plain transfer: {}: {}", what, std::strerror(errno)));
 }
 
@@ -49,7 +49,7 @@ Listener make_listener(const std::string& host) {
   auto* generic = reinterpret_cast<sockaddr*>(&address);
   if (bind(listener.socket, generic, size) != 0 || listen(listener.socket, 128) != 0 ||
       getsockname(listener.socket, generic, &size) != 0) {
-    throw failure("listening");
+    throw transfer_failure("listening");
   }
   listener.endpoint.port = ntohs(address.sin_port);
   return listener;
@@ -61,12 +61,12 @@ PlainTransfer::PlainTransfer(const std::vector<Listener>& listeners, int64_t sel
     const int out = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const sockaddr_in address = address_of(listeners[peer].endpoint);
     if (connect(out, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0)
-      throw failure("connecting");
+      throw transfer_failure("connecting");
     outgoing_.push_back(out);
   }
   for (size_t i = 0; i < outgoing_.size(); ++i) {
     incoming_.push_back(accept(listeners[size_t(self)].socket, nullptr, nullptr));
-    if (incoming_.back() < 0) throw failure("accepting");
+    if (incoming_.back() < 0) throw transfer_failure("accepting");
   }
 }
 
@@ -95,7 +95,7 @@ void PlainTransfer::exchange(int64_t bytes_to_each) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  if (!is_whole) throw failure("a connection broke");
+  if (!is_whole) throw transfer_failure("a connection broke");
 }
 
 }  // namespace train

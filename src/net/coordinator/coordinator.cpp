@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <numeric>
 #include <random>
 
 #include "base/log.h"
@@ -36,6 +37,8 @@ using std::chrono::milliseconds;
 
 // For who is nearly in step, beside the time that he takes.
 constexpr Duration kHeldMin = std::chrono::seconds(1);
+// Commits of each fragment that somebody who lacks little may miss.
+constexpr int64_t kOutrunAfter = 4;
 // Whoever is removed from the list is out within a second, everywhere.
 constexpr Duration kKeysLookedAtEvery = milliseconds(250);
 
@@ -91,6 +94,7 @@ class CoordinatorMachine : public Coordinator {
   void on_leave(const MemberRecord& member, const Leave& leave, Turn turn);
   void activate(MemberRecord& member, Turn turn);
   void note_outrun(MemberRecord& member, Turn turn);
+  void note_lacks(MemberRecord& member, Turn turn);
   bool demote_stale(Turn turn);
   void lose(PeerId peer, const std::string& reason, Turn turn);
   void forget(PeerId peer, Turn turn);
@@ -444,6 +448,7 @@ void CoordinatorMachine::on_heartbeat(MemberRecord& member, const Heartbeat& hea
   member.step = heartbeat.step;
   member.loss = heartbeat.loss;
   member.heartbeat_at = turn.now;
+  note_lacks(member, turn);
   speaker_.send(member.link, MessageType::kHeartbeatReply, no_payload(), turn);
 }
 
@@ -479,6 +484,7 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
   member.standing = Standing::kActive;
   if (member.outrun_count > 0) rounds_.release_commits();
   member.outrun_count = 0;
+  member.nearly_there_since.reset();
   joined_count_ += !member.was_active;
   member.was_active = true;
   member.entered_after = is_start ? -1 : rounds_.committed_count();
@@ -497,6 +503,22 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
 void CoordinatorMachine::note_outrun(MemberRecord& member, Turn turn) {
   if (++member.outrun_count >= 2 && std::has_single_bit(member.outrun_count))
     rounds_.hold_commits(2 * member.catch_up_time + kHeldMin, turn.now);
+}
+
+// The same where it is never in step at all: what it still lacks are the results of a round or two
+// of each fragment, and those of the next ones come as quickly.
+void CoordinatorMachine::note_lacks(MemberRecord& member, Turn turn) {
+  const auto& counts = options_.chunk_counts;
+  const auto few = 2 * std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  const bool is_near = member.standing == Standing::kCatchingUp && !member.is_synced &&
+                       member.heartbeat.lacks > 0 && member.heartbeat.lacks <= few;
+  if (!is_near) return member.nearly_there_since.reset();
+  if (!member.nearly_there_since) member.nearly_there_since = rounds_.committed_count();
+  const int64_t passed = rounds_.committed_count() - *member.nearly_there_since;
+  if (passed < kOutrunAfter * options_.fragment_count) return;
+  probe<"who is never in step is outrun">();
+  member.nearly_there_since = rounds_.committed_count();
+  note_outrun(member, turn);
 }
 
 // Active members whose state is not the one in force leave the open rounds. True if there were any.

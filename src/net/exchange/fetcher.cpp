@@ -435,6 +435,11 @@ std::optional<Fetcher::Delivery> Fetcher::on_message(LinkId link, const Message&
   return Delivery{.name = name, .from = id};
 }
 
+int64_t Fetcher::lacking_count() const {
+  return std::ranges::count_if(
+      items_, [](const auto& item) { return is_for_catching_up(item.first.kind); });
+}
+
 void Fetcher::taken(const Delivery& delivery) {
   settle(delivery.name);
   items_.erase(delivery.name);

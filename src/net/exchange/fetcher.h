@@ -91,6 +91,8 @@ class Fetcher {
   Measured measured() const;
   // Chunks of rounds.
   int64_t delivered_count() const { return delivered_count_; }
+  // Chunks that are wanted to catch up.
+  int64_t lacking_count() const;
 
  private:
   struct Item {

@@ -695,7 +695,8 @@ void MemberMachine::tell_heartbeat(Turn turn) {
                             .owes_contribution = debts.contribution,
                             .owes_result = debts.result,
                             .silent = debts.silent,
-                            .unreachable = debts.unreachable};
+                            .unreachable = debts.unreachable,
+                            .lacks = uint32_t(fetcher_.lacking_count())};
   tell(MessageType::kHeartbeat, {}, encode(heartbeat), turn);
 }
 

@@ -155,6 +155,7 @@ void describe(Wire& wire, Heartbeat& heartbeat) {
   wire.number(heartbeat.owes_result);
   wire.number(heartbeat.silent);
   wire.number(heartbeat.unreachable);
+  wire.number(heartbeat.lacks);
 }
 
 template <class Wire>

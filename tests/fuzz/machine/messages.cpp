@@ -165,7 +165,8 @@ Heartbeat some_heartbeat(Choices& choices) {
           .owes_contribution = choices.number(),
           .owes_result = choices.number(),
           .silent = choices.number(),
-          .unreachable = choices.number()};
+          .unreachable = choices.number(),
+          .lacks = uint32_t(choices.number())};
 }
 
 WantKind some_kind(Choices& choices) {
