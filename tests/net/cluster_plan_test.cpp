@@ -20,7 +20,8 @@ ClusterOptions planned_cluster(uint64_t seed, int64_t node_count, Kind plan) {
   return options;
 }
 
-std::map<WantKind, int64_t> count_chunks(Cluster& cluster, Duration limit, uint64_t version) {
+std::map<WantKind, int64_t> count_chunks_by_kind(Cluster& cluster, Duration limit,
+                                                 uint64_t version) {
   std::map<WantKind, int64_t> counts;
   cluster.world.on_delivery = [&counts, before = cluster.world.on_delivery](HostId from, HostId to,
                                                                             Message& message) {
@@ -44,7 +45,7 @@ TEST_CASE("cluster plans: all parts are in the result, whatever way they go") {
     for (const int64_t nodes : {2, 3, 4, 5, 9, 12}) {
       INFO(int(plan) << ", " << nodes << " nodes");
       Cluster cluster(planned_cluster(31, nodes, plan));
-      const auto counts = count_chunks(cluster, minutes(2), 3);
+      const auto counts = count_chunks_by_kind(cluster, minutes(2), 3);
       for (const HostId node : cluster.running_nodes()) {
         for (const Committed& committed : cluster.node(node).commits()) {
           REQUIRE(committed.weight_tokens == all_weights(nodes));
@@ -144,7 +145,7 @@ TEST_CASE("cluster plans: who cannot be dialled takes part") {
     for (HostId from = 0; from <= 5; ++from) {
       for (const HostId closed : {2, 4}) cluster.world.block_dials(from, closed);
     }
-    const auto counts = count_chunks(cluster, minutes(2), 3);
+    const auto counts = count_chunks_by_kind(cluster, minutes(2), 3);
     REQUIRE(counts.contains(WantKind::kSubtotal));
     for (const HostId node : cluster.running_nodes())
       REQUIRE(cluster.node(node).commits().back().members.size() == 5);

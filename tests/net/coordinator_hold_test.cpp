@@ -7,7 +7,8 @@ namespace {
 
 class Outrun : public Desk {
  public:
-  Outrun() : members{join_active(1), join_active(2)} {
+  Outrun() : members{join(hello(1)), join(hello(2))} {
+    for (const LinkId link : members) sync(link);
     commit_next();
     joiner = join(hello(3));
     REQUIRE(is_told(joiner, MessageType::kCatchUp));
