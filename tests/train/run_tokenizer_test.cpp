@@ -52,8 +52,6 @@ class Sources {
   std::vector<std::unique_ptr<data::TokenDataset>> datasets_;
 };
 
-using data_test::contains;
-
 }  // namespace
 
 TEST_CASE("run tokenizer: auto is what lies beside the data") {
@@ -83,20 +81,21 @@ TEST_CASE("run tokenizer: whatever differs is refused by name") {
   Sources mixed;
   mixed.add(tokenizer_file("gpt2"));
   mixed.add("bytes");
-  REQUIRE(contains(mixed.refusal(), "data0 has gpt2.json"));
-  REQUIRE(contains(mixed.refusal(), "data1 has bytes"));
+  REQUIRE(data_test::contains(mixed.refusal(), "data0 has gpt2.json"));
+  REQUIRE(data_test::contains(mixed.refusal(), "data1 has bytes"));
 
   Sources ends;
   ends.add(tokenizer_file("llama3"));
   ends.add(tokenizer_file("llama3"), {.begin_token = "none"});
-  REQUIRE(contains(ends.refusal(), "begin id none"));
+  REQUIRE(data_test::contains(ends.refusal(), "begin id none"));
 
   Sources one;
   one.add(tokenizer_file("llama3"));
-  REQUIRE(contains(one.refusal({.record = data::bytes_record(), .where = "the checkpoint"}),
-                   "the checkpoint has bytes"));
+  REQUIRE(
+      data_test::contains(one.refusal({.record = data::bytes_record(), .where = "the checkpoint"}),
+                          "the checkpoint has bytes"));
   one.config.data.tokenizer = tokenizer_file("gpt2");
-  REQUIRE(contains(one.refusal(), "data.tokenizer has gpt2.json"));
+  REQUIRE(data_test::contains(one.refusal(), "data.tokenizer has gpt2.json"));
   one.config.data.tokenizer = tokenizer_file("llama3");
   REQUIRE(one.refusal().empty());
 }
@@ -120,7 +119,7 @@ TEST_CASE("run tokenizer: the config's must fit the model, and must be there") {
   sources.add("unknown");
   sources.config.data.tokenizer = tokenizer_file("gpt2");
   sources.config.model.vocabulary = 800;
-  REQUIRE(contains(sources.refusal(), "ids, but model.vocabulary is 800"));
+  REQUIRE(data_test::contains(sources.refusal(), "ids, but model.vocabulary is 800"));
   sources.config.data.tokenizer = "/nowhere/tokenizer.json";
-  REQUIRE(contains(sources.refusal(), "/nowhere/tokenizer.json"));
+  REQUIRE(data_test::contains(sources.refusal(), "/nowhere/tokenizer.json"));
 }
