@@ -1,8 +1,7 @@
 // Who is a member, and what is known of it. When the run starts is in net/coordinator/beginning.h,
-// rounds are in
-// net/coordinator/round_keeper.h, the state in net/coordinator/state_in_force.h, the door in
-// net/coordinator/admission.h, who contributes in net/coordinator/standing.h, and who may bring a
-// newer state in net/coordinator/newer_state.h.
+// rounds are in net/coordinator/round_keeper.h, their plans in net/coordinator/planner.h, the state
+// in net/coordinator/state_in_force.h, the door in net/coordinator/admission.h, who contributes in
+// net/coordinator/standing.h, and who may bring a newer state in net/coordinator/newer_state.h.
 //
 // Every event is taken in first, then review() draws all conclusions from what is known. So it does
 // not matter by which of several events a condition came true.
