@@ -126,7 +126,7 @@ class Coordinator : public Machine {
   // Members follow it, or wait here for the start.
   virtual bool is_coordinating() const = 0;
   // Whoever waits here for the start is told that it is somewhere else.
-  virtual void redirect(const Redirect& to, Instant now, Outbox& out) = 0;
+  virtual void redirect(const std::vector<Redirect>& places, Instant now, Outbox& out) = 0;
   // Its process ends. It goes on until those that stay can go on without it, then sends them away.
   virtual void retire(Instant now, Outbox& out) = 0;
 };

@@ -153,8 +153,9 @@ class Member : public Machine {
   virtual void need_samples(uint64_t count, Instant now, Outbox& out) = 0;
   virtual void leave(const std::string& reason, Instant now, Outbox& out) = 0;
 
-  // The coordinator that we are registered with: where we found it, and Welcome::coordinator.
-  virtual std::optional<Redirect> followed() const = 0;
+  // Where others may find the coordinator that we are registered with: where the run's list has it,
+  // and where we found it, as either may be of no use any more. Empty: we are with none.
+  virtual std::vector<Redirect> followed() const = 0;
 };
 
 }  // namespace net

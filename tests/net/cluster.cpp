@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "net/coordinator/electorate.h"
 #include "net/quiet_log.h"
 
 namespace net {
@@ -34,6 +35,21 @@ base::Digest Cluster::disk_digest(HostId node, int64_t fragment) const {
   return FakeTrainer::digest(options_.trainer, is_on ? n.trainer->checkpoint() : n.disk, fragment);
 }
 
+namespace {
+
+// Made of its number: whether it could sign is no matter here.
+NodeId node_id(HostId host) {
+  NodeId id;
+  id.bytes[0] = uint8_t(host);
+  return id;
+}
+
+}  // namespace
+
+Endpoint Cluster::home_address() const {
+  return options_.has_alias ? Endpoint{"run.example", 4000} : address(options_.home);
+}
+
 Cluster::Cluster(const ClusterOptions& options) : world(options.network), options_(options) {
   options_.coordinator.run_name = "simulated";
   options_.coordinator.config.bytes[0] = 1;
@@ -46,10 +62,12 @@ Cluster::Cluster(const ClusterOptions& options) : world(options.network), option
                                             {.contribution = bytes, .result = bytes});
   }
   for (HostId host = 0; host <= options.node_count; ++host) {
-    world.add_host(host, address(host));
+    world.add_host(host, address(host),
+                   options.is_secured && host != kCoordinatorHost ? node_id(host) : NodeId{});
     if (host == 0) continue;
     nodes_[host].disk = nodes_[host].older_disk = FakeTrainer::fresh(options.trainer);
   }
+  if (options.has_alias) world.add_alias(options.home, home_address());
   world.on_delivery = [](HostId, HostId, Message&) {};  // Whoever replaces it calls the one before.
   quiet_log();
 }
@@ -82,8 +100,8 @@ MemberOptions Cluster::member_options(HostId node) const {
   options.run_name = options_.coordinator.run_name;
   options.config = options_.coordinator.config;
   options.node_name = fmt::format("node-{}", node);
-  options.node_key = 1000 + uint64_t(node);
-  options.coordinator = address(options_.home);
+  options.node_key = options_.is_secured ? node_id(node).number() : 1000 + uint64_t(node);
+  options.coordinator = home_address();
   if (options_.coordinator.fail_over) options.own = {address(node)};
   options.advertise = {"", address(node).port};
   return options;
@@ -91,7 +109,10 @@ MemberOptions Cluster::member_options(HostId node) const {
 
 void Cluster::start_node(HostId node, Memory memory) {
   Node& n = nodes_.at(node);
-  if (memory == Memory::kLost) n.disk = FakeTrainer::fresh(options_.trainer);
+  if (memory == Memory::kLost) {
+    n.disk = FakeTrainer::fresh(options_.trainer);
+    n.log = {};
+  }
   if (memory == Memory::kStale) n.disk = n.older_disk;
   TrainerOptions trainer = options_.trainer;
   if (const auto times = slowness_.find(node); times != slowness_.end()) {
@@ -122,9 +143,11 @@ std::unique_ptr<Member> Cluster::stand_by(HostId node, const MemberOptions& opti
     standby.home = options.coordinator;
   auto coordinator = Coordinator::create(standby);
   nodes_.at(node).coordinator = coordinator.get();
-  return Peer::create(
-      {.run_name = options.run_name, .node = {}, .identity = options.node_key, .own = options.own},
-      std::move(member), std::move(coordinator));
+  return Peer::create({.run_name = options.run_name,
+                       .node = options_.is_secured ? node_id(node) : NodeId{},
+                       .identity = options.node_key,
+                       .own = options.own},
+                      std::move(member), std::move(coordinator));
 }
 
 std::vector<HostId> Cluster::coordinating() const {
@@ -134,6 +157,14 @@ std::vector<HostId> Cluster::coordinating() const {
     if (coordinator && !coordinator->report().members.empty()) all.push_back(node);
   }
   return all;
+}
+
+bool Cluster::decides_alone(HostId node) const {
+  const auto& electorates = nodes_.at(node).log.list.electorates;
+  const std::set<uint64_t> alone{member_options(node).node_key};
+  return !electorates.empty() && std::ranges::all_of(electorates, [&](const Electorate& one) {
+    return is_quorum(one, alone, true);
+  });
 }
 
 void Cluster::crash_node(HostId node, bool is_silent) {

@@ -24,6 +24,10 @@ struct ClusterOptions {
   MemberOptions member;            // Only its limits count.
   int64_t node_count = 3;
   HostId home = kCoordinatorHost;  // Where the run's coordinator is configured to be.
+  // It is configured by another address than its own, as with a name or a port map. Whoever is
+  // there does not know that it is its own.
+  bool has_alias = false;
+  bool is_secured = false;  // Nodes prove who they are.
 };
 // Times that suit a round of a second.
 ClusterOptions quick_cluster(uint64_t seed, int64_t node_count);
@@ -53,11 +57,15 @@ class Cluster {
   void crash_node(HostId node, bool is_silent = false);
   // Nodes whose coordinator some member has come to.
   std::vector<HostId> coordinating() const;
+  // As far as it knows, it needs nobody else to commit a round.
+  bool decides_alone(HostId node) const;
   bool is_running(HostId node) const { return nodes_.contains(node) && world.is_on(node); }
   FakeTrainer& node(HostId node) { return *nodes_.at(node).trainer; }
   // Of what it would begin with, were it started again.
   base::Digest disk_digest(HostId node, int64_t fragment) const;
   static Endpoint address(HostId host);
+  // By which nodes are configured to find the coordinator.
+  Endpoint home_address() const;
   // A node that has stopped by itself is started again, as a service manager would, if that makes
   // sense; those that are rejected stay down.
   void restart_stopped();

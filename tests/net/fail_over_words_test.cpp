@@ -17,7 +17,7 @@ TEST_CASE("fail over: a member never goes back to an older coordinator") {
                           .dead_after_ms = 60'000,
                           .coordinator = coordinator};
     stage.tell(MessageType::kWelcome, encode(welcome), {.term = term});
-    const bool is_followed = stage.member->followed().has_value();
+    const bool is_followed = !stage.member->followed().empty();
     if (is_followed) stage.member->on_link_closed(link, "it was reset", stage.now, stage.out);
     stage.pass(seconds(6));
     return is_followed;

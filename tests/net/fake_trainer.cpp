@@ -13,6 +13,8 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr int64_t kHeldPatience = 10;
+// Of steps, at the end of the run.
+constexpr int64_t kEndPatience = 300;
 
 uint64_t part_of(HostId host, int64_t chunk) {
   return (uint64_t{1} << host) * uint64_t(chunk + 1);
@@ -428,6 +430,7 @@ void FakeTrainer::handle_next() {
   if (const auto* stopped = std::get_if<Stopped>(&event)) {
     is_running_ = false;
     stopped_ = *stopped;
+    is_done_ |= is_at_end() && stopped->restart_makes_sense;
   }
 }
 
@@ -598,6 +601,13 @@ bool FakeTrainer::is_held_up() const {
   return false;
 }
 
+bool FakeTrainer::is_all_synced() const {
+  for (size_t f = 0; f < is_waiting_.size(); ++f) {
+    if (is_waiting_[f] || is_changing_[f] || synced_at_[f] < live_.step) return false;
+  }
+  return true;
+}
+
 void FakeTrainer::step() {
   is_stepping_ = true;
   const auto micros = uint64_t(options_.step_time.count() / 1000);
@@ -606,16 +616,22 @@ void FakeTrainer::step() {
   later(duration, [this](Instant now, Outbox& out) {
     is_stepping_ = false;
     if (!is_running_) return;
-    held_count_ = is_held_up() ? held_count_ + 1 : 0;
-    if (held_count_ == 0) {
+    // Others may have gone before the last rounds, and those who are left may lack what they need.
+    if (is_at_end() && (is_all_synced() || ++waited_at_end_ > kEndPatience)) {
+      is_done_ = true;
+      return leave(kDoneReason);
+    }
+    held_count_ = is_held_up() && !is_at_end() ? held_count_ + 1 : 0;
+    if (held_count_ == 0 && !is_at_end()) {
       ++live_.step;
       member_->progress(live_.step, 1.0f);
     }
     for (size_t f = 0; f < is_waiting_.size(); ++f) {
       const uint64_t start = f * options_.steps_per_round / is_waiting_.size();
       if (is_waiting_[f] || is_changing_[f]) continue;
-      const bool is_due = live_.step >= synced_at_[f] + options_.steps_per_round +
-                                            (version(int64_t(f)) == 0 ? start : 0);
+      const bool is_due = is_at_end() ? synced_at_[f] < live_.step
+                                      : live_.step >= synced_at_[f] + options_.steps_per_round +
+                                                          (version(int64_t(f)) == 0 ? start : 0);
       // Two that wait for each other's fragments meet where both have said all.
       if (!is_due && held_count_ != kHeldPatience) continue;
       freeze(f);

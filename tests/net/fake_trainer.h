@@ -37,6 +37,7 @@ struct TrainerOptions {
   // A trainer goes on for so many steps after it said a fragment ready, then waits for the round.
   uint64_t overlap_steps_max = 0;
   uint64_t steps_per_round = 5;
+  uint64_t steps_total = 0;  // Then it leaves, with all of them in the state. 0: endless.
   Duration step_time = std::chrono::milliseconds(200);
   Duration apply_time = std::chrono::milliseconds(30);
   bool asks_for_samples = false;
@@ -143,6 +144,9 @@ class FakeTrainer : public FragmentStore {
   const std::vector<uint64_t>& versions() const { return live_.versions; }
   uint64_t version(int64_t fragment) const { return live_.versions[size_t(fragment)]; }
   bool is_active() const { return is_running_; }
+  // All steps are made, if not all are in the state yet.
+  bool is_at_end() const { return options_.steps_total > 0 && live_.step >= options_.steps_total; }
+  bool is_done() const { return is_done_; }  // With all steps.
   int64_t catch_up_count() const { return catch_up_count_; }
   int64_t start_count() const { return start_count_; }
   uint64_t last_start_step() const { return last_start_step_; }
@@ -192,6 +196,7 @@ class FakeTrainer : public FragmentStore {
   void freeze(size_t fragment);
   bool is_held_up() const;
   void step();
+  bool is_all_synced() const;
   void later(Duration delay, std::function<void(Instant now, Outbox& out)> call);
   uint64_t digest_word(int64_t fragment) const;
   std::string where(int64_t fragment, uint64_t round) const;
@@ -216,7 +221,9 @@ class FakeTrainer : public FragmentStore {
   std::vector<uint64_t> synced_at_;         // Step of the last round.
   bool is_running_ = false;
   bool is_stepping_ = false;
-  int64_t held_count_ = 0;  // So many steps could not be made.
+  bool is_done_ = false;
+  int64_t waited_at_end_ = 0;  // Steps' time.
+  int64_t held_count_ = 0;     // So many steps could not be made.
   int64_t spoiled_left_ = 0;
   int64_t spoiled_blocks_left_ = 0;
   std::vector<std::map<uint64_t, Committed>> past_;     // Per fragment.

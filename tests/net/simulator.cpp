@@ -63,9 +63,10 @@ bool World::run_until(const std::function<bool()>& is_true, Duration limit) {
   return true;
 }
 
-void World::add_host(HostId host, const Endpoint& address) {
+void World::add_host(HostId host, const Endpoint& address, const NodeId& node) {
   Host& h = hosts_[host];
   h.address = address;
+  h.node = node;
   h.out = std::make_unique<HostOutbox>(*this, host);
   h.clock_offset = uniform(seconds(0), seconds(100000));
 }
@@ -243,19 +244,30 @@ void World::ring(HostId host, int64_t incarnation, Instant at) {
   if (h.machine != nullptr && h.incarnation == incarnation) set_timer(host);
 }
 
+std::optional<HostId> World::listener_at(const Endpoint& endpoint) const {
+  for (const auto& [alias, host] : aliases_) {
+    if (alias == endpoint) return host;
+  }
+  for (const auto& [id, host] : hosts_) {
+    if (host.address != endpoint) continue;
+    const auto swapped = swapped_ports_.find(id);
+    return swapped == swapped_ports_.end() ? id : swapped->second;
+  }
+  return std::nullopt;
+}
+
 LinkId World::connect(HostId from, const Endpoint& endpoint) {
   note_action(from);
   const LinkId id = links_.size() + 1;
-  const auto found = std::ranges::find_if(
-      hosts_, [&](const auto& entry) { return entry.second.address == endpoint; });
+  const auto listener = listener_at(endpoint);
   Link& made = links_.emplace_back();
   made.ends[0] = from;
-  made.ends[1] = found == hosts_.end() ? from : found->first;
+  made.ends[1] = listener.value_or(from);
   made.detour = uniform(Duration(0), options_.detour_max);
   const HostId to = made.ends[1];
   const bool is_unlucky =
       random_.uniform() < options_.connect_failure_chance || blocked_dials_.contains({from, to});
-  if (found == hosts_.end() || is_unlucky || is_cut(from, to)) {
+  if (!listener || is_unlucky || is_cut(from, to)) {
     after(is_cut(from, to) ? kGiveUpAfter : latency(from, to),
           [this, id] { end(id, 0, "it could not be connected"); });
     made.open_at = now_ + seconds(1'000'000);
@@ -275,7 +287,8 @@ LinkId World::connect(HostId from, const Endpoint& endpoint) {
     call(l.ends[1], [this, id](Instant now, Outbox& out) {
       Link& opened = link(id);
       if (!opened.is_alive[1]) return;
-      const Remote remote{{hosts_.at(opened.ends[0]).address.host, 50000}};
+      const Host& dialler = hosts_.at(opened.ends[0]);
+      const Remote remote{{dialler.address.host, 50000}, dialler.node};
       hosts_.at(opened.ends[1]).machine->on_link_open(id, true, remote, now, out);
     });
     after(way, [this, id] {
@@ -283,7 +296,8 @@ LinkId World::connect(HostId from, const Endpoint& endpoint) {
       call(link(id).ends[0], [this, id](Instant now, Outbox& out) {
         Link& opened = link(id);
         if (!opened.is_alive[0]) return;
-        const Remote remote{hosts_.at(opened.ends[1]).address};
+        const Host& answering = hosts_.at(opened.ends[1]);
+        const Remote remote{answering.address, answering.node};
         hosts_.at(opened.ends[0]).machine->on_link_open(id, false, remote, now, out);
       });
     });

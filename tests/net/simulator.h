@@ -49,7 +49,13 @@ class World {
   // Runs until `is_true` or the time is over; returns whether it is true.
   bool run_until(const std::function<bool()>& is_true, Duration limit);
 
-  void add_host(HostId host, const Endpoint& address);
+  // `node`: whose key it proves to have, to both ends of its links; zero where links are plain.
+  void add_host(HostId host, const Endpoint& address, const NodeId& node = {});
+  // One more address by which it is dialled: a name, or a port map.
+  void add_alias(HostId host, const Endpoint& alias) { aliases_.emplace_back(alias, host); }
+  // Who dials one of the two reaches the other, from now on: their port maps were exchanged.
+  void swap_ports(HostId a, HostId b) { swapped_ports_ = {{a, b}, {b, a}}; }
+  void restore_ports() { swapped_ports_.clear(); }
   // The machine outlives its being on.
   void turn_on(HostId host, Machine& machine);
   // Its links break; with `is_silent` the other ends notice only much later, as after a power cut.
@@ -99,6 +105,7 @@ class World {
   class HostOutbox;
   struct Host {
     Endpoint address;
+    NodeId node;
     Machine* machine = nullptr;
     std::unique_ptr<HostOutbox> out;
     int64_t incarnation = 0;
@@ -134,6 +141,7 @@ class World {
   };
 
   std::vector<LinkId> links_between(HostId a, HostId b) const;
+  std::optional<HostId> listener_at(const Endpoint& endpoint) const;
   void break_link(LinkId id);
   LinkId connect(HostId from, const Endpoint& endpoint);
   void send(HostId from, LinkId id, Message message);
@@ -166,7 +174,9 @@ class World {
   uint64_t tick_count_ = 0;
   std::vector<Event> events_;  // A heap.
   std::map<HostId, Host> hosts_;
-  std::deque<Link> links_;  // Link 1 is the first.
+  std::vector<std::pair<Endpoint, HostId>> aliases_;
+  std::map<HostId, HostId> swapped_ports_;  // Who is reached in whose place.
+  std::deque<Link> links_;                  // Link 1 is the first.
   std::set<std::pair<HostId, HostId>> cuts_;
   std::set<std::pair<HostId, HostId>> blocked_dials_;
   std::map<std::pair<HostId, HostId>, Duration> latencies_;

@@ -62,8 +62,8 @@ class CoordinatorMachine : public Coordinator {
     return std::ranges::any_of(roster_.all(),
                                [](const auto& one) { return one.second.is_welcome; });
   }
-  void redirect(const Redirect& to, Instant now, Outbox& out) override {
-    if (!is_started_) send_away(to, {now, out});
+  void redirect(const std::vector<Redirect>& places, Instant now, Outbox& out) override {
+    if (!is_started_) send_away(places, {now, out});
   }
   void retire(Instant now, Outbox& out) override {
     is_retiring_ = true;
@@ -115,7 +115,7 @@ class CoordinatorMachine : public Coordinator {
   void give_way(Turn turn);
   void call_up(Turn turn);
   void release(Turn turn);
-  void send_away(const Redirect& to, Turn turn);
+  void send_away(const std::vector<Redirect>& places, Turn turn);
   void step_down(const std::string& reason, Turn turn);
   void watch_quorum(Turn turn);
   void keep_log();
@@ -296,8 +296,6 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
     return;
   }
   if (!is_started_) beginning_.came(*member, turn.now);
-  base::log_info("{} registered from {} as peer {} with data address {}", member->name,
-                 member->remote.text(), member->peer, member->data.text());
   const bool is_welcome = is_started_ || beginning_.may_be_welcome(*member);
   is_welcome ? welcome(*member, turn) : stand_by(*member, turn);
   probe<"a member comes from a coordinator with a higher term">(is_split);
@@ -315,6 +313,8 @@ void CoordinatorMachine::admit(const Admission::Applicant& applicant, Turn turn)
 void CoordinatorMachine::welcome(MemberRecord& member, Turn turn) {
   member.is_welcome = true;
   member.welcomed_at = turn.now;
+  base::log_info("{} registered from {} as peer {} with data address {}", member.name,
+                 member.remote.text(), member.peer, member.data.text());
   const Welcome welcome{
       .peer = member.peer,
       .heartbeat_interval_ms = uint32_t(options_.heartbeat_interval / milliseconds(1)),
@@ -497,11 +497,13 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
 }
 
 // Where rounds of several fragments end within two round trips, whoever was in step would hear of
-// another commit each time, and never get in. Who lies about it holds the others up ever more
-// seldom.
+// another commit each time, and never get in. What it took last may have been one fragment of many,
+// so that each hold in vain makes the next one longer; who lies about it holds the others up ever
+// more seldom.
 void CoordinatorMachine::note_outrun(MemberRecord& member, Turn turn) {
-  if (++member.outrun_count >= 2 && std::has_single_bit(member.outrun_count))
-    rounds_.hold_commits(2 * member.catch_up_time + kHeldMin, turn.now);
+  if (++member.outrun_count < 2 || !std::has_single_bit(member.outrun_count)) return;
+  const auto held_count = std::bit_width(member.outrun_count) - 1;
+  rounds_.hold_commits(held_count * (2 * member.catch_up_time + kHeldMin), turn.now);
 }
 
 // The same where it is never in step at all: what it still lacks are the results of a round or two
@@ -556,7 +558,7 @@ void CoordinatorMachine::lose(PeerId peer, const std::string& reason, Turn turn)
   if (member.is_welcome) {
     standing_.notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
   } else {  // It has found the coordinator elsewhere, most likely.
-    base::log_info("{} does not wait here any more: {}", member.name, reason);
+    base::log_debug("{} does not wait here any more: {}", member.name, reason);
   }
   lost_count_ += member.was_active;
   turn.out.close(member.link);
@@ -728,10 +730,11 @@ void CoordinatorMachine::release(Turn turn) {
   }
 }
 
-void CoordinatorMachine::send_away(const Redirect& to, Turn turn) {
+void CoordinatorMachine::send_away(const std::vector<Redirect>& places, Turn turn) {
   for (const PeerId peer : roster_.peers()) {
     const LinkId link = roster_.find(peer)->link;
-    speaker_.send(link, MessageType::kRedirect, encode(to), turn);
+    for (const Redirect& place : places)
+      speaker_.send(link, MessageType::kRedirect, encode(place), turn);
     turn.out.close(link);
     forget(peer, turn);
   }

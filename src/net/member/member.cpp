@@ -46,7 +46,7 @@ class MemberMachine : public Member {
   void progress(uint64_t step, float loss) override;
   void need_samples(uint64_t count, Instant now, Outbox& out) override;
   void leave(const std::string& reason, Instant now, Outbox& out) override;
-  std::optional<Redirect> followed() const override;
+  std::vector<Redirect> followed() const override;
 
  private:
   // A failure: the coordinator's word cannot be, so its link is closed and we register anew.
@@ -361,12 +361,12 @@ MemberMachine::Handled MemberMachine::on_control(LinkId link, const Message& mes
 }
 
 // We never go back to a coordinator that came before one that we have followed: what we told that
-// one stands. Of two with one term we stay with ours.
+// one stands. Of two with one term we stay with ours. (An honest one has a term above that of the
+// Hello before it welcomes anybody.)
 MemberMachine::Handled MemberMachine::on_welcome(LinkId link, const Welcome& welcome, uint32_t term,
                                                  Turn turn) {
   const bool is_another = log_.coordinator != welcome.coordinator && log_.coordinator != 0;
   const bool is_older = term < log_.term || (term == log_.term && is_another);
-  probe<"a coordinator that came before ours welcomes us">(is_older);
   if (is_older) return base::Failure{"another coordinator has taken the run over"};
   RunLog log = log_;
   log.term = term;
@@ -605,10 +605,14 @@ void MemberMachine::keep(RunLog log) {
 }
 
 // Any member may be the next coordinator. After a start the others come first: they may be in the
-// middle of the run.
+// middle of the run. And this process may be where the run begins without knowing it, behind an
+// address by which it cannot reach itself: then it hears so from those who come.
 void MemberMachine::set_places() {
   std::vector<Registration::Place> places, own;
-  if (log_.list.electorates.empty()) return;  // The run does not fail over.
+  if (log_.list.electorates.empty()) {  // Of a run that fails over, if we have a place of our own.
+    if (!options_.own.empty()) registration_.set_places({own_place()});
+    return;
+  }
   for (const Seat& seat : log_.list.members) {
     const bool is_us = seat.node_key == options_.node_key;
     if (is_us && !options_.own.empty()) {
@@ -643,9 +647,15 @@ std::string MemberMachine::own_host(const Registration::Place& place) const {
   return registration_.is_home(place) ? options_.coordinator.host : "";
 }
 
-std::optional<Redirect> MemberMachine::followed() const {
-  if (!registration_.link()) return std::nullopt;
-  return Redirect{.coordinator = registration_.endpoint(), .node_key = log_.coordinator};
+std::vector<Redirect> MemberMachine::followed() const {
+  if (!registration_.link()) return {};
+  std::vector<Redirect> places;
+  for (const Seat& seat : log_.list.members) {
+    if (seat.node_key == log_.coordinator && seat.data != registration_.endpoint())
+      places.push_back({.coordinator = seat.data, .node_key = seat.node_key});
+  }
+  places.push_back({.coordinator = registration_.endpoint(), .node_key = log_.coordinator});
+  return places;
 }
 
 Message MemberMachine::make_hello(const Registration::Place& place) {

@@ -109,9 +109,18 @@ void Registration::on_welcome(LinkId link, const Welcome& welcome, Turn turn) {
   heartbeat_at_ = turn.now;
 }
 
-// A node that is reached by the configured address is not dialled by its own beside that.
+// A node that is reached by the configured address is not dialled by its own beside that. And where
+// another one answers than the one that we look for (it may even be ourselves, after a port map was
+// changed), a link that stands would keep us from looking again.
 void Registration::on_stand_by(LinkId link, const StandBy& stand_by, Turn turn) {
-  find(link).coordinator = stand_by.coordinator;
+  Candidate& there = find(link);
+  there.coordinator = stand_by.coordinator;
+  const uint64_t expected = is_home(there.place) ? 0 : there.place.node_key;
+  if (expected != 0 && expected != stand_by.coordinator) {
+    probe<"another node stands by where one is looked for">();
+    drop(link, "another node answers there", turn);
+    return;
+  }
   for (Candidate& candidate : candidates_) {
     if (!candidate.link || !is_reached_elsewhere(candidate)) continue;
     probe<"a node is reached by two addresses">();

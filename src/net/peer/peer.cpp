@@ -38,8 +38,8 @@ class PeerMachine final : public Peer {
   void on_tick(Instant now, Outbox& out) override {
     act(now, out, [&] {
       member_->on_tick(now, member_side_);
-      if (const auto elsewhere = followed_elsewhere())
-        coordinator_->redirect(*elsewhere, now, coordinator_side_);
+      if (const auto elsewhere = followed_elsewhere(); !elsewhere.empty())
+        coordinator_->redirect(elsewhere, now, coordinator_side_);
       coordinator_->on_tick(now, coordinator_side_);
     });
   }
@@ -66,7 +66,7 @@ class PeerMachine final : public Peer {
     act(now, out, [&] { member_->leave(reason, now, member_side_); });
     act(now, out, [&] { coordinator_->retire(now, coordinator_side_); });
   }
-  std::optional<Redirect> followed() const override { return member_->followed(); }
+  std::vector<Redirect> followed() const override { return member_->followed(); }
 
   const Coordinator& coordinator() const override { return *coordinator_; }
   bool has_left() const override { return is_leaving_ && !coordinator_->is_coordinating(); }
@@ -121,13 +121,14 @@ class PeerMachine final : public Peer {
     out_ = nullptr;
   }
   // The coordinator that our member follows, if it is not ours.
-  std::optional<Redirect> followed_elsewhere() const {
-    const auto followed = member_->followed();
-    return followed && followed->node_key != options_.identity ? followed : std::nullopt;
+  std::vector<Redirect> followed_elsewhere() const {
+    auto followed = member_->followed();
+    const bool is_ours = !followed.empty() && followed.front().node_key == options_.identity;
+    return is_ours ? std::vector<Redirect>{} : followed;
   }
   void hear(const InnerLink::Event& event, Instant now);
   void welcome_stranger(LinkId link, const Message& message, Instant now);
-  void redirect(LinkId link, const Redirect& to);
+  void redirect(LinkId link, const std::vector<Redirect>& places);
 
   const Options options_;
   const std::unique_ptr<Member> member_;
@@ -186,18 +187,20 @@ void PeerMachine::welcome_stranger(LinkId link, const Message& message, Instant 
     return;
   }
   const auto elsewhere = followed_elsewhere();
-  probe<"a node sends another to its coordinator">(elsewhere.has_value());
-  if (elsewhere) return redirect(link, *elsewhere);  // Who says Redirect does not listen.
+  probe<"a node sends another to its coordinator">(!elsewhere.empty());
+  if (!elsewhere.empty()) return redirect(link, elsewhere);  // Who says Redirect does not listen.
   if (is_leaving_) return out_->close(link);
   coordinators_.insert(link);
   coordinator_->on_link_open(link, true, remote, now, coordinator_side_);
   coordinator_->on_message(link, message, now, coordinator_side_);
 }
 
-void PeerMachine::redirect(LinkId link, const Redirect& to) {
-  out_->send(
-      link,
-      {.type = MessageType::kRedirect, .run = run_hash(options_.run_name), .payload = encode(to)});
+void PeerMachine::redirect(LinkId link, const std::vector<Redirect>& places) {
+  for (const Redirect& place : places) {
+    out_->send(link, {.type = MessageType::kRedirect,
+                      .run = run_hash(options_.run_name),
+                      .payload = encode(place)});
+  }
   out_->close(link);
 }
 

@@ -1,6 +1,7 @@
 #include "net/simulation/storm.h"
 
 #include <algorithm>
+#include <fmt/ranges.h>
 
 namespace net {
 namespace {
@@ -15,7 +16,7 @@ Storm::Storm(uint64_t seed) : random_(seed, 2), cluster_(draw(seed)) {
   cluster_.world.on_delivery = [this](HostId from, HostId to, Message& message) {
     spring(from, to, message);
   };
-  close_ports();
+  draw_ports();
 }
 
 std::string Storm::run() {
@@ -25,13 +26,40 @@ std::string Storm::run() {
   for (Duration at = seconds(5); at < duration; at += milliseconds(200 + below(4000))) {
     cluster_.world.after(at, [this] { strike(); });
   }
+  if (loses_all_disks_) later(duration / 2, [this] { lose_all_disks(); });
   cluster_.world.run_for(duration);
   calm();
-  const bool is_well = cluster_.all_active(minutes(5)) &&
-                       cluster_.reaches(cluster_.highest_version() + 3, minutes(5));
+  const bool is_well = gets_on();
   std::string wrong = cluster_.violations();
   if (!is_well) wrong += "not everybody gets on: " + story();
   return wrong;
+}
+
+// Of a run with an end: all finish that had made its last steps by then. Who was away has nobody
+// left to ask.
+bool Storm::gets_on() {
+  if (!has_end_) {
+    return cluster_.all_active(minutes(5)) &&
+           cluster_.reaches(cluster_.highest_version() + 3, minutes(5));
+  }
+  const auto is_over = [&] {
+    return !finished_.empty() && std::ranges::includes(finished_, at_end_);
+  };
+  return cluster_.run_until(is_over, minutes(20));
+}
+
+void Storm::watch_end() {
+  const auto running = cluster_.running_nodes();
+  const auto is_done = [&](HostId node) { return cluster_.node(node).is_done(); };
+  if (finished_.empty() && std::ranges::any_of(running, is_done)) {
+    std::ranges::copy_if(running, std::inserter(at_end_, at_end_.end()), [&](HostId node) {
+      return is_done(node) || (cluster_.node(node).is_active() && cluster_.node(node).is_at_end());
+    });
+  }
+  for (const HostId node : running) {
+    if (is_done(node) && finished_.insert(node).second)
+      cluster_.world.after(milliseconds(2500), [this, node] { cluster_.crash_node(node); });
+  }
 }
 
 ClusterOptions Storm::draw(uint64_t seed) {
@@ -45,7 +73,14 @@ ClusterOptions Storm::draw(uint64_t seed) {
   options.coordinator.ready_grace = seconds(3);
   options.coordinator.round_timeout = seconds(12);
   options.member.coordinator_patience = minutes(30);
-  options.trainer.has_one_history = true;
+  loses_all_disks_ = options.home == kCoordinatorHost && chance(0.1);
+  options.trainer.has_one_history = !loses_all_disks_;
+  has_end_ = !loses_all_disks_ && chance(0.2);
+  if (has_end_) options.trainer.steps_total = 150 + below(250);
+  options.coordinator.steps_total = options.trainer.steps_total;
+  if (has_end_) options.member.coordinator_patience = seconds(60);
+  options.has_alias = options.home != kCoordinatorHost && chance(0.3);
+  options.is_secured = is_secured_ = chance(0.3);
   using Plan = CoordinatorOptions::Plan;
   constexpr Plan kPlans[] = {Plan::kAuto, Plan::kDirect, Plan::kTwoLevel, Plan::kRing};
   options.coordinator.plan = kPlans[below(std::size(kPlans))];
@@ -59,8 +94,10 @@ ClusterOptions Storm::draw(uint64_t seed) {
   return options;
 }
 
-// Of some nodes, in some storms, from the beginning to the end. Node 1 may be where the run begins.
-void Storm::close_ports() {
+// Some nodes cannot be dialled, in some storms, from the beginning to the end; but node 1 may be
+// where the run begins. In others it cannot dial itself by the address that it has for the rest.
+void Storm::draw_ports() {
+  if (chance(0.3)) cluster_.world.block_dials(1, 1);
   if (!chance(0.25)) return;
   for (HostId node = 2; node <= node_count_; ++node) {
     if (node > 2 && !chance(0.5)) cluster_.world.close_port(node);
@@ -75,6 +112,7 @@ void Storm::later(Duration delay, std::function<void()> call) {
 
 // The nodes' service managers.
 void Storm::attend() {
+  watch_end();
   cluster_.restart_stopped();
   cluster_.world.after(seconds(1), [this] { attend(); });
 }
@@ -84,7 +122,7 @@ void Storm::strike() {
   World& world = cluster_.world;
   const HostId a = any_node(), b = HostId(below(uint64_t(node_count_) + 1));
   const Duration lasts = milliseconds(100 + below(12000));
-  switch (below(9)) {
+  switch (below(is_secured_ ? 10 : 9)) {
     case 0:
       return crash(a, lasts);
     case 1:
@@ -111,8 +149,11 @@ void Storm::strike() {
     case 7:
       world.cut_one_way(a, b);
       return later(lasts, [this, a, b] { cluster_.world.heal(a, b); });
+    case 9:
+      world.swap_ports(a, any_node());
+      return later(lasts, [this] { cluster_.world.restore_ports(); });
     default:
-      if (!may_crash() || !cluster_.is_running(a)) return;
+      if (!cluster_.is_running(a) || !may_crash(a)) return;
       cluster_.node(a).leave("its operator says so");
       leaving_.insert(a);
       return later(milliseconds(2500), [this, a, lasts] {
@@ -122,21 +163,35 @@ void Storm::strike() {
   }
 }
 
-// What only one node has in its memory may be lost with it. A second one is not, before the first
-// has its place again.
-bool Storm::may_crash() {
+// What only one node has in its memory may be lost with it. So none is that decides alone; and not
+// a second one before the first has its place again.
+bool Storm::may_crash(HostId node) {
   if (cluster_.running_nodes().size() < size_t(node_count_)) return false;
-  return std::ranges::all_of(cluster_.running_nodes(),
-                             [&](HostId node) { return cluster_.node(node).is_active(); });
+  return !cluster_.decides_alone(node) &&
+         std::ranges::all_of(cluster_.running_nodes(),
+                             [&](HostId one) { return cluster_.node(one).is_active(); });
 }
 
 void Storm::crash(HostId node, Duration lasts, bool is_allowed) {
-  if (!cluster_.is_running(node) || (!is_allowed && !may_crash())) return;
+  if (!cluster_.is_running(node) || (!is_allowed && !may_crash(node))) return;
   ++crash_count_;
+  at_end_.erase(node);
   cluster_.crash_node(node, chance(0.3));
-  later(lasts, [this, node] {
-    if (!cluster_.is_running(node)) cluster_.start_node(node);
-  });
+  later(lasts, [this, node] { start(node); });
+}
+
+void Storm::start(HostId node, Cluster::Memory memory) {
+  if (!cluster_.is_running(node) && !finished_.contains(node)) cluster_.start_node(node, memory);
+}
+
+// As when all machines were rented anew, but for the coordinator's.
+void Storm::lose_all_disks() {
+  for (HostId node = 1; node <= node_count_; ++node) {
+    if (cluster_.is_running(node)) cluster_.crash_node(node);
+    later(milliseconds(100 + below(5000)), [this, node] { start(node, Cluster::Memory::kLost); });
+  }
+  cluster_.crash_coordinator();
+  cluster_.start_coordinator();
 }
 
 void Storm::spring(HostId from, HostId to, const Message& message) {
@@ -162,21 +217,25 @@ void Storm::split(Duration lasts) {
 void Storm::calm() {
   is_over_ = true;
   cluster_.world.heal_all();
+  cluster_.world.restore_ports();
   for (HostId node = 1; node <= node_count_; ++node) {
     cluster_.world.thaw(node);
     // Who has said that it leaves is started again, as any that has ended.
     if (leaving_.contains(node) && cluster_.is_running(node)) cluster_.crash_node(node);
-    if (!cluster_.is_running(node)) cluster_.start_node(node);
+    start(node);
   }
 }
 
 std::string Storm::story() {
   std::string text;
   for (const HostId node : cluster_.running_nodes()) {
-    text += fmt::format(" node {} {} at version {};", node,
-                        cluster_.node(node).is_active() ? "active" : "not active",
-                        cluster_.node(node).version(0));
+    const FakeTrainer& trainer = cluster_.node(node);
+    text += fmt::format(" node {} {} at step {} and versions {};", node,
+                        trainer.is_active() ? "active" : "not active", trainer.step(),
+                        fmt::join(trainer.versions(), " "));
   }
+  for (const HostId node : at_end_) text += fmt::format(" node {} was to finish;", node);
+  for (const HostId node : finished_) text += fmt::format(" node {} has finished;", node);
   for (const HostId node : cluster_.coordinating()) text += fmt::format(" {} coordinates", node);
   return text;
 }
