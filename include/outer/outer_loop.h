@@ -16,7 +16,8 @@
 //   - We are behind or our digest differs: the committed state is fetched from a peer and verified;
 //     own progress since the last commit is kept.
 //   - Our parameters are not finite: we take part without weight and go on from the result.
-//   - The coordinator is lost for good: the outcome says so, and the caller saves and exits.
+//   - The coordinator is lost for good: the outcome says so, and the caller saves and exits. After
+//     the last step the others have most likely finished: that ends the wait for the last rounds.
 //   - The coordinator is lost, or we are to stop, while the state is being fetched: there is
 //     nothing whole to save. resource_lost is thrown; the node goes on from its last checkpoint.
 #pragma once

@@ -124,6 +124,24 @@ void SwarmOuterLoop::take_part(StepOutcome& outcome, Samples samples,
                     stopped_ ? stopped_->reason : "stopped before it was complete"),
         kFromCheckpoint);
   }
+  if (stopped_ && stopped_->restart_makes_sense && is_last_step()) end_without_others();
+}
+
+// Nobody is left to make the last rounds with. What was to be in them is in the local parameters
+// alone.
+void SwarmOuterLoop::end_without_others() {
+  std::string versions;
+  for (int64_t f = 0; f < state_.fragment_count(); ++f) {
+    if (fragments_[size_t(f)].in_flight) state_.thaw(f);
+    fragments_[size_t(f)].in_flight.reset();
+    versions += fmt::format("{}{}", f == 0 ? "" : ", ", state_.version(f));
+  }
+  base::log_warning(
+      "outer: all steps are done, and the others have gone before the last rounds were committed "
+      "({}): this node ends with the outer parameters of version {}; a node that finished with "
+      "others may have newer ones",
+      stopped_->reason, versions);
+  stopped_.reset();
 }
 
 // The next event, if one comes soon. The time is written down for the round that holds us up.

@@ -60,6 +60,7 @@ class SwarmOuterLoop final : public OuterLoop {
   void take_part(StepOutcome& outcome, Samples samples,
                  const std::function<bool()>& stop_requested);
   std::optional<net::MemberEvent> wait();
+  void end_without_others();
   void merge_and_announce(StepOutcome& outcome);
   void announce_all(StepOutcome& outcome);
   void announce(int64_t fragment);

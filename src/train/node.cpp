@@ -86,6 +86,7 @@ class Node {
   void begin_with_start_model();
   void resume();
   bool join();
+  bool join_or_be_done();
   void claim_directory();
   void load_samples(const outer::OuterLoop::Entry& entry);
   void start_loader(const data::SampleRanges& samples);
@@ -283,6 +284,18 @@ bool Node::join() {
   return true;
 }
 
+// A node that had finished, and is started again, need not find anybody any more.
+bool Node::join_or_be_done() {
+  summary_.finished = step_ >= config_.training.steps;
+  try {
+    return join();
+  } catch (const base::Error& error) {
+    if (!summary_.finished || error.code() != base::ExitCode::kResourceLost) throw;
+    base::log_warning("{}. All steps were done before: nothing is left to do", error.what());
+    return false;
+  }
+}
+
 // What the checkpoint had left, unless the run has gone on since: then it may have been trained on.
 // A solo run has all the rest of the data.
 void Node::load_samples(const outer::OuterLoop::Entry& entry) {
@@ -320,7 +333,7 @@ int64_t Node::samples() const {
 
 NodeSummary Node::run() {
   const auto begin = Clock::now();
-  if (join()) {
+  if (join_or_be_done()) {
     ask_for_samples();
     evaluate();
     try {

@@ -222,6 +222,40 @@ TEST_CASE("a lost coordinator", "[outer][loop]") {
   }
 }
 
+TEST_CASE("after the last step the others may be gone", "[outer][loop]") {
+  Scenario s(1, 6);
+  s.join();
+  s.swarm.on_ready = [&](int64_t f, uint64_t step) { s.say(s.commit(f, step, 100, true)); };
+  s.steps(1, 3);
+  REQUIRE(s.step(4).rounds.size() == 1);
+  s.require_local(100);
+  SECTION("then it ends with what was committed, and its own last steps beside that") {
+    s.swarm.on_ready = [&](int64_t, uint64_t) {
+      s.say(net::Stopped{.reason = "gone", .restart_makes_sense = true});
+    };
+    s.steps(5, 5);
+    REQUIRE(!s.step(6).lost);
+    s.require_local(102);
+    REQUIRE(s.node->state->version(0) == 1);
+    REQUIRE(s.loop->in_flight().empty());
+  }
+  SECTION("or silent") {
+    s.swarm.on_ready = {};
+    s.steps(5, 5);
+    REQUIRE(!s.step(6).lost);
+    REQUIRE(s.loop->in_flight().empty());
+  }
+  SECTION("before it that is a loss, and a rejection always is") {
+    s.say(net::Stopped{.reason = "gone", .restart_makes_sense = true});
+    REQUIRE(s.step(5).lost == "gone");
+  }
+  SECTION("a rejection is one to the end") {
+    s.swarm.on_ready = [&](int64_t, uint64_t) { s.say(net::Stopped{.reason = "rejected", .restart_makes_sense = false}); };
+    s.steps(5, 5);
+    REQUIRE(s.step(6).lost == "rejected");
+  }
+}
+
 TEST_CASE("samples are asked for, and handed on when they come", "[outer][loop]") {
   Scenario s;
   s.say(net::SamplesGranted{.first = 70, .count = 0});
