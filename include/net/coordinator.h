@@ -42,6 +42,7 @@
 #include <string>
 #include <vector>
 
+#include "net/incident.h"
 #include "net/machine.h"
 #include "net/run_log.h"
 
@@ -96,6 +97,7 @@ struct CoordinatorOptions {
   // In a run with a list of keys: what the host's links are held against. Members are told at once
   // what changes in it.
   std::shared_ptr<const AllowedKeys> allowed;
+  OnIncident on_incident;  // Nodes that are rejected, leave, are lost or put out of a round.
 };
 
 // What happened, for logs, metrics and tests.

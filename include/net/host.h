@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 
+#include "net/incident.h"
 #include "net/machine.h"
 #include "net/security.h"
 
@@ -57,6 +58,7 @@ struct HostOptions {
   // turn; everything else goes first, and the chunks make up for it.
   double uplink_bytes_per_second = 0;
   double socket_bytes_per_second = 0;  // Of one link: the system paces it, where it can.
+  OnIncident on_incident;              // Connections that are refused.
 };
 
 class Host {

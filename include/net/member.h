@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "net/fragment_store.h"
+#include "net/incident.h"
 #include "net/machine.h"
 #include "net/run_log.h"
 
@@ -51,9 +52,10 @@ struct MemberOptions {
   // Where a coordinator that we could find in our own process would be dialled: net/peer.h. The
   // first one is always that; none: there is none.
   std::vector<Endpoint> own;
-  RunLog log;            // What the process before this one has kept.
-  KeepLog keep_log;      // May be empty.
-  uint64_t samples = 0;  // Of the run's data, that are handed out as far as we have heard.
+  OnIncident on_incident;  // The coordinator is lost.
+  RunLog log;              // What the process before this one has kept.
+  KeepLog keep_log;        // May be empty.
+  uint64_t samples = 0;    // Of the run's data, that are handed out as far as we have heard.
   Duration coordinator_patience = std::chrono::seconds(60);
   // Without any block of a state that we need: Stopped.
   Duration fetch_patience = std::chrono::seconds(300);

@@ -9,7 +9,9 @@
 #include "outer/fragments.h"
 #include "outer/simulation.h"
 #include "train/coordinator_options.h"
+#include "train/incident_box.h"
 #include "train/run_log_file.h"
+#include "train/run_metrics.h"
 #include "train/swarm_security.h"
 #include "train/timing.h"
 
@@ -51,6 +53,31 @@ class ReportBox {
   std::mutex mutex_;
   std::condition_variable changed_;
   net::CoordinatorReport report_;
+};
+
+// Made when there is something to write: a coordinator needs no disk otherwise.
+class IncidentFile {
+ public:
+  IncidentFile(base::Storage& storage, std::string directory)
+      : storage_(storage), directory_(std::move(directory)) {}
+
+  void write(const IncidentBox::Content& incidents) {
+    if (incidents.entries.empty() || is_given_up_) return;
+    try {
+      if (!file_) storage_.make_directories(directory_);
+      if (!file_) file_.emplace(directory_ + "/coordinator.jsonl", "coordinator");
+    } catch (const base::Error& error) {
+      is_given_up_ = true;
+      return base::log_warning("no coordinator.jsonl: {}", error.what());
+    }
+    write_incidents(*file_, incidents);
+  }
+
+ private:
+  base::Storage& storage_;
+  const std::string directory_;
+  std::optional<observe::MetricsFile> file_;
+  bool is_given_up_ = false;
 };
 
 net::CoordinatorOptions::Guard guard_of(const outer::OuterConfig& outer) {
@@ -114,6 +141,8 @@ net::CoordinatorReport run_coordinator(
   const auto key_list = load_key_list(config, storage);
   net::CoordinatorOptions options = coordinator_options(config);
   if (key_list) options.allowed = key_list->allowed();
+  IncidentBox incidents;
+  options.on_incident = [&](net::Incident one) { incidents.put(std::move(one)); };
   const std::string log_path = config.node.run_directory + "/coordinator.json";
   RunLogFile log(storage, log_path, config.name);
   if (options.fail_over) {
@@ -125,22 +154,26 @@ net::CoordinatorReport run_coordinator(
   const auto host = net::Host::create(
       {.listen = listen,
        .thread_name = "atoll-coord",
-       .security = load_security(config, storage, load_key(config, storage), options.allowed)},
+       .security = load_security(config, storage, load_key(config, storage), options.allowed),
+       .on_incident = options.on_incident},
       *coordinator);
   if (options.fail_over) {
     storage.make_directories(config.node.run_directory);
     log.open();
   }
+  IncidentFile metrics(storage, config.node.run_directory);
   host->start();
   on_listening(host->listening_on());
   while (!stop_requested()) {
     if (key_list) key_list->refresh(std::time(nullptr));
+    metrics.write(incidents.take());
     host->post([&](net::Instant, net::Outbox&) { box.put(coordinator->report()); });
     const auto report = box.wait(std::chrono::milliseconds(250));
     if (!report.finished) continue;
     if (storage.exists(log_path)) storage.remove_all(log_path);  // Another run begins anew.
     return report;
   }
+  metrics.write(incidents.take());
   return box.wait(std::chrono::milliseconds(0));
 }
 

@@ -123,7 +123,8 @@ class Node {
   base::ThreadPool pool_;
   MasterParameters masters_;
   std::unique_ptr<outer::OuterState> outer_;  // Null in a solo run, as the two below.
-  RunLogFile run_log_;                        // Outlives the swarm that writes it.
+  RunLogFile run_log_;                        // These two outlive the swarm that fills them.
+  IncidentBox incidents_;
   std::unique_ptr<net::Swarm> swarm_;
   std::unique_ptr<outer::OuterLoop> outer_loop_;
 
@@ -240,14 +241,17 @@ bool Node::join() {
   const auto key_of_coordinator = coordinator_key(config_);
   if (key_of_coordinator) allowed->set({*key_of_coordinator});
   std::optional<net::CoordinatorOptions> standby;
+  const auto on_incident = [this](net::Incident one) { incidents_.put(std::move(one)); };
   if (swarm.fail_over) standby = coordinator_options(config_);
   if (standby) standby->allowed = key_of_coordinator ? allowed : nullptr;
+  if (standby) standby->on_incident = on_incident;
   if (storage_.exists(directory_.path("node_key"))) run_log_.open();  // It is a node already.
   swarm_ = net::Swarm::join(
       {.listen = addresses.listen,
        .security = load_security(config_, storage_, directory_.node_key(), allowed),
        .rehearsal = rehearsal_of(config_.node),
-       .uplink_bytes_per_second = config_.node.uplink_mbit * 1e6 / 8},
+       .uplink_bytes_per_second = config_.node.uplink_mbit * 1e6 / 8,
+       .on_incident = on_incident},
       {.run_name = config_.name,
        .config = digest_,
        .node_name = config_.node.name,
@@ -256,6 +260,7 @@ bool Node::join() {
        .coordinator_key = key_of_coordinator,
        .allowed = key_of_coordinator ? allowed : nullptr,
        .advertise = addresses.advertise,
+       .on_incident = on_incident,
        .log = run_log_.found(),
        .keep_log = [this](const net::RunLog& log) { run_log_.keep(log); },
        .samples = uint64_t(resumed_samples_),
@@ -359,6 +364,7 @@ NodeSummary Node::run() {
   }
   summary_.seconds = seconds_since(begin);
   if (training_seconds_ > 0) summary_.utilisation = 1 - exposed_seconds_ / training_seconds_;
+  if (metrics_) metrics_->incidents(incidents_.take());
   if (metrics_) metrics_->summary(summary_);
   base::log_info("{} at step {}", summary_.finished ? "all steps are done" : "stopped by a signal",
                  step_);
@@ -418,6 +424,7 @@ void Node::take(const outer::StepOutcome& outcome) {
   }
   for (const auto& membership : outcome.memberships) metrics_->membership(membership);
   for (const auto& standing : outcome.standings) metrics_->standing(standing);
+  metrics_->incidents(incidents_.take());
   for (const auto& round : outcome.rounds) {
     rounds_.push_back(round);
     ++summary_.rounds;

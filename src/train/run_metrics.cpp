@@ -112,6 +112,23 @@ void RunMetrics::standing(const outer::StandingReport& standing) {
   file_.write(line);
 }
 
+void write_incidents(observe::MetricsFile& file, const IncidentBox::Content& incidents) {
+  const auto now = std::chrono::steady_clock::now();
+  for (const auto& [incident, at] : incidents.entries) {
+    auto line = file.begin_line("incident");
+    line.field("what", net::name_of(incident.kind))
+        .field("who", incident.who)
+        .field("reason", incident.reason)
+        .field("count", incident.count)
+        .field("seconds_ago", std::chrono::duration<double>(now - at).count());
+    file.write(line);
+  }
+  if (incidents.dropped_count == 0) return;
+  auto line = file.begin_line("incident");
+  line.field("what", "dropped").field("count", incidents.dropped_count);
+  file.write(line);
+}
+
 void RunMetrics::evaluation(int64_t step, const Validation& validation) {
   auto line = file_.begin_line("evaluation");
   line.field("step", step)

@@ -8,10 +8,14 @@
 #include "observe/metrics.h"
 #include "outer/outer_loop.h"
 #include "train/engine.h"
+#include "train/incident_box.h"
 #include "train/node.h"
 #include "train/trainer.h"
 
 namespace train {
+
+// Also for who has no other metrics: a coordinator on its own.
+void write_incidents(observe::MetricsFile& file, const IncidentBox::Content& incidents);
 
 class RunMetrics {
  public:
@@ -24,6 +28,7 @@ class RunMetrics {
   void round(const outer::RoundReport& round);
   void membership(const outer::MembershipReport& membership);
   void standing(const outer::StandingReport& standing);
+  void incidents(const IncidentBox::Content& incidents) { write_incidents(file_, incidents); }
   void evaluation(int64_t step, const Validation& validation);
   void checkpoint(int64_t step, const checkpoint::SaveReport& report, double seconds);
   void checkpoint_failed(int64_t step, const std::string& reason, int64_t next_attempt);

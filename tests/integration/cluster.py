@@ -190,6 +190,11 @@ class ClusterTest(unittest.TestCase):
         log = self.folder / "coordinator.txt"
         return "\nThe coordinator:\n" + log.read_text()[-3000:] if log.exists() else ""
 
+    def coordinators_incidents(self):
+        """What the coordinator's own metrics say went wrong, and why."""
+        lines = (line for file in self.folder.glob("coordinator-*/coordinator.jsonl") for line in file.read_text().splitlines())
+        return [(line["what"], line.get("reason")) for line in map(json.loads, lines)]
+
     def assert_digests_agree(self, nodes, at_least):
         """Equal digests for equal rounds, and at least so many rounds that several nodes applied."""
         seen, compared = {}, 0

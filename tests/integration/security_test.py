@@ -80,6 +80,7 @@ class SecurityTest(ClusterTest):
         self.assertEqual(result.returncode, 3, result.stderr)  # It may be the coordinator that has the wrong one.
         self.assertFalse((self.folder / "stranger").exists())
         self.assertEqual(node.finish(), 0, node.tail())
+        self.assertIn(("refused", "it does not take us: its run secret is not ours"), self.coordinators_incidents())
 
     def test_without_security_every_start_warns(self):
         self.start_coordinator(swarm__security="none")

@@ -161,7 +161,9 @@ std::vector<HostId> Cluster::coordinating() const {
 
 bool Cluster::decides_alone(HostId node) const {
   const auto& electorates = nodes_.at(node).log.list.electorates;
-  const std::set<uint64_t> alone{member_options(node).node_key};
+  const auto special = special_.find(node);
+  const std::set<uint64_t> alone{special == special_.end() ? member_options(node).node_key
+                                                           : special->second.node_key};
   return !electorates.empty() && std::ranges::all_of(electorates, [&](const Electorate& one) {
     return is_quorum(one, alone, true);
   });

@@ -61,6 +61,29 @@ TEST_CASE("trust: a node has the number of the key that it has proved") {
   REQUIRE(desk.is_told(honest, MessageType::kWelcome));
 }
 
+TEST_CASE("trust: who is rejected, leaves, is lost or put out is told with the first cause") {
+  CoordinatorOptions options = strict_options(3);
+  std::vector<Incident> told;
+  options.on_incident = [&](Incident one) { told.push_back(std::move(one)); };
+  Desk desk(options);
+  std::vector<LinkId> links;
+  for (const uint64_t key : {1, 2, 3}) links.push_back(desk.join(desk.hello(key)));
+  for (const LinkId link : links) desk.sync(link);
+  REQUIRE(told.empty());
+  Hello other = desk.hello(4);
+  other.config = digest_of(7);
+  desk.join(other);
+  desk.send(links[2], MessageType::kLeave, encode(Leave{"its operator says so"}));
+  desk.coordinator->on_link_closed(links[1], "it was reset", desk.now, desk.out);
+  REQUIRE(told.size() == 3);
+  REQUIRE((told[0].kind == Incident::Kind::kRejected && told[0].who == "node-4 (10.1.1.1:5555)"));
+  REQUIRE(told[0].reason.starts_with("your configuration has the digest"));
+  REQUIRE((told[1].kind == Incident::Kind::kLeft && told[1].who == "node-3"));
+  REQUIRE(told[1].reason == "its operator says so");
+  REQUIRE((told[2].kind == Incident::Kind::kLost && told[2].who == "node-2"));
+  REQUIRE(told[2].reason == "it was reset");
+}
+
 // --- Who contributes.
 
 TEST_CASE("trust: who cannot be dialled dials the others and owns nothing, until it can be") {

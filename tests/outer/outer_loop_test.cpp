@@ -250,7 +250,9 @@ TEST_CASE("after the last step the others may be gone", "[outer][loop]") {
     REQUIRE(s.step(5).lost == "gone");
   }
   SECTION("a rejection is one to the end") {
-    s.swarm.on_ready = [&](int64_t, uint64_t) { s.say(net::Stopped{.reason = "rejected", .restart_makes_sense = false}); };
+    s.swarm.on_ready = [&](int64_t, uint64_t) {
+      s.say(net::Stopped{.reason = "rejected", .restart_makes_sense = false});
+    };
     s.steps(5, 5);
     REQUIRE(s.step(6).lost == "rejected");
   }

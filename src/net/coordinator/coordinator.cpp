@@ -36,6 +36,8 @@ using std::chrono::milliseconds;
 
 // For who is nearly in step, beside the time that he takes.
 constexpr Duration kHeldMin = std::chrono::seconds(1);
+// So many times longer is the last of them.
+constexpr int kHeldCountMax = 3;
 // Commits of each fragment that somebody who lacks little may miss.
 constexpr int64_t kOutrunAfter = 4;
 // Whoever is removed from the list is out within a second, everywhere.
@@ -250,6 +252,8 @@ void CoordinatorMachine::follow(const Admission::Verdict& verdict, Turn turn) {
 void CoordinatorMachine::reject(LinkId link, const std::string& who, const Reject& reject,
                                 Turn turn) {
   base::log_warning("rejected {}: {}", who, reject.reason);
+  tell(options_.on_incident,
+       {.kind = Incident::Kind::kRejected, .who = who, .reason = reject.reason});
   speaker_.send(link, MessageType::kReject, encode(reject), turn);
   turn.out.close(link);
 }
@@ -502,7 +506,7 @@ void CoordinatorMachine::activate(MemberRecord& member, Turn turn) {
 // more seldom.
 void CoordinatorMachine::note_outrun(MemberRecord& member, Turn turn) {
   if (++member.outrun_count < 2 || !std::has_single_bit(member.outrun_count)) return;
-  const auto held_count = std::bit_width(member.outrun_count) - 1;
+  const int held_count = std::min(int(std::bit_width(member.outrun_count)) - 1, kHeldCountMax);
   rounds_.hold_commits(held_count * (2 * member.catch_up_time + kHeldMin), turn.now);
 }
 
@@ -543,6 +547,8 @@ bool CoordinatorMachine::demote_stale(Turn turn) {
 void CoordinatorMachine::on_leave(const MemberRecord& member, const Leave& leave, Turn turn) {
   probe<"an active member leaves">(member.is_active());
   base::log_info("{} left: {}", member.name, leave.reason);
+  tell(options_.on_incident,
+       {.kind = Incident::Kind::kLeft, .who = member.name, .reason = leave.reason});
   if (leave.reason == kDoneReason) {
     unfinished_.erase(member.node_key);
     somebody_is_done_ = true;
@@ -557,6 +563,8 @@ void CoordinatorMachine::lose(PeerId peer, const std::string& reason, Turn turn)
   const MemberRecord& member = *roster_.find(peer);
   if (member.is_welcome) {
     standing_.notify(member, fmt::format("the coordinator gives it up: {}", reason), turn);
+    tell(options_.on_incident,
+         {.kind = Incident::Kind::kLost, .who = member.name, .reason = reason});
   } else {  // It has found the coordinator elsewhere, most likely.
     base::log_debug("{} does not wait here any more: {}", member.name, reason);
   }

@@ -341,6 +341,10 @@ void RoundKeeper::exclude(int64_t fragment, const Blame& blame, Turn turn) {
   const MemberRecord& member = *roster_.find(blame.peer);
   base::log_warning("round {} of fragment {} goes on without {}: it {}", round.authority().round,
                     fragment, member.name, blame.why);
+  tell(options_.on_incident, {.kind = Incident::Kind::kExcluded,
+                              .who = member.name,
+                              .reason = fmt::format("in round {} of fragment {} it {}",
+                                                    round.authority().round, fragment, blame.why)});
   conduct_.offended(member.node_key, fmt::format("in round {} of fragment {} it {}",
                                                  round.authority().round, fragment, blame.why));
   const bool is_contributor = round.is_contributor(blame.peer);

@@ -570,6 +570,9 @@ void MemberMachine::act(StateSync::Outcome outcome, Turn turn) {
 // Rounds are committed or opened again by the coordinator that we find next, with what we tell it
 // then. The links go too: no answer to a question of the old rounds can come after that.
 void MemberMachine::on_coordinator_lost(Turn turn) {
+  net::tell(options_.on_incident, {.kind = Incident::Kind::kLost,
+                                   .who = "the coordinator",
+                                   .reason = registration_.last_reason()});
   is_active_ = false;
   rounds_.hold_complete();
   rounds_.close_all();

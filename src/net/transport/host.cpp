@@ -122,7 +122,8 @@ class UvHost final : public Host, private Outbox, private LinkObserver {
   void cut_revoked();
   void for_each_link(const std::function<void(Link&)>& visit);
   void refused(const std::string& network, const std::string& reason);
-  void warn(const std::string& text);
+  // True if it was said: only so often.
+  bool warn(const std::string& text);
   sockaddr_storage listen_address();
   void run();
   void stop();
@@ -335,7 +336,10 @@ void UvHost::on_connection(int status) {
   const LinkId id = next_link_++;
   auto link = std::make_unique<Link>(context_, id, Link::Origin::kAccepted);
   if (status == 0) status = link->accept(reinterpret_cast<uv_stream_t*>(&listener_));
-  if (status != 0) return warn(fmt::format("cannot accept a connection: {}", uv_strerror(status)));
+  if (status != 0) {
+    warn(fmt::format("cannot accept a connection: {}", uv_strerror(status)));
+    return;
+  }
   if (link->remote_network().empty()) return;  // It is gone again.
   if (tls_) make_room_for_a_stranger(link->remote_network());
   if (!has_room_for(*link)) return refused(link->remote_network(), "there are too many");
@@ -344,14 +348,20 @@ void UvHost::on_connection(int status) {
 
 void UvHost::refused(const std::string& network, const std::string& reason) {
   ++refused_count_;
-  warn(
+  const bool is_told = warn(
       fmt::format("refused a connection from {}: {} ({} so far)", network, reason, refused_count_));
+  if (!is_told) return;
+  tell(options_.on_incident, {.kind = Incident::Kind::kRefused,
+                              .who = network,
+                              .reason = reason,
+                              .count = refused_count_});
 }
 
-void UvHost::warn(const std::string& text) {
-  if (monotonic_now() - last_warning_ < kWarningInterval) return;
+bool UvHost::warn(const std::string& text) {
+  if (monotonic_now() - last_warning_ < kWarningInterval) return false;
   last_warning_ = monotonic_now();
   base::log_warning("{}", text);
+  return true;
 }
 
 // Whoever means it well has proved who it is after two round trips. So the oldest one goes, from

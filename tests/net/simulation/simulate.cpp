@@ -30,6 +30,7 @@ struct Arguments {
   uint64_t seeds = 1;
   Reduction reduction;
   bool is_shown = false;
+  bool only_storms = false;  // One for each seed, and nothing else.
 };
 
 Arguments parse(int count, char** words) {
@@ -38,6 +39,8 @@ Arguments parse(int count, char** words) {
     const std::string name = words[i];
     if (name == "--show") {
       arguments.is_shown = true;
+    } else if (name == "--storms") {
+      arguments.only_storms = true;
     } else if (name == "--log") {
       setenv("ATOLL_LOG", "1", 1);
     } else if (i + 1 == count) {
@@ -80,12 +83,12 @@ int run(const Arguments& arguments) {
     }
     std::printf("at %" PRIu64 "\n", seed);
     std::fflush(stdout);
-    Outcome outcome = Trial(scenario).run();
-    if (outcome.wrong.empty() && seed % kUnseedEvery == 0 &&
+    Outcome outcome = arguments.only_storms ? Outcome{} : Trial(scenario).run();
+    if (!arguments.only_storms && outcome.wrong.empty() && seed % kUnseedEvery == 0 &&
         Trial(scenario).run().unseed != outcome.unseed) {
       outcome.wrong = "a second run of it ended differently";
     }
-    if (outcome.wrong.empty() && seed % kStormEvery == 0) {
+    if (outcome.wrong.empty() && (arguments.only_storms || seed % kStormEvery == 0)) {
       Storm storm(seed);
       if (const std::string wrong = storm.run(); !wrong.empty()) outcome.wrong = "storm: " + wrong;
       rounds += storm.round_count();

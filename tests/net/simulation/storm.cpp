@@ -80,7 +80,7 @@ ClusterOptions Storm::draw(uint64_t seed) {
   options.coordinator.steps_total = options.trainer.steps_total;
   if (has_end_) options.member.coordinator_patience = seconds(60);
   options.has_alias = options.home != kCoordinatorHost && chance(0.3);
-  options.is_secured = is_secured_ = chance(0.3);
+  options.is_secured = is_secured_ = !loses_all_disks_ && chance(0.3);
   using Plan = CoordinatorOptions::Plan;
   constexpr Plan kPlans[] = {Plan::kAuto, Plan::kDirect, Plan::kTwoLevel, Plan::kRing};
   options.coordinator.plan = kPlans[below(std::size(kPlans))];
@@ -98,9 +98,9 @@ ClusterOptions Storm::draw(uint64_t seed) {
 // where the run begins. In others it cannot dial itself by the address that it has for the rest.
 void Storm::draw_ports() {
   if (chance(0.3)) cluster_.world.block_dials(1, 1);
-  if (!chance(0.25)) return;
+  if (!chance(0.5)) return;
   for (HostId node = 2; node <= node_count_; ++node) {
-    if (node > 2 && !chance(0.5)) cluster_.world.close_port(node);
+    if (node > 2 && chance(0.7)) cluster_.world.close_port(node);
   }
 }
 
@@ -184,11 +184,14 @@ void Storm::start(HostId node, Cluster::Memory memory) {
   if (!cluster_.is_running(node) && !finished_.contains(node)) cluster_.start_node(node, memory);
 }
 
-// As when all machines were rented anew, but for the coordinator's.
+// As when all machines were rented anew, but for the coordinator's. Their keys are on their disks.
 void Storm::lose_all_disks() {
   for (HostId node = 1; node <= node_count_; ++node) {
     if (cluster_.is_running(node)) cluster_.crash_node(node);
-    later(milliseconds(100 + below(5000)), [this, node] { start(node, Cluster::Memory::kLost); });
+    MemberOptions options = cluster_.member_options(node);
+    options.node_key += 1000;
+    cluster_.change_member_options(node, options);
+    start(node, Cluster::Memory::kLost);
   }
   cluster_.crash_coordinator();
   cluster_.start_coordinator();
