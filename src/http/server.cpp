@@ -38,6 +38,11 @@ class HttpServer final : public httplib::Server {
   explicit HttpServer(const ServerOptions& options) : options_(options) {
     new_task_queue = [this] { return new httplib::ThreadPool(size_t(options_.connections)); };
     set_tcp_nodelay(true);
+    // Its own choice is SO_REUSEPORT, with which two servers share a port and nobody is told.
+    set_socket_options([](socket_t socket) {
+      const int on = 1;
+      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    });
   }
 
   // Those who wait for a request, and those who send one, see the end of the connection.

@@ -39,6 +39,7 @@ bool Scheduler::submit(const std::shared_ptr<ServedRequest>& request) {
   std::lock_guard lock(mutex_);
   if (!broken_.empty()) request->failure = broken_;
   if (request->is_done()) return true;
+  drop_abandoned_prompts();
   if (waiting_prompts_ + prompts > options_.queue && waiting_prompts_ > 0) return false;
   waiting_.push_back(request);
   waiting_prompts_ += prompts;
@@ -81,7 +82,8 @@ void Scheduler::run(const MakeDecoder& make_decoder) {
         return is_stopping_ || !waiting_.empty() || std::ranges::any_of(running_, is_running);
       });
       if (is_stopping_) break;
-      drop_abandoned();
+      drop_abandoned_sequences();
+      drop_abandoned_prompts();
       admit();
     }
     try {
@@ -97,11 +99,15 @@ void Scheduler::run(const MakeDecoder& make_decoder) {
   decoder_.reset();
 }
 
-// Under the mutex.
-void Scheduler::drop_abandoned() {
+// Under the mutex. Not while the decoder works: it may be at one of them.
+void Scheduler::drop_abandoned_sequences() {
   for (Running& one : running_) {
     if (one.request && one.request->is_abandoned) one = {};
   }
+}
+
+// Under the mutex.
+void Scheduler::drop_abandoned_prompts() {
   std::erase_if(waiting_, [&](const std::shared_ptr<ServedRequest>& request) {
     if (!request->is_abandoned) return false;
     waiting_prompts_ -= int64_t(request->generations.size() - request->started);

@@ -61,7 +61,8 @@ class Scheduler {
 
   void run(const MakeDecoder& make_decoder);
   void admit();
-  void drop_abandoned();
+  void drop_abandoned_sequences();
+  void drop_abandoned_prompts();
   std::vector<model::Decoder::Piece> next_pieces() const;
   void step();
   void retire_finished();

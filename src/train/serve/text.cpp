@@ -13,8 +13,8 @@ size_t unfinished_bytes(std::string_view text) {
   constexpr size_t kLongest = 4;
   for (size_t back = 1; back < kLongest && back <= text.size(); ++back) {
     const auto byte = uint8_t(text[text.size() - back]);
-    if (byte < 0x80) return 0;
-    if (byte < 0xC0) continue;
+    if (byte >= 0x80 && byte < 0xC0) continue;
+    if (byte < 0xC2 || byte > 0xF4) return 0;
     const size_t length = byte >= 0xF0 ? 4 : byte >= 0xE0 ? 3 : 2;
     const bool could_be_whole = data::character_at(text, text.size() - back).bytes == back;
     return back < length && could_be_whole ? back : 0;
