@@ -62,7 +62,10 @@ def main():
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--sequences", type=int, default=1, help="written side by side")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of both (all processors)")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     with open(options.config, encoding="utf8") as file:
         shape = json.load(file)["model"]
     models = {f"{name} {attention}": make_model(shape, dtype, attention)
