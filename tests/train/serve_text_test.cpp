@@ -1,4 +1,5 @@
 // Tokens as text: characters that come in parts, and names of tokens.
+#include "base/file.h"
 #include "support/catch.h"
 #include "train/serve_fixture.h"
 
@@ -44,4 +45,24 @@ TEST_CASE("serve: names of tokens, and special ones by their names") {
           std::vector<int32_t>{serve_test::kEnd});
   REQUIRE(served_tokenizer().encode("ab", true) ==
           std::vector<int32_t>{serve_test::kBegin, 'a', 'b'});
+}
+
+TEST_CASE("serve: a tokenizer.json, with its own special tokens") {
+  const auto storage = base::make_disk_storage();
+  for (const char* const name : {"gpt2", "llama3", "qwen2"}) {
+    INFO(name);
+    const auto path = std::string(ATOLL_SOURCE_ROOT "/tests/data/tokenizers/") + name + ".json";
+    const auto tokenizer = data::make_tokenizer(*storage, path);
+    const train::ServedTokenizer served(data::record_of(*tokenizer));
+    REQUIRE(served.vocabulary() == tokenizer->vocabulary());
+    const std::string text = "h\u00e9 \u4e16 it's";
+    REQUIRE(served.encode(text, false) == tokenizer->encode(text));
+    REQUIRE(served.has_begin() == (tokenizer->begin_id() != data::Tokenizer::kNoId));
+    REQUIRE(served.name_of(tokenizer->end_id()) == served.end_text());
+    REQUIRE(served.encode(served.end_text(), false) == std::vector<int32_t>{tokenizer->end_id()});
+    CharacterStream stream;
+    std::string back;
+    for (const int32_t id : tokenizer->encode(text)) back += stream.push(served.bytes_of(id));
+    REQUIRE(back == text);
+  }
 }

@@ -146,12 +146,12 @@ http::Answer Service::complete(const http::Request& request) {
 http::Answer Service::wait_for_answer(const http::Request& request,
                                       const std::shared_ptr<ServedRequest>& served,
                                       const AnswerHead& head) {
-  bool is_gone = false;
+  bool is_done = false;
   scheduler_.watch(*served, [&](const ServedRequest& now) {
-    is_gone = request.client.is_gone();
-    return is_gone || now.is_done();
+    is_done = now.is_done();
+    return is_done || request.client.is_gone();
   });
-  if (served->is_done()) {
+  if (is_done) {  // Nobody changes it any more.
     if (!served->failure.empty()) return http::json_error(500, served->failure);
     return {.body = completion_answer(head, *served, tokenizer_)};
   }
