@@ -191,6 +191,16 @@ class ServeTest(ClusterTest):
                    "room after the client went away")
         self.assert_stops(server)
 
+    def test_generate_slides_its_window_at_the_contexts_end(self):
+        tokens = CONTEXT + 4
+        written = run_atoll("generate", "--checkpoint", self.node.directory, "--prompt", "int f", "--tokens", tokens,
+                            "--temperature", 0, "--json")
+        ids = [BEGIN, *b"int f", *json.loads(written.stdout)["text"].encode()]
+        self.assertEqual(len(ids), 6 + tokens)
+        for at in (7, CONTEXT, CONTEXT + 1, len(ids) - 1):
+            logits = self.logits_after(ids[max(0, at - CONTEXT):at])[:258]
+            self.assertEqual(logits.index(max(logits)), ids[at], at)
+
     def test_what_makes_no_server(self):
         serve = ["serve", "--checkpoint", self.node.directory, "--device", "cpu"]
         for arguments, message in [(["--port", self.port], "cannot listen"), (["--context", 33], "--context is 33"),
