@@ -41,6 +41,9 @@ class CudaOps final : public backend::Ops {
                           backend::Stream& stream) override {
     attention_->backward(args, handle_of(stream));
   }
+  // cache.cu
+  void cache_append(const backend::CacheAppendArgs& args, backend::Stream& stream) override;
+  void cache_attention(const backend::CacheAttentionArgs& args, backend::Stream& stream) override;
   // norm.cu
   void rmsnorm_forward(const backend::RmsnormForwardArgs& args, backend::Stream& stream) override;
   void rmsnorm_backward(const backend::RmsnormBackwardArgs& args, backend::Stream& stream) override;

@@ -55,7 +55,16 @@ struct Activations {
   std::vector<std::unique_ptr<backend::Buffer>> storage;
 };
 
+// What there is to be room for. Decoding keeps nothing for a backward: one set of tensors for all
+// blocks, no losses and no gradients; its rope_table is the decoder's.
+enum class Purpose { kTraining, kDecoding };
+
 Activations allocate_activations(const ModelConfig& config, const TransformerOptions& options,
-                                 backend::Device& device);
+                                 backend::Device& device, Purpose purpose = Purpose::kTraining);
+// Of decoding: the same memory, seen as a batch of `rows` rows. `all` outlives it.
+Activations first_rows(const Activations& all, int64_t rows);
+
+// Row t: cos(t * rope_frequency(j)) for j < D/2, then the sines. (T, D)
+std::vector<float> make_rope_table(const ModelConfig& config);
 
 }  // namespace model

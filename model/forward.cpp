@@ -41,16 +41,9 @@ void add_and_normalize_input(const Pass& pass, int64_t i) {
                            pass.stream);
 }
 
-// branch = out attention(rope(qkv norm1)).
-void attention_branch(const Pass& pass, int64_t i) {
+// attention = attention(rope(qkv)), of whole rows.
+void attend_rows(const Pass& pass, const BlockActivations& block) {
   const ModelConfig& c = pass.config;
-  const BlockActivations& block = pass.block(i);
-  const int64_t unit = pass.block_unit(i);
-  pass.ops.matmul({.out = block.qkv,
-                   .a = block.norm1,
-                   .b = pass.parameters.weight(unit, "qkv"),
-                   .transpose_b = true},
-                  pass.stream);
   pass.ops.rope({.qkv = block.qkv,
                  .table = pass.activations.rope_table,
                  .sequence_length = c.sequence_length,
@@ -69,6 +62,42 @@ void attention_branch(const Pass& pass, int64_t i) {
                               .kv_heads = c.kv_heads,
                               .head_size = c.head_size},
                              pass.stream);
+}
+
+// The same of rows that continue sequences.
+void attend_cache(const Pass& pass, const BlockActivations& block,
+                  const backend::KeyValueCache& cache) {
+  const ModelConfig& c = pass.config;
+  pass.ops.cache_append({.cache = cache,
+                         .qkv = block.qkv,
+                         .table = pass.activations.rope_table,
+                         .heads = c.heads,
+                         .kv_heads = c.kv_heads,
+                         .head_size = c.head_size},
+                        pass.stream);
+  pass.ops.cache_attention({.cache = cache,
+                            .out = block.attention,
+                            .qkv = block.qkv,
+                            .heads = c.heads,
+                            .kv_heads = c.kv_heads,
+                            .head_size = c.head_size},
+                           pass.stream);
+}
+
+// branch = out attention(rope(qkv norm1)).
+void attention_branch(const Pass& pass, int64_t i) {
+  const BlockActivations& block = pass.block(i);
+  const int64_t unit = pass.block_unit(i);
+  pass.ops.matmul({.out = block.qkv,
+                   .a = block.norm1,
+                   .b = pass.parameters.weight(unit, "qkv"),
+                   .transpose_b = true},
+                  pass.stream);
+  if (pass.cache) {
+    attend_cache(pass, block, pass.cache->of_block(i));
+  } else {
+    attend_rows(pass, block);
+  }
   pass.ops.matmul({.out = pass.activations.branch,
                    .a = block.attention,
                    .b = pass.parameters.weight(unit, "out"),

@@ -35,10 +35,7 @@ Tensor head_weight(const Pass& pass) {
 Tensor chunk_loss(const Pass& pass, const Chunk& chunk, bool compute_gradient,
                   float gradient_scale) {
   const Activations& a = pass.activations;
-  const Tensor logits = a.logits.slice(0, {chunk.count, pass.config.vocabulary});
-  pass.ops.matmul(
-      {.out = logits, .a = chunk.rows(a.output_norm), .b = head_weight(pass), .transpose_b = true},
-      pass.stream);
+  const Tensor logits = compute_logits(pass, chunk.begin, chunk.count);
   pass.ops.cross_entropy({.loss = chunk.entries(a.loss),
                           .z_loss = chunk.entries(a.z_loss),
                           .logits = logits,
@@ -61,6 +58,16 @@ void chunk_backward(const Pass& pass, const Chunk& chunk, const Tensor& logits_g
 }
 
 }  // namespace
+
+Tensor compute_logits(const Pass& pass, int64_t begin, int64_t count) {
+  const Activations& a = pass.activations;
+  const Tensor logits = a.logits.slice(0, {count, pass.config.vocabulary});
+  const Chunk chunk{begin, count};
+  pass.ops.matmul(
+      {.out = logits, .a = chunk.rows(a.output_norm), .b = head_weight(pass), .transpose_b = true},
+      pass.stream);
+  return logits;
+}
 
 void normalize_output(const Pass& pass) {
   const Activations& a = pass.activations;
@@ -98,14 +105,10 @@ void differentiate_loss(const Pass& pass, float gradient_scale) {
 }
 
 void compute_next_logits(const Pass& pass, int64_t position) {
-  const Activations& a = pass.activations;
-  const Tensor logits = a.logits.slice(0, {1, pass.config.vocabulary});
-  const Chunk token{position, 1};
-  pass.ops.matmul(
-      {.out = logits, .a = token.rows(a.output_norm), .b = head_weight(pass), .transpose_b = true},
+  const Tensor logits = compute_logits(pass, position, 1);
+  pass.ops.cast(
+      {.out = pass.activations.next_logits, .in = logits.reshape({pass.config.vocabulary})},
       pass.stream);
-  pass.ops.cast({.out = a.next_logits, .in = logits.reshape({pass.config.vocabulary})},
-                pass.stream);
 }
 
 }  // namespace model

@@ -26,6 +26,16 @@ struct Documents {
 // Of rows of `sequence_length` positions each, from HostBatch::document_starts.
 Documents documents_of(std::span<const int32_t> document_starts, int64_t sequence_length);
 
+// Of decoding: what is kept of running sequences, and where the batch's rows stand in them.
+struct PassCache {
+  std::vector<backend::Tensor> keys, values;  // Of each block; see backend::KeyValueCache.
+  backend::Tensor sequences, positions;       // (N)
+
+  backend::KeyValueCache of_block(int64_t i) const {
+    return {keys[size_t(i)], values[size_t(i)], sequences, positions};
+  }
+};
+
 struct Pass {
   const ModelConfig& config;
   const TransformerOptions& options;
@@ -34,7 +44,8 @@ struct Pass {
   backend::Stream& stream;
   SideStream& side;
   const Activations& activations;
-  Documents documents;  // In the micro-batch in work.
+  Documents documents;               // In the micro-batch in work.
+  const PassCache* cache = nullptr;  // Decoding: rows continue sequences instead of being whole.
 
   int64_t embedding_unit() const { return 0; }
   int64_t block_unit(int64_t i) const { return 1 + i; }
@@ -60,6 +71,8 @@ void normalize_output(const Pass& pass);
 void evaluate_loss(const Pass& pass);
 // The same; also the head's gradients and residual_gradient, times gradient_scale.
 void differentiate_loss(const Pass& pass, float gradient_scale);
+// logits = output_norm head' of the tokens [begin, begin + count) of the batch, which it returns.
+backend::Tensor compute_logits(const Pass& pass, int64_t begin, int64_t count);
 // next_logits of the token at `position` of the micro-batch.
 void compute_next_logits(const Pass& pass, int64_t position);
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "model/pass.h"
 
@@ -11,23 +10,6 @@ namespace model {
 using backend::Tensor;
 
 namespace {
-
-// Row t: cos(t * rope_frequency(j)) for j < D/2, then the sines.
-std::vector<float> make_rope_table(const ModelConfig& c) {
-  const int64_t half = c.head_size / 2;
-  std::vector<float> table(size_t(c.sequence_length * c.head_size));
-  std::vector<double> frequencies;
-  for (int64_t j = 0; j < half; ++j) frequencies.push_back(rope_frequency(c, j));
-  for (int64_t t = 0; t < c.sequence_length; ++t) {
-    float* row = table.data() + t * c.head_size;
-    for (int64_t j = 0; j < half; ++j) {
-      const double angle = double(t) * frequencies[size_t(j)];
-      row[j] = float(std::cos(angle));
-      row[half + j] = float(std::sin(angle));
-    }
-  }
-  return table;
-}
 
 // How many targets count. Token ids come from files, and an id beyond the vocabulary would read
 // foreign memory.

@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 
-RANKS = {"base": 0, "backend": 1, "data": 1, "net": 1, "cpu": 2, "cuda": 2, "observe": 2, "shard": 3, "model": 4,
+RANKS = {"base": 0, "backend": 1, "data": 1, "http": 1, "net": 1, "cpu": 2, "cuda": 2, "observe": 2, "shard": 3, "model": 4,
          "optim": 4, "outer": 4, "checkpoint": 5, "train": 6, "cli": 7}
 # Inside a floor: a room includes itself, rooms of a lower rank, and what lies beside the rooms.
 ROOMS = {"net": {"wire": 0, "security": 0, "transport": 1, "exchange": 1, "coordinator": 2, "member": 2}}
 DOORS = [  # (header, where it may be included); tests may include what they test against.
     (r"nlohmann/", ("src/base/json.cpp", "tests/")),
     (r"spdlog/", ("src/base/log.cpp", "tests/")),
+    (r"httplib\.h$", ("src/http/",)),
     (r"uv\.h$", ("src/net/transport/", "tests/")),
     (r"numa(if)?\.h$", ("src/base/numa.cpp", "tests/")),
     (r"openssl/", ("src/base/hash.cpp", "src/net/security/", "tests/")),

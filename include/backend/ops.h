@@ -98,6 +98,32 @@ struct AttentionBackwardArgs {
   int64_t heads = 0, kv_heads = 0, head_size = 0;
 };
 
+// Attention of sequences that go on, whose keys and values are kept. A batch has rows of any of
+// them: row n is the token at positions[n] of the sequence sequences[n]. Where sequences[n] is -1
+// the row fills up the batch and counts for nothing.
+//   keys, values (S, K, T, D) in the compute dtype: S sequences of at most T positions.
+//   sequences, positions (N) int32, in [-1, S) and [0, T).
+//   qkv (N, (H+2K)*D) as above.
+struct KeyValueCache {
+  Tensor keys, values;
+  Tensor sequences, positions;
+};
+// Rotates queries and keys of qkv in place, each row by its own position (see RopeArgs; table (>=T,
+// D)), and keeps its keys and values in the cache. No two rows have the same place.
+struct CacheAppendArgs {
+  KeyValueCache cache;
+  Tensor qkv, table;
+  int64_t heads = 0, kv_heads = 0, head_size = 0;
+};
+// out = softmax(q k^T / sqrt(D)) v over the positions 0 to positions[n] of the row's sequence,
+// which are in the cache: also those of this batch.  out (N, H*D); undefined, but not read by
+// others, in rows that count for nothing.
+struct CacheAttentionArgs {
+  KeyValueCache cache;
+  Tensor out, qkv;
+  int64_t heads = 0, kv_heads = 0, head_size = 0;
+};
+
 // out = silu(gate) * up,  silu(x) = x / (1 + exp(-x)).
 //   gate_up (N, 2F): F gates, then F ups, per row.  out (N, F).
 struct SwigluForwardArgs {
@@ -222,6 +248,8 @@ class Ops {
   virtual void rope(const RopeArgs& args, Stream& stream) = 0;
   virtual void attention_forward(const AttentionForwardArgs& args, Stream& stream) = 0;
   virtual void attention_backward(const AttentionBackwardArgs& args, Stream& stream) = 0;
+  virtual void cache_append(const CacheAppendArgs& args, Stream& stream) = 0;
+  virtual void cache_attention(const CacheAttentionArgs& args, Stream& stream) = 0;
   virtual void swiglu_forward(const SwigluForwardArgs& args, Stream& stream) = 0;
   virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
   virtual void cross_entropy(const CrossEntropyArgs& args, Stream& stream) = 0;

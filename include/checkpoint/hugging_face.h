@@ -49,6 +49,12 @@ HuggingFaceReport write_hugging_face(base::Storage& storage, const HuggingFaceOp
                                      const data::TokenizerRecord& tokenizer,
                                      const std::vector<TensorSource>& tensors);
 
+// The tokenizer.json of such a folder: the tokenizer's own text, or for "bytes" a byte-level BPE
+// without merges that gives the same ids. REQUIRES: record.is_whole().
+std::string tokenizer_json(const data::TokenizerRecord& record);
+// The text of the added token with this id in a tokenizer.json; empty if there is none.
+std::string added_token_text(const std::string& tokenizer_json, int32_t id);
+
 // A folder that was opened: every file is there, and every tensor has the shape that config.json
 // says. Its files stay mapped.
 class HuggingFaceModel {

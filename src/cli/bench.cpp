@@ -238,6 +238,7 @@ void add_bench(CLI::App& app) {
     options->json ? print_json(report) : print_text(report);
   });
   add_bench_all_reduce(*bench);
+  add_bench_decode(*bench);
   add_bench_lab(*bench);
 }
 

@@ -20,12 +20,14 @@ void add_coordinate(CLI::App& app, const WatchForStop& watch_for_stop);
 void add_prepare(CLI::App& app, const WatchForStop& watch_for_stop);
 void add_evaluate(CLI::App& app);
 void add_generate(CLI::App& app);
+void add_serve(CLI::App& app, const WatchForStop& watch_for_stop);
 void add_convert(CLI::App& app, const WatchForStop& watch_for_stop);
 void add_inspect(CLI::App& app);
 void add_inspect_model(CLI::App& inspect);
 void add_keys(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_bench_all_reduce(CLI::App& bench);
+void add_bench_decode(CLI::App& bench);
 void add_bench_lab(CLI::App& bench);
 void add_simulate(CLI::App& app);
 

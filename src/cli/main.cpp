@@ -80,6 +80,7 @@ int main(int argument_count, char** arguments) {
   cli::add_prepare(app, watch_for_stop);
   cli::add_evaluate(app);
   cli::add_generate(app);
+  cli::add_serve(app, watch_for_stop);
   cli::add_convert(app, watch_for_stop);
   cli::add_inspect(app);
   cli::add_keys(app);

@@ -8,12 +8,10 @@
 // softmax), the backward makes the probabilities again from the saved log-sum-exp. (Dao,
 // "FlashAttention-2", 2023, algorithms 1 and 2, with blocks that fit the second-level cache.)
 #include <algorithm>
-#include <cblas.h>
 #include <cmath>
-#include <limits>
 
+#include "cpu/attention_rows.h"
 #include "cpu/cpu_backend.h"
-#include "cpu/vector_math.h"
 
 namespace cpu {
 
@@ -24,14 +22,6 @@ using backend::Stream;
 namespace {
 
 constexpr int64_t kStackedRows = 128;  // About G*P.
-constexpr int64_t kTileKeys = 512;
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-// A dense matrix inside a larger one.
-struct Matrix {
-  float* data;
-  int64_t stride;
-};
 
 // Where things lie in one row of the batch, seen by one key/value head.
 struct Geometry {
@@ -75,18 +65,10 @@ struct Block {
   int64_t positions() const { return end - begin; }
 };
 
-// The part of a tile's columns that position i may see; empty if first >= last.
-struct Visible {
-  int64_t first, last;
-  Visible(const Block& block, int64_t i, int64_t tile_begin, int64_t tile_end)
-      : first(std::max<int64_t>(block.document_start[i], tile_begin) - tile_begin),
-        last(std::min(i + 1, tile_end) - tile_begin) {}
-};
-
-void multiply(CBLAS_TRANSPOSE transpose_a, CBLAS_TRANSPOSE transpose_b, int64_t m, int64_t n,
-              int64_t k, float alpha, Matrix a, Matrix b, float beta, Matrix out) {
-  cblas_sgemm(CblasRowMajor, transpose_a, transpose_b, int(m), int(n), int(k), alpha, a.data,
-              int(a.stride), b.data, int(b.stride), beta, out.data, int(out.stride));
+// What of a tile's columns position i may see.
+Visible visible_in(const Block& block, int64_t i, int64_t tile_begin, int64_t tile_end) {
+  return {std::max<int64_t>(block.document_start[i], tile_begin) - tile_begin,
+          std::min(i + 1, tile_end) - tile_begin};
 }
 
 // Copies the group's heads of a block between an interleaved tensor (position-major) and stacked
@@ -107,50 +89,6 @@ void unstack(const Geometry& g, const Block& block, const float* stacked, float*
       std::copy_n(stacked, g.D, heads + i * stride + head * g.D);
     }
   }
-}
-
-VECTOR_LOOP float max_of(const float* x, int64_t count) {
-  float max = kMinusInfinity;
-#pragma omp simd reduction(max : max)
-  for (int64_t j = 0; j < count; ++j) max = x[j] > max ? x[j] : max;
-  return max;
-}
-
-// x = e^(x - shift); returns the sum.
-VECTOR_LOOP float exp_in_place(float* x, float shift, int64_t count) {
-  float sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < count; ++j) {
-    x[j] = exp_fast(x[j] - shift);
-    sum += x[j];
-  }
-  return sum;
-}
-
-void scale_in_place(float* x, float factor, int64_t count) {
-#pragma omp simd
-  for (int64_t j = 0; j < count; ++j) x[j] *= factor;
-}
-
-// Turns one row of a tile's scores into unnormalised probabilities and folds the tile into the
-// row's running maximum, sum and output.
-void online_softmax_row(float* scores, Visible visible, int64_t tile_keys, float& max, float& sum,
-                        float* out, int64_t D) {
-  if (visible.first >= visible.last) {
-    std::fill_n(scores, tile_keys, 0.0f);
-    return;
-  }
-  const int64_t count = visible.last - visible.first;
-  const float new_max = std::max(max, max_of(scores + visible.first, count));
-  if (sum > 0 && new_max > max) {
-    const float shrink = std::exp(max - new_max);
-    sum *= shrink;
-    scale_in_place(out, shrink, D);
-  }
-  max = new_max;
-  std::fill(scores, scores + visible.first, 0.0f);
-  sum += exp_in_place(scores + visible.first, new_max, count);
-  std::fill(scores + visible.last, scores + tile_keys, 0.0f);
 }
 
 // One block of one (row, key/value head). `qkv` and `out` start at the row; `lse` at the group's
@@ -174,7 +112,8 @@ void forward_block(const Geometry& g, const Block& block, float* qkv, float* out
     const Matrix value{qkv + tile * g.stride + g.value_offset(), g.stride};
     multiply(CblasNoTrans, CblasTrans, rows, keys, g.D, scale, queries, key, 0, scores);
     for (int64_t row = 0; row < rows; ++row) {
-      const Visible visible(block, block.begin + row % block.positions(), tile, tile_end);
+      const Visible visible =
+          visible_in(block, block.begin + row % block.positions(), tile, tile_end);
       online_softmax_row(scores.data + row * kTileKeys, visible, keys, max[row], sum[row],
                          result.data + row * g.D, g.D);
     }
@@ -250,7 +189,7 @@ void backward_block(const Geometry& g, const Block& block, const BackwardRow& r,
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t head = row / block.positions(), i = block.begin + row % block.positions();
       softmax_backward_row(scores.data + row * kTileKeys, slopes.data + row * kTileKeys,
-                           Visible(block, i, tile, tile_end), keys, r.lse[head * g.T + i],
+                           visible_in(block, i, tile, tile_end), keys, r.lse[head * g.T + i],
                            delta[row], scale);
     }
     multiply(CblasTrans, CblasNoTrans, keys, g.D, rows, 1, scores, dout, 1, dvalue);

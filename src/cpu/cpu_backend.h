@@ -87,6 +87,9 @@ class CpuOps final : public backend::Ops {
                          backend::Stream& stream) override;
   void attention_backward(const backend::AttentionBackwardArgs& args,
                           backend::Stream& stream) override;
+  // cache.cpp
+  void cache_append(const backend::CacheAppendArgs& args, backend::Stream& stream) override;
+  void cache_attention(const backend::CacheAttentionArgs& args, backend::Stream& stream) override;
   // norm.cpp
   void rmsnorm_forward(const backend::RmsnormForwardArgs& args, backend::Stream& stream) override;
   void rmsnorm_backward(const backend::RmsnormBackwardArgs& args, backend::Stream& stream) override;

@@ -1,9 +1,10 @@
 // Matrix products. OpenBLAS runs single-threaded; our pool cuts the product, so that one pool
 // serves everything and the cut is fixed. The longer side of `out` is cut, because every piece
-// packs the operand of the other side again.
+// packs the operand of the other side again. What has few rows is left to few_rows.h.
 #include <cblas.h>
 
 #include "cpu/cpu_backend.h"
+#include "cpu/few_rows.h"
 
 namespace cpu {
 
@@ -14,6 +15,8 @@ namespace {
 
 // A piece below this costs more to hand over than to compute.
 constexpr int64_t kPieceFlopMin = 1'000'000;
+// The same for few rows, in numbers that are read from memory.
+constexpr int64_t kPieceWeightsMin = 32 * 1024;
 // A multiple of what the inner kernels of OpenBLAS take at once.
 constexpr int64_t kCutMultiple = 16;
 
@@ -29,6 +32,21 @@ void CpuOps::matmul(const MatmulArgs& args, Stream&) {
   const float* const a = args.a.as<float>();
   const float* const b = args.b.as<float>();
 
+  if (m <= kFewRows && !args.transpose_a && args.transpose_b && !args.accumulate) {
+    const int64_t columns_min = base::div_ceil(kPieceWeightsMin, std::max<int64_t>(1, k));
+    workers_.for_threads(n, columns_min, kCutMultiple, [&](int64_t begin, int64_t end, int) {
+      multiply_few_rows({.a = a,
+                         .a_stride = k,
+                         .m = m,
+                         .b = b + begin * k,
+                         .b_stride = k,
+                         .n = end - begin,
+                         .k = k,
+                         .out = out + begin,
+                         .out_stride = n});
+    });
+    return;
+  }
   // out[m_begin.., n_begin..] of size (m_count, n_count).
   auto compute = [&](int64_t m_begin, int64_t m_count, int64_t n_begin, int64_t n_count) {
     const float* a_part = a + m_begin * (args.transpose_a ? 1 : k);

@@ -4,6 +4,7 @@
 
 #include "cpu/bfloat16.h"
 #include "cpu/cpu_backend.h"
+#include "cpu/pointwise_rows.h"
 #include "cpu/vector_math.h"
 
 namespace cpu {
@@ -21,23 +22,6 @@ using backend::Tensor;
 namespace {
 
 constexpr int64_t kPieceElements = 65536;
-
-// Rotates `heads` heads in place; `sign` is -1 for the inverse.
-void rotate_heads(float* heads, int64_t head_count, int64_t half, const float* table, float sign) {
-  const float* cosines = table;
-  const float* sines = table + half;
-  for (int64_t head = 0; head < head_count; ++head) {
-    float* low = heads + head * 2 * half;
-    float* high = low + half;
-#pragma omp simd
-    for (int64_t j = 0; j < half; ++j) {
-      const float sine = sign * sines[j];
-      const float x = low[j], y = high[j];
-      low[j] = x * cosines[j] - y * sine;
-      high[j] = y * cosines[j] + x * sine;
-    }
-  }
-}
 
 void swiglu_row(const float* gate, const float* up, float* out, int64_t count) {
 #pragma omp simd

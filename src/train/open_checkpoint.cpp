@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/log.h"
+#include "data/tokenizer_record.h"
 
 namespace train {
 namespace {
@@ -39,6 +40,27 @@ model::ModelConfig model_of(const checkpoint::Reader& reader) {
                     [&](base::ConfigVisitor& v) { model::describe(v, config); });
   model::validate(config);
   return config;
+}
+
+std::unique_ptr<data::Tokenizer> tokenizer_for(base::Storage& storage,
+                                               const checkpoint::Reader& reader,
+                                               const std::string& name,
+                                               const model::ModelConfig& model) {
+  std::unique_ptr<data::Tokenizer> tokenizer;
+  if (!name.empty()) {
+    tokenizer = data::make_tokenizer(storage, name);
+  } else if (const auto& record = reader.manifest().tokenizer; record.is_whole()) {
+    tokenizer = data::make_tokenizer(record, "tokenizer.json of the checkpoint");
+  } else {
+    throw base::bad_input(
+        fmt::format("the checkpoint does not say how text becomes tokens (its tokenizer is {})",
+                    record.name.empty() ? "not known" : record.name),
+        "name it with --tokenizer: bytes, or the path of a tokenizer.json");
+  }
+  if (tokenizer->vocabulary() <= model.vocabulary) return tokenizer;
+  throw base::bad_input(fmt::format("the tokenizer {} has {} ids, but the model knows {}",
+                                    tokenizer->name(), tokenizer->vocabulary(), model.vocabulary),
+                        "it is another one than the model was trained with");
 }
 
 std::string trained_file(const checkpoint::Reader& reader) {

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "checkpoint/checkpoint.h"
+#include "data/tokenizer.h"
 #include "model/config.h"
 
 namespace train {
@@ -17,6 +18,13 @@ bool is_checkpoint(base::Storage& storage, const std::string& path);
 std::unique_ptr<checkpoint::Reader> open_checkpoint(base::Storage& storage,
                                                     const std::string& path);
 model::ModelConfig model_of(const checkpoint::Reader& reader);
+
+// The tokenizer of this name (as data.tokenizer), or where it is empty the checkpoint's own. Throws
+// bad_input where there is none, or one with more ids than the model knows.
+std::unique_ptr<data::Tokenizer> tokenizer_for(base::Storage& storage,
+                                               const checkpoint::Reader& reader,
+                                               const std::string& name,
+                                               const model::ModelConfig& model);
 
 inline constexpr const char* kParametersFile = "parameters.safetensors";
 inline constexpr const char* kOuterParametersFile = "outer_parameters.safetensors";

@@ -99,6 +99,13 @@ class EventTimedOps final : public TimedOps {
            .bytes = bytes_of({&a.qkv_gradient, &a.out_gradient, &a.out, &a.lse, &a.qkv})},
           s, [&] { ops_->attention_backward(a, s); });
   }
+  // No part of a step.
+  void cache_append(const backend::CacheAppendArgs& a, Stream& s) override {
+    ops_->cache_append(a, s);
+  }
+  void cache_attention(const backend::CacheAttentionArgs& a, Stream& s) override {
+    ops_->cache_attention(a, s);
+  }
   void swiglu_forward(const backend::SwigluForwardArgs& a, Stream& s) override {
     timed({.name = "swiglu", .bytes = bytes_of({&a.out, &a.gate_up})}, s,
           [&] { ops_->swiglu_forward(a, s); });

@@ -6,20 +6,15 @@
 #include <numeric>
 
 #include "base/log.h"
-#include "data/tokenizer_record.h"
+#include "train/decoding_engine.h"
 #include "train/engine.h"
 #include "train/node_checkpoint.h"
 #include "train/open_checkpoint.h"
 #include "train/run_data.h"
+#include "train/sampling.h"
 
 namespace train {
 namespace {
-
-backend::Backend one_backend(const std::string& device, int64_t threads) {
-  auto backends = choose_backends({.device = device, .ranks = 1, .threads = threads});
-  backends.front().device->enter_thread();
-  return std::move(backends.front());
-}
 
 // Numbers that are no numbers have no order, and what is chosen among infinities means nothing.
 void require_finite(std::span<const float> logits, int64_t step) {
@@ -27,31 +22,6 @@ void require_finite(std::span<const float> logits, int64_t step) {
   throw base::bad_input(
       fmt::format("the model of step {} says nothing: its logits are not finite", step),
       "its training diverged; name an older checkpoint");
-}
-
-struct Candidate {
-  float logit;
-  int32_t token;
-};
-
-// A token drawn from softmax(logits / temperature) over the top_k likeliest.
-int32_t choose_token(std::span<const float> logits, const GenerateOptions& options,
-                     base::Random& random) {
-  std::vector<Candidate> candidates(logits.size());
-  for (size_t i = 0; i < logits.size(); ++i) candidates[i] = {logits[i], int32_t(i)};
-  std::ranges::sort(candidates, [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
-  });
-  if (options.temperature <= 0) return candidates.front().token;
-  if (options.top_k > 0) candidates.resize(std::min(candidates.size(), size_t(options.top_k)));
-  std::vector<double> cumulative;
-  double total = 0;
-  for (const Candidate& candidate : candidates)
-    cumulative.push_back(total +=
-                         std::exp((double(candidate.logit) - double(candidates.front().logit)) /
-                                  options.temperature));
-  const auto at = std::ranges::lower_bound(cumulative, random.uniform() * total);
-  return candidates[std::min(size_t(at - cumulative.begin()), candidates.size() - 1)].token;
 }
 
 void warn_of_trained_documents(const RunConfig& run, const EvaluateOptions& options) {
@@ -99,27 +69,6 @@ RunConfig data_of(const checkpoint::Reader& reader, const model::ModelConfig& mo
   return run;
 }
 
-std::unique_ptr<data::Tokenizer> tokenizer_for(const checkpoint::Reader& reader,
-                                               const GenerateOptions& options,
-                                               const model::ModelConfig& model,
-                                               base::Storage& storage) {
-  std::unique_ptr<data::Tokenizer> tokenizer;
-  if (!options.tokenizer.empty()) {
-    tokenizer = data::make_tokenizer(storage, options.tokenizer);
-  } else if (const auto& record = reader.manifest().tokenizer; record.is_whole()) {
-    tokenizer = data::make_tokenizer(record, "tokenizer.json of the checkpoint");
-  } else {
-    throw base::bad_input(
-        fmt::format("the checkpoint does not say how text becomes tokens (its tokenizer is {})",
-                    record.name.empty() ? "not known" : record.name),
-        "name it with --tokenizer: bytes, or the path of a tokenizer.json");
-  }
-  if (tokenizer->vocabulary() <= model.vocabulary) return tokenizer;
-  throw base::bad_input(fmt::format("the tokenizer {} has {} ids, but the model knows {}",
-                                    tokenizer->name(), tokenizer->vocabulary(), model.vocabulary),
-                        "it is another one than the model was trained with");
-}
-
 // Whole rows are computed: none longer than needed. Positions count from the row's start, so that a
 // shorter one says the same.
 model::ModelConfig with_rows_of(model::ModelConfig config, int64_t tokens) {
@@ -147,7 +96,7 @@ EvaluateReport evaluate_checkpoint(base::Storage& storage, const EvaluateOptions
   const RunData data =
       open_data(run, storage, known_tokenizer(reader->manifest(), "the checkpoint"));
   constexpr int64_t kRowsAtOnce = 4;
-  backend::Backend backend = one_backend(options.device, options.threads);
+  backend::Backend backend = make_one_backend(options.device, options.threads);
   Engine engine(backend, config, {.rows = kRowsAtOnce});
   load_trained_parameters(*reader, engine.parameters);
   const Validation validation = mean_of(validate(engine, *data.sampler, kRowsAtOnce, options.rows));
@@ -165,7 +114,7 @@ std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& opt
     throw base::bad_input(fmt::format("{} ids, but the model takes 1 to {}", options.ids.size(),
                                       config.sequence_length));
   }
-  backend::Backend backend = one_backend(options.device, options.threads);
+  backend::Backend backend = make_one_backend(options.device, options.threads);
   Engine engine(backend, with_rows_of(config, int64_t(options.ids.size())), {.rows = 1});
   load_trained_parameters(*reader, engine.parameters);
   std::vector<float> logits(size_t(config.vocabulary));
@@ -176,25 +125,35 @@ std::vector<float> logits_after(base::Storage& storage, const LogitsOptions& opt
 void generate_text(base::Storage& storage, const GenerateOptions& options,
                    const std::function<void(std::string_view)>& on_text) {
   const auto reader = open_checkpoint(storage, options.checkpoint);
-  const model::ModelConfig whole = model_of(*reader);
-  const auto tokenizer = tokenizer_for(*reader, options, whole, storage);
+  const model::ModelConfig config = model_of(*reader);
+  const auto tokenizer = tokenizer_for(storage, *reader, options.tokenizer, config);
   std::vector<int32_t> tokens = prompt_ids(*tokenizer, options.prompt);
-  const model::ModelConfig config = with_rows_of(whole, int64_t(tokens.size()) + options.tokens);
-  backend::Backend backend = one_backend(options.device, options.threads);
-  Engine engine(backend, config, {.rows = 1});
-  load_trained_parameters(*reader, engine.parameters);
+  const int64_t wanted = int64_t(tokens.size()) + options.tokens;
+  const int64_t context = std::min(config.sequence_length, wanted);
+  backend::Backend backend = make_one_backend(options.device, options.threads);
+  DecodingEngine engine(backend, *reader, config, {.context = context});
 
-  std::vector<float> logits(size_t(config.vocabulary));
+  const SamplingOptions sampling{.temperature = options.temperature, .top_k = options.top_k};
   base::Random random(options.seed);
-  for (int64_t i = 0; i < options.tokens; ++i) {
-    // The window slides once it is full.
-    const size_t window = std::min(tokens.size(), size_t(config.sequence_length));
-    engine.transformer.next_logits(std::span(tokens).last(window), logits);
-    const std::span<const float> known = std::span(logits).first(size_t(tokenizer->vocabulary()));
+  int32_t next = data::Tokenizer::kNoId;
+  const auto choose = [&](int64_t, int64_t, std::span<const float> logits) {
+    const auto known = logits.first(size_t(tokenizer->vocabulary()));
     require_finite(known, reader->manifest().step);
-    const int32_t next = choose_token(known, options, random);
+    next = choose_token(known, sampling, random);
+  };
+  int64_t fresh = int64_t(tokens.size());  // So many of the last are not in the decoder.
+  for (int64_t i = 0; i < options.tokens; ++i) {
+    // The window slides once it is full: every position then changes, and all are computed again.
+    if (engine.decoder.length(0) + fresh > context) {
+      engine.decoder.truncate(0, 0);
+      fresh = std::min(context, int64_t(tokens.size()));
+    }
+    const model::Decoder::Piece piece{.sequence = 0,
+                                      .tokens = std::span(tokens).last(size_t(fresh))};
+    engine.decoder.append({&piece, 1}, choose);
     if (next == tokenizer->end_id()) return;
     tokens.push_back(next);
+    fresh = 1;
     on_text(tokenizer->decode({next}));
   }
 }

@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "data/fixture.h"
 #include "data/tokenizer.h"
-#include "data/tokenizer/utf8.h"
+#include "data/utf8.h"
 #include "support/catch.h"
 
 using namespace data_test;

@@ -9,7 +9,7 @@
 #include "data/tokenizer/bpe.h"
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/pattern.h"
-#include "data/tokenizer/utf8.h"
+#include "data/utf8.h"
 #include "support/catch.h"
 
 using namespace data_test;

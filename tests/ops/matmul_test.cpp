@@ -74,6 +74,18 @@ TEST_CASE("matmul equals the triple loop for all transposes and shapes") {
   }
 }
 
+// Below and above where products of few rows have a kernel of their own.
+TEST_CASE("matmul of few rows equals the triple loop") {
+  for (int64_t m = 1; m <= 18; ++m) {
+    for (const int64_t k : {3, 8, 61}) {
+      for (const int64_t n : {1, 5, 1030}) {
+        const Product p{m, n, k, false, true, false};
+        require_product(p, random_inputs(p, 1));
+      }
+    }
+  }
+}
+
 TEST_CASE("matmul of zeros and of large values") {
   for (double deviation : {0.0, 1e17, 1e-17}) {
     for (bool accumulate : {false, true}) {

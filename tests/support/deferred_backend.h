@@ -216,6 +216,12 @@ class DeferredOps final : public backend::Ops {
   void attention_backward(const backend::AttentionBackwardArgs& a, S& s) override {
     later(&backend::Ops::attention_backward, a, s);
   }
+  void cache_append(const backend::CacheAppendArgs& a, S& s) override {
+    later(&backend::Ops::cache_append, a, s);
+  }
+  void cache_attention(const backend::CacheAttentionArgs& a, S& s) override {
+    later(&backend::Ops::cache_attention, a, s);
+  }
   void swiglu_forward(const backend::SwigluForwardArgs& a, S& s) override {
     later(&backend::Ops::swiglu_forward, a, s);
   }

@@ -110,6 +110,11 @@ std::string tokenizer_json(const data::TokenizerRecord& record) {
   return record.definition.empty() ? bytes_as_bpe(record) : record.definition;
 }
 
+std::string added_token_text(const std::string& tokenizer_json, int32_t id) {
+  const auto document = base::JsonValue::parse(tokenizer_json);
+  return document && id != data::Tokenizer::kNoId ? added_token(*document, id) : "";
+}
+
 std::string write_tokenizer_config(const data::TokenizerRecord& record, const std::string& text,
                                    int64_t text_tokens) {
   const auto document = base::JsonValue::parse(text);

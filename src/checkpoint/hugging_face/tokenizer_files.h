@@ -4,13 +4,11 @@
 #include <string>
 
 #include "base/file.h"
+#include "checkpoint/hugging_face.h"
 #include "data/tokenizer_record.h"
 
 namespace checkpoint {
 
-// tokenizer.json: the tokenizer's own text, or for "bytes" a byte-level BPE without merges that
-// gives the same ids. REQUIRES: record.is_whole().
-std::string tokenizer_json(const data::TokenizerRecord& record);
 // tokenizer_config.json, for such a text. `text_tokens`: what a model takes at most.
 std::string write_tokenizer_config(const data::TokenizerRecord& record, const std::string& text,
                                    int64_t text_tokens);

@@ -7,7 +7,7 @@
 #include "data/tokenizer/nfc.h"
 #include "data/tokenizer/tokenizer_json.h"
 #include "data/tokenizer/tokenizers.h"
-#include "data/tokenizer/utf8.h"
+#include "data/utf8.h"
 
 namespace data {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "data/tokenizer/utf8.h"
+#include "data/utf8.h"
 
 namespace data {
 namespace {

@@ -10,7 +10,7 @@
 #include <utf8proc.h>
 
 #include "base/error.h"
-#include "data/tokenizer/utf8.h"
+#include "data/utf8.h"
 
 namespace data {
 namespace {

@@ -1,6 +1,6 @@
 #include "data/tokenizer/pre_split.h"
 
-#include "data/tokenizer/utf8.h"
+#include "data/utf8.h"
 
 namespace data {
 namespace {

@@ -1,5 +1,5 @@
 // After table 3-7 of the Unicode Standard: which bytes may follow the first one.
-#include "data/tokenizer/utf8.h"
+#include "data/utf8.h"
 
 #include <algorithm>
 #include <cstring>
