@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/dry_run.h"
 #include "train/coordinate.h"
 #include "train/node.h"
 
@@ -89,9 +90,15 @@ void add_train(CLI::App& app, const WatchForStop& watch_for_stop) {
       "train", "Train as one node; goes on from its run directory if there is something to resume");
   auto options = std::make_shared<RunOptions>();
   add_config_options(*command, *options);
-  command->callback([options, watch_for_stop] {
-    const StopRequested stop_requested = watch_for_stop();
+  auto dry = std::make_shared<DryRunCommand>();
+  add_dry_run_options(*command, *dry);
+  command->callback([options, dry, watch_for_stop] {
     const auto storage = base::make_disk_storage();
+    if (dry->is_wanted) {
+      const auto config = load_config(*storage, *options);
+      return print_dry_run(config, train::dry_run(config, *storage, dry->options), options->json);
+    }
+    const StopRequested stop_requested = watch_for_stop();
     const auto config = load_config(*storage, *options);
     print_summary(train::run_node(config, *storage, stop_requested), options->json);
   });

@@ -78,10 +78,8 @@ void describe_time_outs(base::ConfigVisitor& v, SwarmConfig& c) {
       "A member that is silent for so long is dead. The time-outs below follow from it, unless "
       "they are set.");
   for (const TimeOut& one : time_outs()) {
-    const std::string times = one.dead_times < 1 ? fmt::format("1/{:.0f} of", 1 / one.dead_times)
-                                                 : fmt::format("{:.0f} times", one.dead_times);
     v.number(one.name, c.*one.value, {0, 1e9},
-             fmt::format("{} 0: {} dead_seconds.", one.help, times));
+             fmt::format("{} 0: {} dead_seconds.", one.help, times_text(one)));
   }
 }
 

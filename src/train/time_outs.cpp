@@ -41,6 +41,11 @@ double value_of(const SwarmConfig& config, std::string_view name) {
 
 }  // namespace
 
+std::string times_text(const TimeOut& one) {
+  return one.dead_times < 1 ? fmt::format("1/{:.0f} of", 1 / one.dead_times)
+                            : fmt::format("{:.0f} times", one.dead_times);
+}
+
 const std::vector<TimeOut>& time_outs() {
   static const std::vector<TimeOut> all = {
       {"heartbeat_seconds", &SwarmConfig::heartbeat_seconds, 1.0 / 15,

@@ -23,6 +23,8 @@ struct TimeOut {
   std::string_view help;
 };
 
+// "2 times", "1/15 of": what stands before "dead_seconds".
+std::string times_text(const TimeOut& one);
 // All but dead_seconds itself.
 const std::vector<TimeOut>& time_outs();
 
