@@ -85,8 +85,9 @@ HostMemory host_memory(const std::string& root) {
 
 std::optional<DiskSpace> disk_space(const std::string& path) {
   std::error_code error;
-  fs::path folder = fs::absolute(path, error);
+  fs::path folder = fs::absolute(path, error).lexically_normal();
   if (error) return std::nullopt;
+  if (folder.filename().empty() && folder.has_relative_path()) folder = folder.parent_path();
   while (!fs::exists(folder, error) && folder != folder.root_path()) folder = folder.parent_path();
   struct statvfs status {};
   if (statvfs(folder.c_str(), &status) != 0) return std::nullopt;
