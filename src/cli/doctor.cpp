@@ -15,7 +15,7 @@ namespace {
 
 struct DoctorCommand {
   std::string config;
-  std::vector<std::string> overrides;
+  std::vector<std::string> overrides, changes;
   train::DoctorOptions options;
   bool json = false;
 };
@@ -59,7 +59,7 @@ void run_doctor(const DoctorCommand& command) {
   const auto storage = base::make_disk_storage();
   std::optional<train::RunConfig> config;
   if (!command.config.empty())
-    config = train::load_run_config(*storage, command.config, command.overrides);
+    config = train::load_run_config(*storage, command.config, command.overrides, command.changes);
   const train::Checks checks = train::examine(config, *storage, command.options);
   const int64_t failed = std::ranges::count(checks, train::CheckLevel::kFail, &train::Check::level);
   command.json ? print_checks_json(checks, failed) : print_checks(checks);
@@ -80,6 +80,9 @@ void add_doctor(CLI::App& app) {
   auto* config = command->add_option(
       "--config", options->config, "The run's JSON config; without it only the machine is judged");
   command->add_option("--set", options->overrides, "Override one key")
+      ->allow_extra_args(false)
+      ->needs(config);
+  command->add_option("--change", options->changes, "As given to train")
       ->allow_extra_args(false)
       ->needs(config);
   command
