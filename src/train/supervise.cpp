@@ -84,6 +84,7 @@ class Supervisor {
  public:
   Supervisor(const std::vector<std::string>& command, const SuperviseOptions& options)
       : command_(command),
+        what_(command.size() > 1 ? "atoll " + command[1] : "the process"),
         policy_({.restarts_max = options.restarts_max, .pause_seconds = options.pause_seconds}) {}
 
   ProcessEnd run() {
@@ -91,15 +92,15 @@ class Supervisor {
       const auto begin = SteadyClock::now();
       const ProcessEnd end = run_once();
       if (is_stopping_) {
-        base::log_info("the node has ended: {}", end.text());
+        base::log_info("{} has ended: {}", what_, end.text());
         return end;
       }
       const auto decision = policy_.ended(end, seconds_since(begin));
       if (!decision.is_restart) {
-        base::log_info("the node has ended: {}; {}", end.text(), decision.why);
+        base::log_info("{} has ended: {}; {}", what_, end.text(), decision.why);
         return end;
       }
-      base::log_warning("the node has ended: {}; it is started again in {:.1f} s ({})", end.text(),
+      base::log_warning("{} has ended: {}; it is started again in {:.1f} s ({})", what_, end.text(),
                         decision.pause_seconds, decision.why);
       if (!pause(decision.pause_seconds)) return end;
     }
@@ -108,11 +109,11 @@ class Supervisor {
  private:
   ProcessEnd run_once() {
     child_ = start_child(command_, signals_);
-    base::log_info("the node runs as process {}", child_);
+    base::log_info("{} runs as process {}", what_, child_);
     while (true) {
       const int signal = signals_.next();
       if (signal != SIGCHLD) {
-        base::log_info("{} is passed on to the node", strsignal(signal));
+        base::log_info("{} is passed on to {}", strsignal(signal), what_);
         is_stopping_ = true;
         kill(child_, signal);
       } else if (const auto end = bury()) {
@@ -141,13 +142,14 @@ class Supervisor {
       const int signal = signals_.next_within(left);
       if (signal == SIGCHLD) bury();
       if (signal == 0 || signal == SIGCHLD) continue;
-      base::log_info("{}: the node is not started again", strsignal(signal));
+      base::log_info("{}: {} is not started again", strsignal(signal), what_);
       return false;
     }
     return true;
   }
 
   const std::vector<std::string>& command_;
+  const std::string what_;  // "atoll train"
   const SignalWait signals_;
   RestartPolicy policy_;
   pid_t child_ = 0;
@@ -164,7 +166,7 @@ void supervise(const std::vector<std::string>& command, const SuperviseOptions& 
   const auto code = is_known                ? base::ExitCode(end.exit_code)
                     : end.signal == SIGKILL ? base::ExitCode::kResourceLost
                                             : base::ExitCode::kBug;
-  throw base::Error(code, fmt::format("the node has ended: {}", end.text()),
+  throw base::Error(code, fmt::format("the process has ended: {}", end.text()),
                     "what it said last stands above, and in log.txt of its run directory");
 }
 

@@ -108,7 +108,7 @@ class StartTest(ClusterTest):
         self.assertRegex(result.stdout, r"(?m)^OK   coordinator")
         self.assertRegex(result.stdout, r"(?m)^OK   config")
         self.assertIn("[rented]", result.stderr)
-        self.assertIn("the node has ended: exit code 0; it is done", result.stderr)
+        self.assertIn("atoll train has ended: exit code 0; it is done", result.stderr)
 
     def test_config_and_data_are_fetched(self):
         if not shutil.which("curl"):

@@ -29,7 +29,7 @@ class SuperviseTest(ClusterTest):
         return self.output.read_text(errors="replace")
 
     def nodes(self):
-        return [int(pid) for pid in re.findall(r"the node runs as process (\d+)", self.text())]
+        return [int(pid) for pid in re.findall(r"atoll train runs as process (\d+)", self.text())]
 
     def wait_for_checkpoint(self, after=-1):
         def newest():
@@ -47,7 +47,7 @@ class SuperviseTest(ClusterTest):
         self.assertIn("going on from step", self.text())
         supervisor.send_signal(signal.SIGTERM)
         self.assertEqual(supervisor.wait(60), 0, self.text())
-        self.assertIn("Terminated is passed on to the node", self.text())
+        self.assertIn("Terminated is passed on to atoll train", self.text())
         self.assertIn("stopped by a signal", self.text())
         self.assertEqual(len(self.nodes()), 2)
 
@@ -77,7 +77,7 @@ class SuperviseTest(ClusterTest):
         wait_until(lambda: "it is started again in 60.0 s" in self.text(), self.text)
         supervisor.send_signal(signal.SIGINT)
         self.assertEqual(supervisor.wait(30), 3)
-        self.assertIn("Interrupt: the node is not started again", self.text())
+        self.assertIn("Interrupt: atoll train is not started again", self.text())
 
     def test_a_node_does_not_outlive_its_supervisor(self):
         supervisor = self.supervise(*FOREVER)
