@@ -51,7 +51,10 @@ MemoryPlan plan_memory(const RunConfig& config, const Machine& machine,
 // beside the backward if a second gradient buffer fits then; where the head's chunk is to be
 // chosen, it is as large as still fits. If nothing fits, what needs least.
 MemoryPlan choose_plan(const RunConfig& config, const Machine& machine);
-// The same, with lean memory on one GPU if nothing else fits.
+// What a node takes on this machine: of GPUs as choose_plan(); of a CPU, whose memory is shared
+// with whoever else works on it, no more than it needs.
+MemoryPlan plan_of_node(const RunConfig& config, const Machine& machine);
+// As choose_plan(), with lean memory on one GPU if nothing else fits.
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine);
 
 // Seconds of one step of a node whose GPUs reach the rates of an H100 (products 660 TFLOP/s,

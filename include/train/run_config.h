@@ -44,17 +44,18 @@ struct SwarmConfig {
   std::string coordinator_key;      // With "keys": the coordinator's public key.
   int64_t start_members = 1;
   int64_t members_min = 1;
-  double start_grace_seconds = 120;
-  double ready_grace_seconds = 30;
-  double round_timeout_seconds = 300;
   int64_t audit_chunks = 1;
   bool adopt_newer = false;
-  double stall_seconds = 30;
   std::string plan = "auto";  // auto | direct | two-level | ring
-  double heartbeat_seconds = 1;
   double dead_seconds = 15;
-  double coordinator_patience_seconds = 60;
-  double join_timeout_seconds = 1800;
+  // 0: follow from dead_seconds; load_run_config() fills them in (src/train/time_outs.h).
+  double heartbeat_seconds = 0;
+  double stall_seconds = 0;
+  double ready_grace_seconds = 0;
+  double coordinator_patience_seconds = 0;
+  double start_grace_seconds = 0;
+  double round_timeout_seconds = 0;
+  double join_timeout_seconds = 0;
   bool fail_over = true;
   std::string tie_breaker;  // Name of a node.
 };
@@ -122,13 +123,15 @@ struct RunConfig {
   NodeConfig node;
   // Not in the file: the keys given with --change, which may differ from a checkpoint's.
   std::vector<std::string> changed_keys;
+  // Nor these: the time-outs that follow from swarm.dead_seconds, as "swarm.stall_seconds".
+  std::vector<std::string> derived_keys;
 };
 
 void describe(base::ConfigVisitor& v, RunConfig& config);
 
 // Reads the file, applies overrides ("a.b=value") and then changes (the same, of keys that may
-// change when a run goes on) in order, checks what fields mean together, fills derived defaults
-// (schedule.total_steps). Throws bad_input that names file, key and what was found.
+// change when a run goes on) in order, fills derived defaults (schedule.total_steps, time-outs),
+// checks what fields mean together. Throws bad_input that names file, key and what was found.
 RunConfig load_run_config(base::Storage& storage, const std::string& path,
                           const std::vector<std::string>& overrides,
                           const std::vector<std::string>& changes = {});

@@ -82,6 +82,7 @@ int main(int argument_count, char** arguments) {
   cli::add_generate(app);
   cli::add_serve(app, watch_for_stop);
   cli::add_convert(app, watch_for_stop);
+  cli::add_doctor(app);
   cli::add_inspect(app);
   cli::add_keys(app);
   cli::add_bench(app);

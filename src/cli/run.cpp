@@ -8,8 +8,10 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/dry_run.h"
 #include "train/coordinate.h"
 #include "train/node.h"
+#include "train/supervise.h"
 
 namespace cli {
 namespace {
@@ -35,6 +37,38 @@ void add_config_options(CLI::App& command, RunOptions& options) {
                   "node the same ones")
       ->allow_extra_args(false);
   command.add_flag("--json", options.json, "Print reports as JSON");
+}
+
+constexpr const char* kSupervise = "--supervise";
+constexpr const char* kRestartsMax = "--restarts-max";
+constexpr const char* kRestartPause = "--restart-pause-seconds";
+
+struct SuperviseCommand {
+  bool is_wanted = false;
+  train::SuperviseOptions options;
+};
+
+std::shared_ptr<SuperviseCommand> add_supervise_options(CLI::App& command) {
+  auto supervise = std::make_shared<SuperviseCommand>();
+  auto* flag = command.add_flag(kSupervise, supervise->is_wanted,
+                                "Start it again when it ends with exit code 3 or is killed "
+                                "(SIGKILL), after a pause that grows "
+                                "from 1 s to 60 s: for containers, where no service manager does");
+  command
+      .add_option(kRestartsMax, supervise->options.restarts_max,
+                  "Restarts in a row, without 10 minutes of training in between")
+      ->needs(flag)
+      ->check(CLI::Range(int64_t{0}, int64_t{1'000'000}))
+      ->capture_default_str();
+  command.add_option(kRestartPause, supervise->options.pause_seconds, "Before the first of them")
+      ->needs(flag)
+      ->check(CLI::Range(0.001, 60.0))
+      ->capture_default_str();
+  return supervise;
+}
+
+void supervise(const SuperviseCommand& command) {
+  train::supervise(train::own_command(kSupervise, {kRestartsMax, kRestartPause}), command.options);
 }
 
 train::RunConfig load_config(base::Storage& storage, const RunOptions& options) {
@@ -89,9 +123,17 @@ void add_train(CLI::App& app, const WatchForStop& watch_for_stop) {
       "train", "Train as one node; goes on from its run directory if there is something to resume");
   auto options = std::make_shared<RunOptions>();
   add_config_options(*command, *options);
-  command->callback([options, watch_for_stop] {
-    const StopRequested stop_requested = watch_for_stop();
+  auto dry = std::make_shared<DryRunCommand>();
+  add_dry_run_options(*command, *dry);
+  const auto supervised = add_supervise_options(*command);
+  command->callback([options, dry, supervised, watch_for_stop] {
+    if (supervised->is_wanted && !dry->is_wanted) return supervise(*supervised);
     const auto storage = base::make_disk_storage();
+    if (dry->is_wanted) {
+      const auto config = load_config(*storage, *options);
+      return print_dry_run(config, train::dry_run(config, *storage, dry->options), options->json);
+    }
+    const StopRequested stop_requested = watch_for_stop();
     const auto config = load_config(*storage, *options);
     print_summary(train::run_node(config, *storage, stop_requested), options->json);
   });
@@ -104,7 +146,9 @@ void add_coordinate(CLI::App& app, const WatchForStop& watch_for_stop) {
   add_config_options(*command, *options);
   command->add_option("--listen", options->listen, "host:port; port 0 picks a free one")
       ->capture_default_str();
-  command->callback([options, watch_for_stop] {
+  const auto supervised = add_supervise_options(*command);
+  command->callback([options, supervised, watch_for_stop] {
+    if (supervised->is_wanted) return supervise(*supervised);
     const StopRequested stop_requested = watch_for_stop();
     const auto storage = base::make_disk_storage();
     const auto config = load_config(*storage, *options);

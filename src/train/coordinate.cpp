@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <ctime>
 #include <mutex>
+#include <utility>
 
 #include "base/log.h"
 #include "net/host.h"
@@ -12,6 +13,7 @@
 #include "train/incident_box.h"
 #include "train/run_log_file.h"
 #include "train/run_metrics.h"
+#include "train/service_watch.h"
 #include "train/swarm_security.h"
 #include "train/timing.h"
 
@@ -41,7 +43,13 @@ class ReportBox {
   void put(net::CoordinatorReport report) {
     std::lock_guard lock(mutex_);
     report_ = std::move(report);
+    is_fresh_ = true;
     changed_.notify_all();
+  }
+  // Whether the coordinator's thread has told something since this was asked last.
+  bool is_fresh() {
+    std::lock_guard lock(mutex_);
+    return std::exchange(is_fresh_, false);
   }
   net::CoordinatorReport wait(std::chrono::milliseconds patience) {
     std::unique_lock lock(mutex_);
@@ -53,6 +61,7 @@ class ReportBox {
   std::mutex mutex_;
   std::condition_variable changed_;
   net::CoordinatorReport report_;
+  bool is_fresh_ = false;
 };
 
 // Made when there is something to write: a coordinator needs no disk otherwise.
@@ -164,16 +173,22 @@ net::CoordinatorReport run_coordinator(
   IncidentFile metrics(storage, config.node.run_directory);
   host->start();
   on_listening(host->listening_on());
+  ServiceWatch service(base::ServiceManager::of_environment());
+  service.ready(fmt::format("listening on {}", host->listening_on().text()));
   while (!stop_requested()) {
     if (key_list) key_list->refresh(std::time(nullptr));
     metrics.write(incidents.take());
     host->post([&](net::Instant, net::Outbox&) { box.put(coordinator->report()); });
     const auto report = box.wait(std::chrono::milliseconds(250));
+    if (box.is_fresh()) service.alive();
+    service.status(fmt::format("{} members, {} rounds committed", report.members.size(),
+                               report.rounds_committed));
     if (!report.finished) continue;
     if (storage.exists(log_path)) storage.remove_all(log_path);  // Another run begins anew.
     return report;
   }
   metrics.write(incidents.take());
+  service.stopping();
   return box.wait(std::chrono::milliseconds(0));
 }
 

@@ -54,20 +54,12 @@ MemoryPlan require_plan(const RunConfig& config, const std::vector<backend::Back
                   .compute_dtype = device.compute_dtype()};
   for (const backend::Backend& backend : backends)
     machine.bytes_per_gpu = std::min(machine.bytes_per_gpu, backend.device->total_bytes());
-  const bool is_gpu = device.compute_dtype() == backend::DType::kBfloat16;
-  if (!is_gpu) {
-    // A machine's memory is shared with whoever else works on it: no reason to take all of it.
-    RunConfig modest = config;
-    if (config.training.recompute == "auto") modest.training.recompute = "cheap";
-    if (config.node.sharding == "auto") modest.node.sharding = "full";
-    if (config.training.head_chunk_tokens == 0) modest.training.head_chunk_tokens = 1024;
-    return choose_plan(modest, machine);
-  }
+  if (device.compute_dtype() != backend::DType::kBfloat16) return plan_of_node(config, machine);
   if (config.node.memory == "lean" && machine.gpus > 1) {
     throw base::bad_input(fmt::format("node.memory is lean, but there are {} GPUs", machine.gpus),
                           "set node.ranks to 1, or node.memory to standard");
   }
-  const MemoryPlan plan = choose_plan(config, machine);
+  const MemoryPlan plan = plan_of_node(config, machine);
   base::log_info("memory plan of {}:\n{}", device.name(), plan.text());
   if (!plan.fits()) {
     throw base::bad_input(

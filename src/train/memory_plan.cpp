@@ -211,6 +211,16 @@ MemoryPlan choose_plan(const RunConfig& config, const Machine& machine) {
   return plan;
 }
 
+MemoryPlan plan_of_node(const RunConfig& config, const Machine& machine) {
+  if (machine.compute_dtype == DType::kBfloat16) return choose_plan(config, machine);
+  RunConfig modest = config;
+  if (config.training.recompute == "auto") modest.training.recompute = "cheap";
+  if (config.node.sharding == "auto") modest.node.sharding = "full";
+  if (config.training.head_chunk_tokens == 0)
+    modest.training.head_chunk_tokens = kHeadChunks.back();
+  return choose_plan(modest, machine);
+}
+
 MemoryPlan best_plan(const RunConfig& config, const Machine& machine) {
   RunConfig chosen = config;
   if (machine.gpus > 1) chosen.node.memory = "standard";

@@ -26,6 +26,7 @@
 #include "train/run_log_file.h"
 #include "train/run_metrics.h"
 #include "train/save_schedule.h"
+#include "train/service_watch.h"
 #include "train/shared_config.h"
 #include "train/start_model.h"
 #include "train/swarm_security.h"
@@ -78,8 +79,8 @@ PortMap addresses_of(const NodeConfig& node) {
 // Everything of one node, in the order in which it is built.
 class Node {
  public:
-  Node(const RunConfig& config, base::Storage& storage,
-       const std::function<bool()>& stop_requested);
+  Node(const RunConfig& config, base::Storage& storage, const std::function<bool()>& stop_requested,
+       ServiceWatch& service);
   NodeSummary run();
 
  private:
@@ -109,6 +110,7 @@ class Node {
   const RunConfig& config_;
   base::Storage& storage_;
   const std::function<bool()>& stop_requested_;
+  ServiceWatch& service_;
   const base::Digest digest_;
   RunDirectory directory_;
   ResumePoint resume_point_;                 // Early: what it refuses must not wait for a GPU.
@@ -149,10 +151,11 @@ class Node {
 };
 
 Node::Node(const RunConfig& config, base::Storage& storage,
-           const std::function<bool()>& stop_requested)
+           const std::function<bool()>& stop_requested, ServiceWatch& service)
     : config_(config),
       storage_(storage),
       stop_requested_(stop_requested),
+      service_(service),
       digest_(shared_digest(config)),
       directory_(config, storage),
       resume_point_(find_resume_point(storage, config)),
@@ -338,6 +341,7 @@ int64_t Node::samples() const {
 
 NodeSummary Node::run() {
   const auto begin = Clock::now();
+  service_.ready(outer_ ? "joining the swarm" : "training");
   if (join_or_be_done()) {
     ask_for_samples();
     evaluate();
@@ -400,6 +404,8 @@ void Node::one_step() {
   step_ = step.step;
   tokens_ += step.tokens;
   if (step.skipped) ++summary_.skipped_steps;
+  service_.status(fmt::format("step {} of {}, loss {:.3f}, {} rounds", step_,
+                              config_.training.steps, step.loss, summary_.rounds));
   if (outer_loop_) {
     take(outer_loop_->after_step(uint64_t(step_), step.tokens, step.loss, stop_requested_));
   }
@@ -588,7 +594,15 @@ void write_fields(base::JsonWriter& out, const NodeSummary& summary) {
 
 NodeSummary run_node(const RunConfig& config, base::Storage& storage,
                      const std::function<bool()>& stop_requested) {
-  Node node(config, storage, stop_requested);
+  ServiceWatch service(base::ServiceManager::of_environment());
+  WatchedStorage watched(storage, service);
+  const std::function<bool()> is_stopped = [&] {
+    service.alive();
+    const bool is_wanted = stop_requested();
+    if (is_wanted) service.stopping();
+    return is_wanted;
+  };
+  Node node(config, watched, is_stopped, service);
   try {
     return node.run();
   } catch (const std::exception& error) {

@@ -5,6 +5,7 @@
 #include "net/types.h"
 #include "train/config_override.h"
 #include "train/shared_config.h"
+#include "train/time_outs.h"
 
 namespace train {
 namespace {
@@ -71,6 +72,17 @@ void describe_start(base::ConfigVisitor& v, CheckpointConfig& c) {
          "run directory; empty: random numbers. The same on all nodes.");
 }
 
+void describe_time_outs(base::ConfigVisitor& v, SwarmConfig& c) {
+  v.number(
+      "dead_seconds", c.dead_seconds, {0.03, 1e6},
+      "A member that is silent for so long is dead. The time-outs below follow from it, unless "
+      "they are set.");
+  for (const TimeOut& one : time_outs()) {
+    v.number(one.name, c.*one.value, {0, 1e9},
+             fmt::format("{} 0: {} dead_seconds.", one.help, times_text(one)));
+  }
+}
+
 void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
   v.text("coordinator", c.coordinator,
          "host:port of the coordinator; empty: a solo run without outer loop.");
@@ -83,14 +95,6 @@ void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
             "Training starts when so many are there.");
   v.integer("members_min", c.members_min, {1, double(net::kMembersMax)},
             "No round opens with fewer.");
-  v.number("start_grace_seconds", c.start_grace_seconds, kSeconds,
-           "After so long training starts with members_min instead of start_members.");
-  v.number("ready_grace_seconds", c.ready_grace_seconds, kSeconds,
-           "How long a round waits for the slower members once members_min are ready.");
-  v.number("round_timeout_seconds", c.round_timeout_seconds, kSeconds,
-           "A round closes without those that are not done.");
-  v.number("stall_seconds", c.stall_seconds, kSeconds,
-           "A member that holds up a round for so long is left out of it.");
   v.choice("plan", c.plan, {{"auto", "direct", "two-level", "ring"}},
            "For the coordinator: how contributions come together. direct: at each chunk's owner; "
            "two-level: in each region first; ring: on a path; auto: as the links were measured to "
@@ -101,14 +105,7 @@ void describe_swarm(base::ConfigVisitor& v, SwarmConfig& c) {
   v.boolean("adopt_newer", c.adopt_newer,
             "For the coordinator: whoever comes with a newer state than the run's has the right "
             "one.");
-  v.number("heartbeat_seconds", c.heartbeat_seconds, kSeconds, "Interval of the heartbeats.");
-  v.number("dead_seconds", c.dead_seconds, kSeconds,
-           "A member that is silent for so long is dead.");
-  v.number("coordinator_patience_seconds", c.coordinator_patience_seconds, kSeconds,
-           "How long a member dials a coordinator that does not answer before it stops with exit "
-           "code 3.");
-  v.number("join_timeout_seconds", c.join_timeout_seconds, kSeconds,
-           "How long a node tries to become an active member.");
+  describe_time_outs(v, c);
   describe_fail_over(v, c);
 }
 
@@ -247,6 +244,7 @@ void check_together(const std::string& path, const RunConfig& config) {
                     "1 is plain DiLoCo");
   }
   outer::validate(config.outer, path);
+  check_time_outs(config.swarm, path);
   if (config.swarm.members_min > config.swarm.start_members) {
     throw bad_input(
         fmt::format("{}: swarm.members_min ({}) is larger than swarm.start_members ({})", path,
@@ -299,6 +297,8 @@ RunConfig load_run_config(base::Storage& storage, const std::string& path,
   base::read_config(*document, path, [&](base::ConfigVisitor& v) { describe(v, config); });
   if (config.optimizer.schedule.total_steps == 0)
     config.optimizer.schedule.total_steps = config.training.steps;
+  for (const std::string& name : derive_time_outs(config.swarm))
+    config.derived_keys.push_back("swarm." + name);
   check_together(path, config);
   return config;
 }

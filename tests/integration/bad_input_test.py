@@ -138,7 +138,7 @@ class BadInputTest(ClusterTest):
             unused.bind(("127.0.0.1", 0))  # Bound but not listening: dialling it is refused.
             address = f"127.0.0.1:{unused.getsockname()[1]}"
             self.fails(3, ["coordinator"],
-                       *self.train(f"swarm.coordinator={address}", "swarm.coordinator_patience_seconds=1"))
+                       *self.train(f"swarm.coordinator={address}", "swarm.coordinator_patience_seconds=1", "swarm.dead_seconds=1"))
 
     def test_a_node_with_another_config_is_rejected(self):
         self.start_coordinator(swarm__start_members=1)

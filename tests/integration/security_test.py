@@ -74,7 +74,7 @@ class SecurityTest(ClusterTest):
         node = self.start_node("a", training__steps=60)
         result = subprocess.run([ATOLL, "train", "--config", str(self.config), "--set", f"node.run_directory={self.folder / 'stranger'}",
                                  "--set", "training.steps=60", "--set", f"swarm.coordinator={self.address}", "--set",
-                                 "swarm.coordinator_patience_seconds=1"], capture_output=True, text=True,
+                                 "swarm.coordinator_patience_seconds=1", "--set", "swarm.dead_seconds=1"], capture_output=True, text=True,
                                 env={**os.environ, "ATOLL_RUN_SECRET": "6" * 64})
         self.assertIn("it has another run secret", result.stderr)
         self.assertEqual(result.returncode, 3, result.stderr)  # It may be the coordinator that has the wrong one.
@@ -98,7 +98,7 @@ class SecurityTest(ClusterTest):
 
         def start(name, file):
             return self.start_node(name, **common, node__key_file=file, swarm__coordinator_key=coordinator_key,
-                                   swarm__coordinator_patience_seconds=3)
+                                   swarm__coordinator_patience_seconds=3, swarm__dead_seconds=3)
 
         a, b = start("a", files[0]), start("b", files[1])
         for node in (a, b):

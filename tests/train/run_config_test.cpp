@@ -52,6 +52,16 @@ TEST_CASE("RunConfig: overrides come after the file, in order") {
   REQUIRE(config.optimizer.schedule.total_steps == 3000);
 }
 
+TEST_CASE("RunConfig: time-outs follow from swarm.dead_seconds unless they are set") {
+  const auto config = load(R"({"swarm": {"stall_seconds": 50}})", {"swarm.dead_seconds=30"});
+  REQUIRE(config.swarm.stall_seconds == 50);
+  REQUIRE(config.swarm.round_timeout_seconds == 600);
+  REQUIRE(config.derived_keys.size() == 6);
+  REQUIRE(config.derived_keys.front() == "swarm.heartbeat_seconds");
+  REQUIRE(says(error_of("{}", {"swarm.heartbeat_seconds=6"}),
+               "swarm.dead_seconds (15) is less than 3 times swarm.heartbeat_seconds (6)"));
+}
+
 TEST_CASE("RunConfig: a key's type says how an override is read") {
   const auto config = load(R"({"data": {"sources": [{"prefix": "a"}]}})",
                            {"node.name=12345678", "name=true", "data.sources.0.prefix=007",
