@@ -57,7 +57,8 @@ struct MemberOptions {
   KeepLog keep_log;        // May be empty.
   uint64_t samples = 0;    // Of the run's data, that are handed out as far as we have heard.
   Duration coordinator_patience = std::chrono::seconds(60);
-  // Without any block of a state that we need: Stopped.
+  // Without any block of a state that we need: Stopped. More than the 30 s for which a donor whose
+  // state is just changing may keep us waiting.
   Duration fetch_patience = std::chrono::seconds(300);
   // Per peer and kind of chunk (and fragment), until the size of the chunks and the rate are known.
   int64_t wants_in_flight_max = 16;

@@ -21,7 +21,7 @@ ClusterOptions quick_cluster(uint64_t seed, int64_t node_count) {
   options.coordinator.stall_after = seconds(6);
   options.coordinator.dead_after = seconds(4);
   options.member.coordinator_patience = seconds(60);
-  options.member.fetch_patience = seconds(30);
+  options.member.fetch_patience = seconds(45);
   return options;
 }
 

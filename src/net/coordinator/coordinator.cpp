@@ -511,18 +511,21 @@ void CoordinatorMachine::note_outrun(MemberRecord& member, Turn turn) {
 }
 
 // The same where it is never in step at all: what it still lacks are the results of a round or two
-// of each fragment, and those of the next ones come as quickly.
+// of each fragment, and those of the next ones come as quickly. So it needs about as long as they.
 void CoordinatorMachine::note_lacks(MemberRecord& member, Turn turn) {
   const auto& counts = options_.chunk_counts;
   const auto few = 2 * std::accumulate(counts.begin(), counts.end(), int64_t{0});
   const bool is_near = member.standing == Standing::kCatchingUp && !member.is_synced &&
                        member.heartbeat.lacks > 0 && member.heartbeat.lacks <= few;
   if (!is_near) return member.nearly_there_since.reset();
-  if (!member.nearly_there_since) member.nearly_there_since = rounds_.committed_count();
-  const int64_t passed = rounds_.committed_count() - *member.nearly_there_since;
-  if (passed < kOutrunAfter * options_.fragment_count) return;
+  const MemberRecord::Moment moment{.committed_count = rounds_.committed_count(), .at = turn.now};
+  if (!member.nearly_there_since) member.nearly_there_since = moment;
+  const MemberRecord::Moment since = *member.nearly_there_since;
+  if (moment.committed_count - since.committed_count < kOutrunAfter * options_.fragment_count)
+    return;
   probe<"who is never in step is outrun">();
-  member.nearly_there_since = rounds_.committed_count();
+  member.nearly_there_since = moment;
+  member.catch_up_time = std::max(member.catch_up_time, (moment.at - since.at) / kOutrunAfter);
   note_outrun(member, turn);
 }
 

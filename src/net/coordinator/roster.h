@@ -73,8 +73,11 @@ struct MemberRecord {
   Instant told_at{};          // then,
   Duration catch_up_time{};   // and how long the one before took it.
   uint64_t outrun_count = 0;  // Times that another commit came before it was active.
-  // The commits that there were when it first lacked little.
-  std::optional<int64_t> nearly_there_since;
+  struct Moment {
+    int64_t committed_count = 0;
+    Instant at{};
+  };
+  std::optional<Moment> nearly_there_since;  // When it first lacked little.
 
   uint32_t term = 0;     // The last one that it knew before it came,
   uint64_t samples = 0;  // and how many it had heard to be handed out.

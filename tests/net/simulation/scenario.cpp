@@ -109,7 +109,7 @@ class Drawing {
     }
     MemberOptions& m = scenario_.cluster.member;
     limit(m.coordinator_patience, seconds(5), minutes(10));
-    limit(m.fetch_patience, seconds(5), minutes(5));
+    limit(m.fetch_patience, seconds(40), minutes(5));
     limit(m.wants_in_flight_max, 1, 1 << 20);
     limit(m.window_bytes_max, 1, int64_t{1} << 40);
     limit(m.links_per_peer_max, 1, 64);
