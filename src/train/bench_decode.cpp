@@ -7,15 +7,12 @@
 #include "model/decoder.h"
 #include "train/decoding_engine.h"
 #include "train/sampling.h"
+#include "train/timing.h"
 
 namespace train {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // Appends to every sequence, and chooses what comes next in each.
 void grow(model::Decoder& decoder, const std::vector<std::vector<int32_t>>& growth,
