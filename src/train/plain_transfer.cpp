@@ -14,7 +14,7 @@
 namespace train {
 namespace {
 
-constexpr size_t kPiece = size_t{256} * 1024;
+constexpr size_t kTransferPiece = size_t{256} * 1024;
 
 base::Error transfer_failure(const char* what) {
   return base::resource_lost(fmt::format("plain transfer: {}: {}", what, std::strerror(errno)));
@@ -32,7 +32,7 @@ sockaddr_in address_of(const net::Endpoint& endpoint) {
 template <class Move>
 bool move_all(int64_t bytes, const Move& move) {
   while (bytes > 0) {
-    const ssize_t moved = move(size_t(std::min<int64_t>(bytes, kPiece)));
+    const ssize_t moved = move(size_t(std::min<int64_t>(bytes, kTransferPiece)));
     if (moved <= 0) return false;
     bytes -= moved;
   }
@@ -78,7 +78,7 @@ PlainTransfer::~PlainTransfer() {
 void PlainTransfer::exchange(int64_t bytes_to_each) {
   std::vector<std::thread> threads;
   std::atomic<bool> is_whole = true;
-  const std::vector<std::byte> zeros(kPiece);
+  const std::vector<std::byte> zeros(kTransferPiece);
   for (const int socket : outgoing_) {
     threads.emplace_back([&, socket] {
       if (!move_all(bytes_to_each,
@@ -88,7 +88,7 @@ void PlainTransfer::exchange(int64_t bytes_to_each) {
   }
   for (const int socket : incoming_) {
     threads.emplace_back([&, socket] {
-      std::vector<std::byte> piece(kPiece);
+      std::vector<std::byte> piece(kTransferPiece);
       if (!move_all(bytes_to_each,
                     [&](size_t size) { return recv(socket, piece.data(), size, 0); }))
         is_whole = false;

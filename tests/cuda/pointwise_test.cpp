@@ -9,7 +9,7 @@ using namespace cuda_test;
 namespace {
 
 // Results are the CPU's, rounded once. Where terms cancel, an fp32 rounding of the larger remains.
-constexpr Tolerance kRounded{.relative = 1.01 * kBf16Rounding, .of_largest = 1e-6};
+constexpr Tolerance kRoundedOnce{.relative = 1.01 * kBf16Rounding, .of_largest = 1e-6};
 
 struct Rope {
   int64_t rows, T, H, K, D;
@@ -77,7 +77,7 @@ TEST_CASE("pointwise: rope and its inverse equal the CPU's and leave the values"
           }
           return results;
         },
-        {kRounded, {}, kRounded, {}});
+        {kRoundedOnce, {}, kRoundedOnce, {}});
   }
 }
 
@@ -107,7 +107,7 @@ TEST_CASE("pointwise: swiglu forward and backward equal the CPU's") {
           }
           return results;
         },
-        std::vector<Tolerance>(8, kRounded));
+        std::vector<Tolerance>(8, kRoundedOnce));
   }
 }
 
@@ -132,7 +132,7 @@ TEST_CASE("pointwise: rope and swiglu of rows that lie between the boundaries") 
                         side.stream());
         return std::vector<Values>{side.download(y), side.download(x), side.download(qkv)};
       },
-      {kRounded, kRounded, kRounded});
+      {kRoundedOnce, kRoundedOnce, kRoundedOnce});
 }
 
 // From one element to more than the grid has threads.

@@ -16,7 +16,7 @@ struct AdamwState {
 struct Settings {
   float learning_rate, weight_decay, gradient_scale;
 };
-constexpr float kBeta1 = 0.9f, kBeta2 = 0.95f, kEpsilon = 1e-8f;
+constexpr float kBeta1 = 0.9f, kBeta2 = 0.95f, kAdamEpsilon = 1e-8f;
 
 // Loshchilov and Hutter, algorithm 2, line by line.
 void adamw(AdamwState& state, const Values& gradient, const Settings& s, int64_t step) {
@@ -26,7 +26,7 @@ void adamw(AdamwState& state, const Values& gradient, const Settings& s, int64_t
     state.v[i] = kBeta2 * state.v[i] + (1 - double(kBeta2)) * g * g;
     const double m_corrected = state.m[i] / (1 - std::pow(double(kBeta1), double(step)));
     const double v_corrected = state.v[i] / (1 - std::pow(double(kBeta2), double(step)));
-    state.parameter[i] -= s.learning_rate * (m_corrected / (std::sqrt(v_corrected) + kEpsilon) +
+    state.parameter[i] -= s.learning_rate * (m_corrected / (std::sqrt(v_corrected) + kAdamEpsilon) +
                                              s.weight_decay * state.parameter[i]);
   }
 }
@@ -143,7 +143,7 @@ TEST_CASE("adamw follows algorithm 2 over several steps") {
                                  .learning_rate = s.learning_rate,
                                  .beta1 = kBeta1,
                                  .beta2 = kBeta2,
-                                 .epsilon = kEpsilon,
+                                 .epsilon = kAdamEpsilon,
                                  .weight_decay = s.weight_decay,
                                  .step = step},
                                 rig.stream());
