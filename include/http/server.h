@@ -24,6 +24,8 @@ struct ServerOptions {
   std::chrono::milliseconds idle{5'000};      // Between the requests of a connection.
   std::chrono::milliseconds request{30'000};  // From a request's first byte to its last.
   std::chrono::milliseconds write{10'000};    // That a client may take nothing.
+  // Its threads run only where nothing else wants the processors (nice 19).
+  bool is_background = false;
 };
 
 // The other end of a request.

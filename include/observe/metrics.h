@@ -2,6 +2,7 @@
 // the events.
 #pragma once
 
+#include <functional>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -29,8 +30,15 @@ class MetricsFile {
   // Ends the object and appends it with one system call, so that no reader sees half of it.
   void write(base::JsonWriter& line);
 
+  // Hears every line from here on, without its end, also those for which the disk has no room. It
+  // is called on the thread that writes, and must return at once. Before the first write().
+  void set_listener(std::function<void(std::string_view line)> listener) {
+    listener_ = std::move(listener);
+  }
+
  private:
   std::string node_name_;
+  std::function<void(std::string_view)> listener_;
   std::mutex mutex_;
   int descriptor_ = -1;
   bool is_torn_ = false;  // The file ends in part of a line.

@@ -95,9 +95,11 @@ struct NodeConfig {
   // "host:port" that others dial; empty: the address the coordinator sees; "auto": as the provider
   // of the machine tells (train/port_map.h), or else empty.
   std::string advertise = "auto";
-  int64_t results_kept = 4;  // Of so many rounds of each fragment, for those who catch up.
-  double gap_share = 0.75;   // Of the time in which nothing of a round is sent, for them.
-  double uplink_mbit = 0;    // The node sends no more, whatever for; 0: no bound.
+  int64_t results_kept = 4;   // Of so many rounds of each fragment, for those who catch up.
+  double gap_share = 0.75;    // Of the time in which nothing of a round is sent, for them.
+  double uplink_mbit = 0;     // The node sends no more, whatever for; 0: no bound.
+  std::string status_listen;  // "host:port" of the status page; empty: none.
+  double price_per_gb = 0;    // Of what is sent, in any currency; 0: not given.
   // A worse line than there is, see net::RehearsalOptions; 0: not.
   struct Rehearse {
     double rate_mbit = 0;

@@ -23,6 +23,8 @@ void add_generate(CLI::App& app);
 void add_serve(CLI::App& app, const WatchForStop& watch_for_stop);
 void add_convert(CLI::App& app, const WatchForStop& watch_for_stop);
 void add_doctor(CLI::App& app);
+void add_status(CLI::App& app);
+void add_plot(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_inspect_model(CLI::App& inspect);
 void add_keys(CLI::App& app);

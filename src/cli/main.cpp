@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/version.h"
 #include "cli/commands.h"
 
 namespace {
@@ -74,7 +75,7 @@ int main(int argument_count, char** arguments) {
   CLI::App app(
       "Atoll trains large language models on machines that have only the internet in common.");
   app.require_subcommand(1);
-  app.set_version_flag("--version", ATOLL_VERSION);
+  app.set_version_flag("--version", base::version());
   cli::add_train(app, watch_for_stop);
   cli::add_coordinate(app, watch_for_stop);
   cli::add_prepare(app, watch_for_stop);
@@ -83,6 +84,8 @@ int main(int argument_count, char** arguments) {
   cli::add_serve(app, watch_for_stop);
   cli::add_convert(app, watch_for_stop);
   cli::add_doctor(app);
+  cli::add_status(app);
+  cli::add_plot(app);
   cli::add_inspect(app);
   cli::add_keys(app);
   cli::add_bench(app);

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <set>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <thread>
 #include <unistd.h>
@@ -152,6 +153,8 @@ class RoutingServer final : public Server {
     }
     thread_ = std::thread([this] {
       base::set_thread_name("http");
+      if (options_.is_background)
+        setpriority(PRIO_PROCESS, 0, 19);  // Of this thread, and of those it makes.
       server_.listen_after_bind();
     });
     // Until then stop() would not stop it; cpp-httplib has no event for it.

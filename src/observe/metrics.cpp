@@ -52,6 +52,7 @@ base::JsonWriter MetricsFile::begin_line(std::string_view event) const {
 void MetricsFile::write(base::JsonWriter& line) {
   line.end_object();
   std::lock_guard lock(mutex_);
+  if (listener_) listener_(line.text());
   // What closes a torn line goes with the next one, in the same system call.
   const std::string text = (is_torn_ ? "\n" : "") + line.text() + "\n";
   const ssize_t written = ::write(descriptor_, text.data(), text.size());

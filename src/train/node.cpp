@@ -29,6 +29,7 @@
 #include "train/service_watch.h"
 #include "train/shared_config.h"
 #include "train/start_model.h"
+#include "train/status_server.h"
 #include "train/swarm_security.h"
 #include "train/timing.h"
 #include "train/trainer.h"
@@ -76,6 +77,16 @@ PortMap addresses_of(const NodeConfig& node) {
   return map;
 }
 
+std::unique_ptr<StatusServer> serve_status(const RunConfig& config) try {
+  const std::string& listen = config.node.status_listen;
+  if (listen.empty()) return nullptr;
+  auto server = std::make_unique<StatusServer>(listen, config.name, config.node.name);
+  base::log_info("how the run goes: {}/", server->url());
+  return server;
+} catch (const base::Error& error) {
+  throw base::bad_input(fmt::format("node.status_listen: {}", error.what()), error.hint());
+}
+
 // Everything of one node, in the order in which it is built.
 class Node {
  public:
@@ -114,6 +125,7 @@ class Node {
   const base::Digest digest_;
   RunDirectory directory_;
   ResumePoint resume_point_;                 // Early: what it refuses must not wait for a GPU.
+  std::unique_ptr<StatusServer> status_;     // Null: not wanted. The metrics feed it.
   std::unique_ptr<StartModel> start_model_;  // Null: a run that goes on, or begins at random.
   RunData data_;
   RankTeam ranks_;
@@ -159,6 +171,7 @@ Node::Node(const RunConfig& config, base::Storage& storage,
       digest_(shared_digest(config)),
       directory_(config, storage),
       resume_point_(find_resume_point(storage, config)),
+      status_(serve_status(config)),
       start_model_(resume_point_.reader ? nullptr : StartModel::open(storage, config)),
       data_(open_data(config, storage, tokenizer_before(resume_point_, start_model_.get()))),
       ranks_(choose_backends(config.node), config),
@@ -217,9 +230,13 @@ void Node::resume() {
 void Node::claim_directory() {
   directory_.claim(resume_point_.abandoned);
   run_log_.open();
-  metrics_file_.emplace(directory_.path("metrics.jsonl"), config_.node.name);
+  const std::string metrics_path = directory_.path("metrics.jsonl");
+  if (status_) status_->begin_with(metrics_path);
+  metrics_file_.emplace(metrics_path, config_.node.name);
+  if (status_) metrics_file_->set_listener([this](std::string_view line) { status_->put(line); });
   const bool is_peak_measured = ranks_.first().engine.backend.device->peak_flops() <= 0;
   metrics_.emplace(*metrics_file_, config_, ranks_.peak_flops(), is_peak_measured);
+  metrics_->start(step_, ranks_.first().engine.backend.device->name(), ranks_.count());
   for (const checkpoint::ConfigChange& change : resume_point_.changes) {
     metrics_->change(change);
     base::log_info("{} is {} from step {} on; it was {}", change.key, change.after, change.step,

@@ -163,6 +163,12 @@ void describe_node(base::ConfigVisitor& v, NodeConfig& c) {
       "uplink_mbit", c.uplink_mbit, {0, 1e6},
       "The node sends at most so many Mbit/s to all others together, so that it does not fill a "
       "line that others use too; 0: no bound. Heartbeats and the like go first.");
+  v.text("status_listen", c.status_listen,
+         "host:port of a status page over HTTP, with /metrics for Prometheus (docs/watching.md); "
+         "port 0: any free one; empty: none. There is no password: keep it at 127.0.0.1.");
+  v.number("price_per_gb", c.price_per_gb, {0, 1e6},
+           "What a gigabyte that the node sends costs, in any currency, for the status page; 0: "
+           "not given.");
   v.section("rehearse", "A worse line than the node has, to try out what a run would be over it.",
             [&] {
               v.number("rate_mbit", c.rehearse.rate_mbit, {0, 1e6},
@@ -202,6 +208,7 @@ void check_listen_addresses(const std::string& path, const RunConfig& config) {
   check("node.listen", config.node.listen);
   if (!config.node.advertise.empty() && config.node.advertise != kAdvertiseAuto)
     check("node.advertise", config.node.advertise);
+  if (!config.node.status_listen.empty()) check("node.status_listen", config.node.status_listen);
   if (!config.swarm.coordinator.empty()) check("swarm.coordinator", config.swarm.coordinator);
 }
 

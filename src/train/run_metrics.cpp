@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/version.h"
+
 namespace train {
 namespace {
 
@@ -48,6 +50,20 @@ void write_findings(base::JsonWriter& line, const outer::RoundFindings& findings
 RunMetrics::RunMetrics(observe::MetricsFile& file, const RunConfig& config, double peak_flops,
                        bool is_measured)
     : file_(file), config_(config), peak_flops_(peak_flops), is_peak_measured_(is_measured) {}
+
+void RunMetrics::start(int64_t step, const std::string& device, int64_t ranks) {
+  auto line = file_.begin_line("start");
+  line.field("run", config_.name)
+      .field("version", base::version())
+      .field("device", device)
+      .field("ranks", ranks)
+      .field("parameters", model::parameter_count(config_.model))
+      .field("step", step)
+      .field("steps", config_.training.steps)
+      .field("is_solo", config_.swarm.coordinator.empty())
+      .field("price_per_gb", config_.node.price_per_gb);
+  file_.write(line);
+}
 
 void RunMetrics::inner_step(const InnerStep& step) {
   const double tokens_per_second = double(step.tokens) / step.seconds;

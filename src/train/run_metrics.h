@@ -24,6 +24,8 @@ class RunMetrics {
   RunMetrics(observe::MetricsFile& file, const RunConfig& config, double peak_flops,
              bool is_measured);
 
+  // Of a process: what the other lines do not repeat. `step`: done before.
+  void start(int64_t step, const std::string& device, int64_t ranks);
   void inner_step(const InnerStep& step);
   void round(const outer::RoundReport& round);
   void membership(const outer::MembershipReport& membership);
