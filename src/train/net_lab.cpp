@@ -90,14 +90,14 @@ base::Result<Descriptor> make_device(const std::string& address, bool may_be_man
   return device;
 }
 
-struct Place {
+struct LabPlace {
   Descriptor name_space;
   Descriptor device;
 };
 
 class NamespaceLab final : public NetLab {
  public:
-  NamespaceLab(const NetLabOptions& options, std::vector<Place> places)
+  NamespaceLab(const NetLabOptions& options, std::vector<LabPlace> places)
       : options_(options), places_(std::move(places)) {}
 
   std::string address(int64_t node) const override { return address_of(node); }
@@ -120,7 +120,7 @@ class NamespaceLab final : public NetLab {
 
   void start() override {
     std::vector<int> devices;
-    for (const Place& place : places_) devices.push_back(place.device.get());
+    for (const LabPlace& place : places_) devices.push_back(place.device.get());
     carrier_ = std::make_unique<PacketCarrier>(options_, std::move(devices));
   }
   Counts counts() const override { return carrier_ ? carrier_->counts() : Counts{}; }
@@ -129,27 +129,27 @@ class NamespaceLab final : public NetLab {
 
  private:
   const NetLabOptions options_;
-  std::vector<Place> places_;
+  std::vector<LabPlace> places_;
   std::unique_ptr<PacketCarrier> carrier_;  // Last: it reads the devices.
 };
 
-base::Result<Place> make_place(int64_t node, bool may_be_many) {
+base::Result<LabPlace> make_place(int64_t node, bool may_be_many) {
   if (unshare(CLONE_NEWNET) != 0) return failure("making a network namespace");
   base::Result<Descriptor> device = make_device(NamespaceLab::address_of(node), may_be_many);
   if (!device) return base::Failure{device.reason()};
-  return Place{.name_space = own_namespace(), .device = std::move(*device)};
+  return LabPlace{.name_space = own_namespace(), .device = std::move(*device)};
 }
 
 }  // namespace
 
 base::Result<std::unique_ptr<NetLab>> NetLab::create(const NetLabOptions& options) {
   CHECK(options.nodes >= 1 && options.nodes <= 200, "{}", options.nodes);
-  std::vector<Place> places;
+  std::vector<LabPlace> places;
   base::Result<void> made;
   // Who leaves a namespace may not be allowed to come back; a thread need not.
   std::thread([&] {
     for (int64_t node = 0; made && node < options.nodes; ++node) {
-      base::Result<Place> place = make_place(node, options.loss == 0);
+      base::Result<LabPlace> place = make_place(node, options.loss == 0);
       place ? places.push_back(std::move(*place)) : void(made = base::Failure{place.reason()});
     }
   }).join();
