@@ -18,9 +18,9 @@ BUILDS = [
     ("build/test", ["--buildtype=release"], []),
     ("build/asan", [*SANITIZED, "-Db_sanitize=address,undefined"],
      ["base", "backend", "ops", "cuda_emulated", "data", "net", "fuzz_net_corpus", "fuzz_handshake_corpus", "fuzz_machine_corpus", "shard", "outer",
-      "checkpoint", "fuzz_manifest_corpus", "observe", "model", "http", "serve", "train"]),
+      "checkpoint", "fuzz_manifest_corpus", "observe", "model", "http", "serve", "status", "train"]),
     ("build/tsan", [*SANITIZED, "-Db_sanitize=thread"],
-     ["base", "backend", "data", "net", "shard", "outer", "observe", "http", "serve", "train"]),
+     ["base", "backend", "data", "net", "shard", "outer", "observe", "http", "serve", "status", "train"]),
 ]
 SKIPPED = 77  # Exit code of a test that cannot run here.
 
