@@ -73,19 +73,19 @@ double peak_flops(backend::Backend& backend) {
 
 namespace {
 
-struct Memory {
+struct PeakMemory {
   int64_t held = 0;  // On the device of the rank that holds most.
   int64_t used = 0;
 };
 
-Memory measure_memory(RankTeam& ranks) {
-  std::vector<Memory> all(size_t(ranks.count()));
+PeakMemory measure_memory(RankTeam& ranks) {
+  std::vector<PeakMemory> all(size_t(ranks.count()));
   ranks.run([&](Rank& rank) {
     const backend::Device& device = *rank.engine.backend.device;
     all[size_t(rank.number())] = {device.allocated_bytes(), device.used_bytes()};
   });
-  Memory most;
-  for (const Memory& one : all)
+  PeakMemory most;
+  for (const PeakMemory& one : all)
     most = {std::max(most.held, one.held), std::max(most.used, one.used)};
   return most;
 }
@@ -272,7 +272,7 @@ BenchStepReport StepBench::run() {
   report_.micro_batches = RowShare::of(config_.training, ranks.count()).turns;
   measure_steps(trainer);
   const shard::Traffic traffic = measure_traffic(ranks, [&] { train_step(trainer); });
-  const Memory memory = measure_memory(ranks);
+  const PeakMemory memory = measure_memory(ranks);
   measure_parts(trainer, ranks, stopwatch);
 
   const backend::Device& device = *ranks.first().engine.backend.device;

@@ -153,5 +153,19 @@ def signal_is_in(child, field, number):
     return False
 
 
+class FinishedTest(ClusterTest):
+    def test_a_node_that_had_finished_needs_nobody_when_it_is_started_again(self):
+        run = {"training__steps": 20, "swarm__fail_over": "false", "swarm__coordinator_patience_seconds": 1, "swarm__dead_seconds": 1}
+        coordinator = self.start_coordinator(**run)
+        self.assert_finished(self.start_node("a", **run))
+        coordinator.finish()
+        again = self.start_node("a", **run)
+        self.assert_finished(again)
+        self.assertIn("All steps were done before", again.tail())
+        # One that has steps to do does need the others.
+        longer = self.start_node("b", **run)
+        self.assertEqual(longer.finish(), 3, longer.tail())
+
+
 if __name__ == "__main__":
     unittest.main()
